@@ -1,0 +1,153 @@
+"""The command line of ``accelerate launch pipeline/train.py``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Never
+
+import torch
+import typer
+
+from pipeline.checkpoint import CheckpointError, newest_valid, read_checkpoint, sweep_leftovers
+from pipeline.config import Config, ConfigError, parse_overrides, resolve, to_yaml
+from pipeline.feed import FeedError
+from pipeline.run_folder import MetricsLog, RunFolderError, lock_folder, write_config
+from pipeline.run_setup import Run, build_run, make_accelerator, restore
+from pipeline.stop_request import STOPPED_EARLY, die_with_parent
+from pipeline.trainer import TrainingFailed, train
+from pipeline.training_log import TrainingLog
+from preprocess.manifest import ManifestError
+from preprocess.shardset import ShardError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+USAGE, FAILED = 2, 1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.command()
+def main(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Any recipe key.")
+    ] = None,
+    recipe: Annotated[Path, typer.Option(help="The YAML recipe.")] = REPOSITORY / "launch/recipes/celeba64.yaml",
+    data: Annotated[str | None, typer.Option(help="Folder of shards (data.path; default shards/).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of this run (default runs/NAME).")] = None,
+    resume: Annotated[str, typer.Option(help="auto: go on where --out stopped; never; or a checkpoint.")] = "auto",
+    steps: Annotated[int | None, typer.Option(help="training.steps")] = None,
+    global_batch_size: Annotated[int | None, typer.Option(help="training.global_batch_size, over all ranks")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed")] = None,
+    mixed_precision: Annotated[str | None, typer.Option(help="training.mixed_precision: no, bf16 or fp16")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe and exit.")] = False,
+) -> None:
+    """Trains an MMD-VLAE on shards; `accelerate launch` starts one such process a device."""
+    options = {
+        "data.path": data,
+        "training.steps": steps,
+        "training.global_batch_size": global_batch_size,
+        "training.mixed_precision": mixed_precision,
+        "seed": seed,
+    }
+    try:
+        leaves = parse_overrides(overrides or []) | {key: v for key, v in options.items() if v is not None}
+        config = resolve(recipe, leaves)
+        if print_config:
+            typer.echo(to_yaml(config), nl=False)
+            return
+        stopped = not run_training(config, out or Path("runs") / config.name, resume)
+    except ConfigError as error:
+        _give_up(str(error), USAGE)
+    except (CheckpointError, FeedError, ManifestError, RunFolderError, ShardError, TrainingFailed) as error:
+        _give_up(str(error), FAILED)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _give_up(f"{error.strerror or error}{where}; checkpoints already written are whole", FAILED)
+    if stopped:
+        sys.stdout.flush()
+        os._exit(STOPPED_EARLY)
+
+
+def _give_up(message: str, code: int) -> Never:
+    """Says why on the main process (a rank that fails alone says who it is) and exits at once.
+
+    At once, because the other ranks may be waiting in a collective that this one will never join.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    prefix = "" if rank == 0 else f"[rank {rank}] "
+    if rank:
+        time.sleep(0.5)  # the same error on every rank is said once: the launcher ends us when rank 0 has ended
+    print(f"{prefix}error: {message}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def run_training(config: Config, out: Path, resume: str) -> bool:
+    """A whole run. True when it reached its last step, False when it was asked to stop early."""
+    die_with_parent()
+    began = time.perf_counter()
+    accelerator = make_accelerator(config, out)
+    lock = None
+    if accelerator.is_main_process:
+        lock = lock_folder(out)
+        sweep_leftovers(out)
+    run = build_run(config, accelerator)
+    notes = resume_run(run, out, resume)
+    log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
+    for line in [describe(run, out), *notes]:
+        log.say(line)
+    metrics = MetricsLog(out, run.step) if run.is_main else None
+    if run.is_main:
+        write_config(out, config)
+    accelerator.init_trackers("tracking")
+    try:
+        if run.step >= config.training.steps:
+            log.say(f"nothing to do: {out} is at step {run.step} of {config.training.steps}")
+            return True
+        finished = train(run, out, metrics, log)
+    finally:
+        log.close()
+        if metrics is not None:
+            metrics.close()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    if run.is_main and finished:
+        log.say(
+            f"done in {time.perf_counter() - began:.0f} s: {out / 'ckpt.pt'}; look at it with: "
+            f"analysis report {out / 'ckpt.pt'}"
+        )
+    del lock
+    return finished
+
+
+def resume_run(run: Run, out: Path, resume: str) -> list[str]:
+    """Restores what ``resume`` names (auto, never, a checkpoint file) and returns lines to say about it."""
+    if resume == "never":
+        if (out / "ckpt.pt").exists():
+            raise RunFolderError(f"{out} holds a run already; choose another --out, or resume it")
+        return []
+    if resume != "auto":
+        state: dict[str, Any] = read_checkpoint(Path(resume))
+        restore(run, state, Path(resume))
+        return [f"resumed from {resume} at step {run.step}"]
+    found = newest_valid(out)
+    if found is None:
+        return []
+    path, state, damaged = found
+    restore(run, state, path)
+    return [f"passed over: {line}" for line in damaged] + [f"resumed from {path} at step {run.step}"]
+
+
+def describe(run: Run, out: Path) -> str:
+    """One line that says what runs where; the world size in it shows a launcher that started too few processes."""
+    parameters = sum(p.numel() for p in run.vlae.parameters())
+    world_size, device = run.plan.world_size, run.accelerator.device.type
+    processes = f"{world_size} process{'es' if world_size > 1 else ''}"
+    return (
+        f"{run.config.name}: {processes} on {device} (torch {torch.__version__}), "
+        f"{run.config.training.mixed_precision} precision, {parameters / 1e6:.1f} M parameters, "
+        f"{run.plan.samples:,} training images, batches of {run.config.training.global_batch_size} "
+        f"({run.plan.local_batch_size} a process), {run.config.training.steps:,} steps → {out}"
+    )

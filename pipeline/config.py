@@ -1,0 +1,278 @@
+"""The training configuration: a YAML recipe, overridden key by key, validated whole before anything is loaded.
+
+Every field is followed by its meaning, with unit and sentinel. Sizes of the images are no part of it:
+they are read from the shards' manifest.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+class ConfigError(ValueError):
+    """A recipe or an override that cannot be used; the message is one sentence for the terminal."""
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the shards are and how they are fed."""
+
+    path: str = "shards/"
+    """Folder with manifest.json and the tar shards."""
+    horizontal_flip: bool = False
+    """Mirror each image with probability 1/2, keyed by (seed, epoch, sample)."""
+    verify: Literal["sha256", "size"] = "sha256"
+    """Check of every train and valid shard before the first step: content, or byte count alone."""
+    prefetch_batches: int = Field(default=4, ge=1)
+    """Batches gathered ahead of the step by the background thread."""
+
+
+class ModelConfig(Section):
+    """The ladder. Layer 0 is the bottom (shallow) one; lists run from bottom to top."""
+
+    stages: tuple[str, ...] = ("64, 64/2", "128, 128/2, 256/2", "256, 512/2, 512", "fc1024, fc1024")
+    """One rung a layer, e.g. '128, 128/2' (convolution widths, '/2' = stride 2) or 'fc1024'."""
+    latents: tuple[int, ...] = (10, 10, 10, 10)
+    """Latent dimensions of each layer."""
+    branches: bool = True
+    """Each layer infers its latents through convolutions of its own (published network), not from the trunk."""
+    kernel_size: Literal[3, 4] = 3
+    """Of stride-1 convolutions; stride-2 convolutions are always 4x4."""
+    norm: Literal["group", "batch"] = "group"
+    """GroupNorm never sees the batch or the rank; batch = the published network's BatchNorm."""
+    join: Literal["concat", "gated"] = "concat"
+    """How a layer's latents meet the decoder: concatenated, or added through a gate that starts at 0.1."""
+    initial_std: float = Field(default=0.05, gt=0.001, lt=1)
+    """Posterior standard deviation before training; 0.5 is the published start, which kills top layers."""
+    weight_init_std: float | None = Field(default=None, gt=0)
+    """Weights ~ N(0, this); null = PyTorch's fan-in initialisation."""
+    rectified_top_mean: bool = False
+    """The published code's bug, for exact reproduction: ReLU on the top layer's mean."""
+
+    @model_validator(mode="after")
+    def _one_latent_size_a_stage(self) -> ModelConfig:
+        if len(self.latents) != len(self.stages):
+            raise ValueError(f"{len(self.stages)} stages but {len(self.latents)} latent sizes: one of each a layer")
+        if min(self.latents, default=0) < 1:
+            raise ValueError("needs at least one layer, each with at least one latent dimension")
+        return self
+
+
+class KernelConfig(Section):
+    """The kernel of the MMD; every kernel has k(z, z) = 1."""
+
+    name: Literal["gaussian", "rbf", "imq"] = "imq"
+    """gaussian: one bandwidth (paper); rbf: Gaussian, averaged over scales; imq: inverse multiquadric (WAE)."""
+    bandwidth: float | None = Field(default=None, gt=0)
+    """Gaussian 2·sigma²; null = d², the published code's choice, for a layer of d dimensions."""
+    scales: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    """rbf and imq: multiples s of the base width 2·d (WAE: C = s · 2d · sigma_p²)."""
+
+
+class ObjectiveConfig(Section):
+    """Reconstruction + regulariser (paper, section 2.4)."""
+
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """l1 = Laplace likelihood, l2 = Gaussian likelihood; both averaged over pixels and channels."""
+    reconstruction_weight: float = Field(default=100.0, gt=0)
+    detail_weight: float = Field(default=0.0, ge=0)
+    """Adds this much of the same likelihood on each band of a Laplacian pyramid, where small features count."""
+    regulariser: Literal["mmd", "kl"] = "mmd"
+    """mmd = the paper; kl = the evidence lower bound's term, as a baseline."""
+    regulariser_weight: float = Field(default=100.0, ge=0)
+    kernel: KernelConfig = KernelConfig()
+    estimator: Literal["biased", "unbiased"] = "unbiased"
+    """Of the MMD in the loss; the logged `mmd` is always the unbiased one."""
+
+
+class DenoisingConfig(Section):
+    """Corruption of the encoder's input; the target stays clean."""
+
+    salt_and_pepper: float = Field(default=0.0, ge=0, le=1)
+    """Share of pixels set to black or white."""
+    gaussian: float = Field(default=0.0, ge=0)
+    """Standard deviation of additive noise, in units of the [-1, 1] image."""
+
+
+class GrowthConfig(Section):
+    """Progressive growth from the top layer down (after Li et al. 2020, proVLAE); off when share is 0."""
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    """Share of all steps during which lower layers are faded in, one after the other."""
+
+
+class OptimizerConfig(Section):
+    """Adam with a warm-up and a cosine or constant schedule."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decoupled_weight_decay: bool = True
+    """True = AdamW; false = L2 in the gradient, as published."""
+    warmup_images: int = Field(default=10_000, ge=0)
+    """Images over which the learning rate rises linearly from 0."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_share: float = Field(default=0.02, ge=0, le=1)
+    """Cosine: last learning rate over the highest."""
+    clip_norm: float = Field(default=0.0, ge=0)
+    """Largest norm of the whole gradient; 0 = no clipping."""
+
+
+class TrainingConfig(Section):
+    """Length, precision and rhythm of a run. Intervals are in optimizer steps; 0 = never."""
+
+    steps: int = Field(default=10_000, ge=1)
+    global_batch_size: int = Field(default=256, ge=2)
+    """Images a step over all ranks; a multiple of the world size."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    ema_images: float = Field(default=100_000, ge=0)
+    """Time constant of the weights' moving average in images; 0 = no averaging."""
+    log_every_steps: int = Field(default=20, ge=1)
+    validate_every_steps: int = Field(default=1_000, ge=0)
+    validation_samples: int = Field(default=10_000, ge=1)
+    """At most this many images of the valid split a validation."""
+    preview_every_steps: int = Field(default=1_000, ge=0)
+    checkpoint_every_steps: int = Field(default=1_000, ge=0)
+    keep_checkpoints: int = Field(default=3, ge=1)
+    """Newest checkpoints kept under checkpoints/."""
+    max_non_finite_steps: int = Field(default=20, ge=1)
+    """Steps with a non-finite gradient, in a row, after which the run stops."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """accelerate's trackers: tensorboard; wandb, trackio, mlflow where they are installed."""
+
+
+class Config(Section):
+    """A whole recipe."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
+    """Names the default output folder runs/NAME."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    denoising: DenoisingConfig = DenoisingConfig()
+    growth: GrowthConfig = GrowthConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _no_dots_alone(cls, name: str) -> str:
+        if set(name) == {"."}:
+            raise ValueError("a name of dots alone is no folder name")
+        return name
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as plain dicts, lists, numbers and strings (YAML and checkpoint)."""
+        return self.model_dump(mode="json")
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """All dotted keys of the configuration, e.g. ``objective.kernel.name``."""
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """The leaves of nested mappings as dotted keys. Raises ConfigError on a key that is not text."""
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"the key {prefix}{key!r} is not text")
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[leaf] = value
+
+
+def build_config(leaves: Mapping[str, Any], origin: str) -> Config:
+    """Validates dotted leaves into a Config. Raises ConfigError naming the key, the value and the nearest known key."""
+    known = known_keys()
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{origin}: there is no key '{key}'; did you mean '{near}'?")
+        _put(tree, key, value)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{origin}: {where}: {message} (given: {first['input']!r})") from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The dotted leaves of a YAML recipe. Raises ConfigError when it cannot be read or is not a mapping."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"the recipe {path} must hold 'key: value' lines, not a {type(tree).__name__}")
+    return dict(flatten(tree))
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """``key.path=value`` words as leaves; values are YAML. Raises ConfigError on any other word."""
+    leaves: dict[str, Any] = {}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{word}' is neither an option nor a key.path=value override")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(f"the value of the override '{word}' is not valid YAML") from None
+        if isinstance(value, str) and _is_number(value):
+            value = float(value)  # YAML 1.1 reads 1e-3 as text
+        if isinstance(value, Mapping):
+            leaves.update(flatten(value, f"{key}."))
+        else:
+            leaves[key] = value
+    return leaves
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def resolve(recipe: Path, overrides: Mapping[str, Any]) -> Config:
+    """The recipe with overrides applied, validated. Raises ConfigError."""
+    base = read_recipe(recipe)
+    build_config(base, f"recipe {recipe}")
+    return build_config({**base, **overrides}, "override")
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML text."""
+    return yaml.safe_dump(config.plain(), sort_keys=False)

@@ -1,0 +1,35 @@
+"""Pictures made during training: reconstructions and one manifold per layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.batch_inputs import normalise
+from pipeline.feed import MappedFeed
+from pipeline.latents import manifold_codes
+from pipeline.pictures import contact_sheet, save_png
+from pipeline.vlae import VLAE
+
+RECONSTRUCTIONS = 24
+SIDE = 8  # cells of a manifold's side
+
+
+@torch.no_grad()
+def draw_previews(vlae: VLAE, feed: MappedFeed, folder: Path, seed: int) -> None:
+    """Writes reconstructions.png (image above its reconstruction) and manifold_layer{l}.png into ``folder``."""
+    images = normalise(feed.load(np.arange(min(RECONSTRUCTIONS, len(feed.region)))).images)
+    output = vlae.decode([q.mean for q in vlae.encode(images)])
+    columns = min(8, len(images))
+    rows = [
+        pair
+        for start in range(0, len(images), columns)
+        for pair in (images, output)
+        for pair in [pair[start : start + columns]]
+    ]
+    save_png(contact_sheet(torch.cat(rows), columns), folder / "reconstructions.png")
+    for layer in range(len(vlae.latent_sizes)):
+        codes = [z.to(feed.device) for z in manifold_codes(layer, vlae.latent_sizes, SIDE, seed)]
+        save_png(contact_sheet(vlae.decode(codes), SIDE), folder / f"manifold_layer{layer}.png")

@@ -1,0 +1,63 @@
+"""Which samples make up which global batch: a pure function of (seed, epoch, batch number)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.keyed_noise import key_words
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of ``samples`` rows in one epoch: (samples,) int64, read-only.
+
+    RandomState, not Generator: its stream is frozen, so a run resumed under another NumPy keeps its order.
+    """
+    low, high = (word & 0xFFFFFFFF for word in key_words(seed, epoch))
+    order = np.random.RandomState(np.random.Philox(key=low | high << 32)).permutation(samples)
+    order.flags.writeable = False
+    return order
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The global batches of a run and this rank's part of each. What does not fill a batch is left out of its epoch."""
+
+    samples: int
+    global_batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size % self.world_size:
+            raise ValueError(
+                f"the global batch of {self.global_batch_size} images cannot be shared equally by {self.world_size} "
+                f"processes; choose --global-batch-size as a multiple of {self.world_size}"
+            )
+        if self.samples < self.global_batch_size:
+            raise ValueError(
+                f"the train split has {self.samples} images, fewer than one global batch of "
+                f"{self.global_batch_size}; choose a smaller --global-batch-size or make more shards"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.samples // self.global_batch_size
+
+    @property
+    def local_batch_size(self) -> int:
+        return self.global_batch_size // self.world_size
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that optimizer step ``step`` (from 0) belongs to."""
+        return step // self.batches_per_epoch
+
+    def rows(self, step: int) -> np.ndarray:
+        """This rank's rows of the global batch of ``step``: (B_local,) int64."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        start = batch * self.global_batch_size + self.rank * self.local_batch_size
+        return epoch_order(self.samples, self.seed, epoch)[start : start + self.local_batch_size]

@@ -1,0 +1,172 @@
+"""The variational ladder autoencoder (paper, Figure 1; Zhao et al. 2017), layers 0 = bottom … L-1 = top.
+
+Shape letters: B batch, C channels, H height, W width, d latent dimensions of a layer, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import ModelConfig
+from pipeline.stages import Block, Shape, parse_stages, size
+
+LEAK = 0.1  # of every leaky ReLU, as published
+MIN_STD = 0.001  # added to every posterior standard deviation, as published
+
+
+class Posterior(NamedTuple):
+    """q(z_l | x) = N(mean, std²) of one layer; both (B, d) float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """z = mean + std · noise, the reparameterisation trick; noise (B, d) ~ N(0, 1)."""
+        return self.mean + self.std * noise
+
+
+def _norm(config: ModelConfig, shape: Shape) -> nn.Module:
+    channels = shape[0]
+    if config.norm == "group":
+        groups = next(g for g in (16, 8, 4, 2, 1) if g == 1 or (channels % g == 0 and channels // g >= 4))
+        return nn.GroupNorm(groups, channels)
+    return nn.BatchNorm1d(channels) if len(shape) == 1 else nn.BatchNorm2d(channels)
+
+
+def _activated(config: ModelConfig, linear: nn.Module, shape: Shape) -> nn.Sequential:
+    return nn.Sequential(linear, _norm(config, shape), nn.LeakyReLU(LEAK))
+
+
+def _down(config: ModelConfig, block: Block) -> nn.Sequential:
+    """One block of the encoder. No bias: the norm behind it has one."""
+    if block.is_fc:
+        fc = nn.Linear(size(block.inputs), block.outputs[0], bias=False)
+        return nn.Sequential(nn.Flatten(), *_activated(config, fc, block.outputs))
+    return _activated(config, _conv(config, block.inputs[0], block.outputs[0], block.stride), block.outputs)
+
+
+def _conv(config: ModelConfig, inputs: int, outputs: int, stride: int, bias: bool = False) -> nn.Conv2d:
+    if stride == 2:
+        return nn.Conv2d(inputs, outputs, 4, 2, 1, bias=bias)
+    return nn.Conv2d(inputs, outputs, config.kernel_size, padding="same", bias=bias)
+
+
+def _up(config: ModelConfig, block: Block, extra: int, last: bool) -> nn.Sequential:
+    """The mirror of one encoder block: from its output shape (plus ``extra`` joined channels) to its inputs."""
+    channels = block.outputs[0] + extra
+    if block.is_fc:
+        linear: nn.Module = nn.Linear(channels, size(block.inputs), bias=last)
+        shaped = nn.Sequential(linear, nn.Unflatten(1, block.inputs))
+    elif block.stride == 2:
+        shaped = nn.Sequential(nn.ConvTranspose2d(channels, block.inputs[0], 4, 2, 1, bias=last))
+    else:
+        shaped = nn.Sequential(_conv(config, channels, block.inputs[0], 1, bias=last))
+    return shaped if last else nn.Sequential(*shaped, _norm(config, block.inputs), nn.LeakyReLU(LEAK))
+
+
+class Encoder(nn.Module):
+    """Trunk h_0 … h_{L-2} with one inference branch a layer."""
+
+    def __init__(self, config: ModelConfig, stages: Sequence[Sequence[Block]]) -> None:
+        super().__init__()
+        self.config = config
+        depth = len(stages)
+        self.trunk = nn.ModuleList(nn.Sequential(*(_down(config, b) for b in stage)) for stage in stages[:-1])
+        own = range(depth) if config.branches else [depth - 1]
+        self.branches = nn.ModuleDict(
+            {str(layer): nn.Sequential(*(_down(config, b) for b in stages[layer])) for layer in own}
+        )
+        self.heads = nn.ModuleList(
+            nn.Linear(size(stage[-1].outputs), 2 * d) for stage, d in zip(stages, config.latents, strict=True)
+        )
+        self.std_offset = math.log(config.initial_std / (1 - config.initial_std))
+
+    def forward(self, x_BCHW: Tensor) -> list[Posterior]:
+        posteriors: list[Posterior] = []
+        below = x_BCHW
+        top = len(self.heads) - 1
+        for layer, head in enumerate(self.heads):
+            above = self.trunk[layer](below) if layer < top else below
+            own = str(layer) in self.branches
+            features = self.branches[str(layer)](below) if own else above
+            mean, raw_std = head(features.flatten(1)).float().chunk(2, dim=1)
+            if layer == top and self.config.rectified_top_mean:
+                mean = mean.relu()
+            # float32 from here on: a sigmoid or an MMD in half precision costs percents
+            posteriors.append(Posterior(mean, torch.sigmoid(raw_std + self.std_offset) + MIN_STD))
+            below = above
+        return posteriors
+
+
+class Decoder(nn.Module):
+    """From the top layer down; each layer's latents join on the way."""
+
+    def __init__(self, config: ModelConfig, stages: Sequence[Sequence[Block]]) -> None:
+        super().__init__()
+        depth = len(stages)
+        shapes = [stage[-1].outputs for stage in stages]
+        self.gated = config.join == "gated"
+        # the contribution is normalised after the linear map: one of the things that keep a layer alive
+        self.contributions = nn.ModuleList(
+            nn.Sequential(nn.Linear(d, size(s)), nn.Unflatten(1, s), _norm(config, s), nn.LeakyReLU(LEAK))
+            for d, s in zip(config.latents, shapes, strict=True)
+        )
+        self.gates = nn.ParameterList(nn.Parameter(torch.tensor(0.1)) for _ in range(depth - 1 if self.gated else 0))
+        self.stages = nn.ModuleList()
+        for layer, stage in enumerate(stages):
+            joined = 0 if layer == depth - 1 or self.gated else shapes[layer][0]
+            ups = [
+                _up(config, block, joined if block is stage[-1] else 0, last=layer == 0 and i == 0)
+                for i, block in enumerate(stage)
+            ]
+            self.stages.append(nn.Sequential(*reversed(ups)))
+
+    def forward(self, latents: Sequence[Tensor], fade: Sequence[float] | None = None) -> Tensor:
+        top = len(self.stages) - 1
+        state: Tensor | None = None
+        for layer in range(top, -1, -1):
+            contribution = self.contributions[layer](latents[layer])
+            if fade is not None and fade[layer] != 1:
+                contribution = contribution * fade[layer]
+            if state is None:
+                joined = contribution
+            elif self.gated:
+                joined = state + self.gates[layer] * contribution
+            else:
+                joined = torch.cat([state, contribution], dim=1)
+            state = self.stages[layer](joined)
+        assert state is not None
+        return state
+
+
+class VLAE(nn.Module):
+    """Encoder and decoder of L layers. Images are (B, C, H, W) in [-1, 1]."""
+
+    def __init__(self, config: ModelConfig, image_shape: tuple[int, int, int]) -> None:
+        """``image_shape`` is (C, H, W). Raises ConfigError when the stages do not fit it."""
+        super().__init__()
+        stages = parse_stages(config.stages, image_shape)
+        self.image_shape = image_shape
+        self.latent_sizes = config.latents
+        self.encoder = Encoder(config, stages)
+        self.decoder = Decoder(config, stages)
+        if config.weight_init_std is not None:
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                    nn.init.normal_(module.weight, 0.0, config.weight_init_std)
+
+    def encode(self, images: Tensor) -> list[Posterior]:
+        """The posterior of each layer, bottom first; images (B, C, H, W) in [-1, 1]."""
+        return self.encoder(images)
+
+    def decode(self, latents: Sequence[Tensor], fade: Sequence[float] | None = None) -> Tensor:
+        """Images (B, C, H, W) float32 in [-1, 1] from latents (B, d_l), bottom first.
+
+        ``fade`` scales each layer's contribution (progressive growth); None = all 1.
+        """
+        return torch.tanh(self.decoder(latents, fade).float())
