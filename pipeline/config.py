@@ -53,6 +53,11 @@ class ModelConfig(Section):
     """GroupNorm never sees the batch or the rank; batch = the published network's BatchNorm."""
     join: Literal["concat", "gated"] = "concat"
     """How a layer's latents meet the decoder: concatenated, or added through a gate that starts at 0.1."""
+    grids: tuple[int, ...] | None = None
+    """Cells a side of each layer's contribution before it is spread over its feature map; 0 = the whole map.
+
+    A coarse grid lets a layer change colours and light but draw no shapes. null = the whole map on every layer.
+    """
     initial_std: float = Field(default=0.05, gt=0.001, lt=1)
     """Posterior standard deviation before training; 0.5 is the published start, which kills top layers."""
     weight_init_std: float | None = Field(default=None, gt=0)
@@ -64,6 +69,8 @@ class ModelConfig(Section):
     def _one_latent_size_a_stage(self) -> ModelConfig:
         if len(self.latents) != len(self.stages):
             raise ValueError(f"{len(self.stages)} stages but {len(self.latents)} latent sizes: one of each a layer")
+        if self.grids is not None and (len(self.grids) != len(self.stages) or min(self.grids) < 0):
+            raise ValueError(f"grids needs {len(self.stages)} numbers from 0 up, one a layer")
         if min(self.latents, default=0) < 1:
             raise ValueError("needs at least one layer, each with at least one latent dimension")
         return self
@@ -106,10 +113,12 @@ class DenoisingConfig(Section):
 
 
 class GrowthConfig(Section):
-    """Progressive growth from the top layer down (after Li et al. 2020, proVLAE); off when share is 0."""
+    """Progressive growth, layer by layer (after Li et al. 2020, proVLAE); off when share is 0."""
 
     share: float = Field(default=0.0, ge=0, le=1)
-    """Share of all steps during which lower layers are faded in, one after the other."""
+    """Share of all steps during which layers are faded in, one after the other."""
+    first: Literal["bottom", "top"] = "bottom"
+    """The layer that is there from the start."""
 
 
 class OptimizerConfig(Section):

@@ -1,6 +1,6 @@
 """Kernels k(z, z') of the MMD as functions of the squared distance. All have k(z, z) = 1.
 
-To add one: write a function (d2) -> (k, dk/dd2) here and name it in ``make_kernel`` and ``KernelConfig``.
+To add one: write a function that returns such a Kernel here and name it in ``make_kernel`` and ``KernelConfig``.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from torch import Tensor
 
 from pipeline.config import KernelConfig
 
-Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Squared distances (n, m) float32 -> (k, dk/dd2), both (n, m)."""
+Kernel = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+"""(squared distances (n, m) float32, slope wanted) -> (k, dk/dd2), both (n, m); None for a slope not wanted."""
 
 
 def gaussian(widths: tuple[float, ...]) -> Kernel:
     """Mean over widths w of exp(-|z - z'|² / w): the paper's Gaussian with sigma² = w/2 (section 2.3)."""
 
-    def kernel(squared: Tensor) -> tuple[Tensor, Tensor]:
+    def kernel(squared: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
         value = torch.zeros_like(squared)
-        slope = torch.zeros_like(squared)
+        slope = torch.zeros_like(squared) if with_slope else None
         for width in widths:
             term = torch.exp(squared * (-1.0 / width))
-            value += term
-            slope -= term / width
-        return value / len(widths), slope / len(widths)
+            value.add_(term, alpha=1 / len(widths))
+            if slope is not None:
+                slope.add_(term, alpha=-1 / (width * len(widths)))
+        return value, slope
 
     return kernel
 
@@ -34,14 +35,15 @@ def gaussian(widths: tuple[float, ...]) -> Kernel:
 def inverse_multiquadric(widths: tuple[float, ...]) -> Kernel:
     """Mean over widths C of C / (C + |z - z'|²) (Tolstikhin et al. 2018, section 4)."""
 
-    def kernel(squared: Tensor) -> tuple[Tensor, Tensor]:
+    def kernel(squared: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
         value = torch.zeros_like(squared)
-        slope = torch.zeros_like(squared)
+        slope = torch.zeros_like(squared) if with_slope else None
         for width in widths:
-            term = width / (width + squared)
-            value += term
-            slope -= term * term / width
-        return value / len(widths), slope / len(widths)
+            term = torch.add(squared, width).reciprocal_()  # 1 / (C + d²)
+            value.add_(term, alpha=width / len(widths))
+            if slope is not None:
+                slope.addcmul_(term, term, value=-width / len(widths))
+        return value, slope
 
     return kernel
 

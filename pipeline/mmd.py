@@ -5,7 +5,7 @@ With n samples z of q and n of the prior p (paper, section 2.3; Gretton et al. 2
     biased    MMD² = 1/n² Σ_ij k(z_i, z_j)  +  1/n² Σ_ij k(p_i, p_j)  −  2/n² Σ_ij k(z_i, p_j)
     unbiased  the first two sums without i = j, over n(n − 1); it can be negative.
 
-Memory is O(CHUNK × n) and time O(n_local × n) a rank: no n × n matrix and no n × n × d tensor.
+Memory is O(CHUNK_ELEMENTS) and time O(n_local × n) a rank: no n × n matrix and no n × n × d tensor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pipeline.kernels import Kernel
 
-CHUNK = 1024  # rows of the kernel matrix in memory at a time
+CHUNK_ELEMENTS = 1 << 20  # of the kernel matrix in memory at a time: 4 MiB each of a few arrays
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
@@ -35,13 +35,14 @@ class _KernelSum(torch.autograd.Function):
     def forward(ctx: FunctionCtx, rows: Tensor, columns: Tensor, kernel: Kernel) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
         gradient = torch.empty_like(rows) if rows.requires_grad else None
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            value, slope = kernel(squared_distances(chunk, columns))
+        height = max(1, CHUNK_ELEMENTS // len(columns))
+        for start in range(0, len(rows), height):
+            chunk = rows[start : start + height]
+            value, slope = kernel(squared_distances(chunk, columns), gradient is not None)
             total += value.sum(dtype=torch.float64)
-            if gradient is not None:
+            if gradient is not None and slope is not None:
                 # d/dx_i Σ_j k = Σ_j k'(d2) · 2 (x_i − y_j)
-                gradient[start : start + CHUNK] = 2 * (slope.sum(1, keepdim=True) * chunk - slope @ columns)
+                gradient[start : start + height] = 2 * (slope.sum(1, keepdim=True) * chunk - slope @ columns)
         ctx.gradient = gradient  # type: ignore[attr-defined]
         return total
 

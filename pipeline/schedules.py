@@ -21,11 +21,12 @@ def learning_rate_share(step: int, steps: int, global_batch_size: int, config: O
 def layer_fades(step: int, steps: int, layers: int, config: GrowthConfig) -> list[float]:
     """How much of each layer's contribution the decoder sees at ``step``: (L,), bottom first, 0 … 1.
 
-    The top layer is there from the start; the others fade in one after the other, the bottom one last, each over an
-    equal part of ``config.share`` of the run (after Li et al. 2020, section 3).
+    One end of the ladder is there from the start; the others fade in one after the other, the far end last, each
+    over an equal part of ``config.share`` of the run (after Li et al. 2020, section 3, who start from the top).
     """
     grown = config.share * steps
     if layers == 1 or step >= grown:
         return [1.0] * layers
     part = grown / (layers - 1)
-    return [min(1.0, max(0.0, step / part - (layers - 2 - layer))) for layer in range(layers - 1)] + [1.0]
+    fades = [1.0] + [min(1.0, max(0.0, step / part - later)) for later in range(layers - 1)]
+    return fades if config.first == "bottom" else fades[::-1]

@@ -103,6 +103,15 @@ class Encoder(nn.Module):
         return posteriors
 
 
+def _contribution(config: ModelConfig, latents: int, shape: Shape, grid: int) -> nn.Sequential:
+    """From latents (B, d) to a feature map of ``shape``, drawn on a coarse grid where ``grid`` says so."""
+    full = len(shape) == 1 or grid in (0, shape[1])
+    drawn = shape if full else (shape[0], grid, grid)
+    linear = nn.Sequential(nn.Linear(latents, size(drawn)), nn.Unflatten(1, drawn), _norm(config, drawn))
+    spread = [] if full else [nn.Upsample(shape[1:], mode="bilinear")]
+    return nn.Sequential(*linear, nn.LeakyReLU(LEAK), *spread)
+
+
 class Decoder(nn.Module):
     """From the top layer down; each layer's latents join on the way."""
 
@@ -112,9 +121,9 @@ class Decoder(nn.Module):
         shapes = [stage[-1].outputs for stage in stages]
         self.gated = config.join == "gated"
         # the contribution is normalised after the linear map: one of the things that keep a layer alive
+        grids = config.grids or (0,) * depth
         self.contributions = nn.ModuleList(
-            nn.Sequential(nn.Linear(d, size(s)), nn.Unflatten(1, s), _norm(config, s), nn.LeakyReLU(LEAK))
-            for d, s in zip(config.latents, shapes, strict=True)
+            _contribution(config, d, s, grid) for d, s, grid in zip(config.latents, shapes, grids, strict=True)
         )
         self.gates = nn.ParameterList(nn.Parameter(torch.tensor(0.1)) for _ in range(depth - 1 if self.gated else 0))
         self.stages = nn.ModuleList()

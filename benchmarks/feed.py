@@ -1,0 +1,123 @@
+"""The mapped feed against a plain copy of the same bytes, and against webdataset's own pipeline, in one run.
+
+    python benchmarks/feed.py [--samples 200000] [--seconds 3]
+
+Writes npy shards of random 64x64 images into a temporary folder (2.7 GB for 200,000 samples), then prints images/s,
+page cache warm, one process without workers, batches of 256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset as wds
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.feed import MappedFeed
+from pipeline.sample_order import BatchPlan
+from pipeline.shard_region import ShardRegion
+from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+
+SHAPE, BATCH, SHARD = (64, 64, 3), 256, 4096
+LAYOUT = layout_of(SHAPE, 1000)
+
+
+def write_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
+    """Shards of random images: (path, samples) of each."""
+    writer = RecordWriter(LAYOUT, SHAPE, 256)
+    rng = np.random.default_rng(0)
+    shards = []
+    for start in range(0, samples, SHARD):
+        path, count = folder / f"train-{start // SHARD:06d}.tar", min(SHARD, samples - start)
+        with path.open("wb") as file:
+            for first in range(0, count, 256):
+                n = min(256, count - first)
+                keys = [f"{start + first + i:08d}" for i in range(n)]
+                file.write(writer.records(keys, rng.integers(0, 256, (n, *SHAPE), np.uint8), [b"{}"] * n))
+            file.write(END_OF_ARCHIVE)
+        shards.append((path, count))
+    return shards
+
+
+def rate(batches: Callable[[], Iterator[int]], seconds: float) -> float:
+    """Images a second: ``batches`` yields the size of each batch, endlessly."""
+    stream = batches()
+    for _ in range(20):
+        next(stream)
+    images, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        images += next(stream)
+    return images / (time.perf_counter() - begin)
+
+
+def copy_batches() -> Iterator[int]:
+    """The limit: a plain copy of one batch's bytes into a preallocated batch, walking over 200 MB of source."""
+    source = torch.randint(0, 256, (64 * BATCH, int(np.prod(SHAPE))), dtype=torch.uint8)
+    target = torch.empty(BATCH, int(np.prod(SHAPE)), dtype=torch.uint8)
+    while True:
+        for start in range(0, len(source), BATCH):
+            target.copy_(source[start : start + BATCH])
+            yield BATCH
+
+
+def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Callable[[], Iterator[int]]:
+    """The mapped feed, shuffled: in the calling thread, or through its background thread."""
+
+    def run() -> Iterator[int]:
+        region = ShardRegion([path for path, _ in shards], [count for _, count in shards], LAYOUT)
+        feed = MappedFeed(region, SHAPE, torch.device("cpu"))
+        plan = BatchPlan(len(region), BATCH, 0, 0, 1)
+        if prefetch is None:
+            for step in range(1 << 40):
+                yield len(feed.load(plan.rows(step)).images)
+        else:
+            for batch in feed.batches(plan.rows, 0, 1 << 40, prefetch):
+                yield len(batch.images)
+
+    return run
+
+
+def webdataset_batches(shards: list[tuple[Path, int]]) -> Iterator[int]:
+    """The published library's own pipeline on the same shards."""
+    paths = [str(path) for path, _ in shards]
+    while True:
+        dataset = wds.WebDataset(paths, shardshuffle=False).shuffle(1000).decode().to_tuple("image.npy").batched(BATCH)
+        for (images,) in dataset:
+            yield len(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    table = Table("64x64 batches of 256", "images/s", "of the copy", title="Feed (one thread unless said)")
+    with tempfile.TemporaryDirectory() as folder:
+        shards = write_shards(Path(folder), options.samples)
+        few = shards[: max(1, 10_000 // SHARD)]
+        copy = rate(copy_batches, options.seconds)
+        rows = [
+            ("plain copy into a preallocated batch", copy),
+            ("mapped, 8,192 samples", rate(mapped_batches(few, None), options.seconds)),
+            (f"mapped, {options.samples:,} samples", rate(mapped_batches(shards, None), options.seconds)),
+            ("the same, gathered ahead by its thread", rate(mapped_batches(shards, 4), options.seconds)),
+            ("webdataset's own pipeline", rate(lambda: webdataset_batches(shards), options.seconds)),
+        ]
+    for name, images in rows:
+        table.add_row(name, f"{images:,.0f}", f"{images / copy:.3f}")
+    Console().print(table)
+    Console().print(f"mapped over webdataset: {rows[2][1] / rows[4][1]:.0f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Checkpoints: sealed, atomic, found again; every damage is noticed."""
+
+import pytest
+import torch
+
+from pipeline.checkpoint import CheckpointError, load_vlae, newest_valid, read_checkpoint, sweep_leftovers
+from pipeline.checkpoint import write_checkpoint as write
+from pipeline.config import Config, ModelConfig
+from pipeline.vlae import VLAE
+
+MODEL = ModelConfig(stages=("8/2", "fc16"), latents=(2, 2))
+
+
+def state(step: int = 7) -> dict:
+    torch.manual_seed(step)
+    vlae = VLAE(MODEL, (3, 8, 8))
+    return {
+        "schema_version": 1,
+        "config": Config(model=MODEL).plain(),
+        "image_shape": [3, 8, 8],
+        "model": vlae.state_dict(),
+        "ema": None,
+        "progress": {"step": step},
+        "manifest_digest": "0" * 64,
+    }
+
+
+def test_round_trip_and_newest_kept(tmp_path):
+    for step in (1, 2, 3, 4):
+        write(tmp_path, state(step), keep=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000003.pt", "step-00000004.pt"]
+    assert read_checkpoint(tmp_path / "ckpt.pt")["progress"]["step"] == 4
+    plain = torch.load(tmp_path / "ckpt.pt", weights_only=True)  # an ordinary file of torch.save
+    assert torch.equal(
+        plain["model"]["decoder.contributions.0.0.weight"],
+        load_vlae(tmp_path / "ckpt.pt")[0].state_dict()["decoder.contributions.0.0.weight"],
+    )
+
+
+def test_any_flipped_bit_and_any_truncation_is_found(tmp_path):
+    write(tmp_path, state(), keep=1)
+    path = tmp_path / "ckpt.pt"
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(0, len(whole), (60,), generator=generator).tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+    for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+    path.write_bytes(whole)
+    read_checkpoint(path)
+
+
+def test_a_damaged_newest_is_passed_over_and_said(tmp_path):
+    for step in (1, 2):
+        write(tmp_path, state(step), keep=3)
+    newest = tmp_path / "checkpoints/step-00000002.pt"
+    newest.write_bytes(newest.read_bytes()[:500])  # a hard link: ckpt.pt is damaged too
+    path, found, damaged = newest_valid(tmp_path)
+    assert found["progress"]["step"] == 1 and path.name == "step-00000001.pt"
+    assert "step-00000002.pt" in damaged[0]
+    assert newest_valid(tmp_path / "nothing") is None
+
+
+def test_all_damaged_is_an_error_not_a_new_run(tmp_path):
+    write(tmp_path, state(), keep=1)
+    for path in [tmp_path / "ckpt.pt", *(tmp_path / "checkpoints").iterdir()]:
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        newest_valid(tmp_path)
+
+
+def test_other_schema_and_other_model_are_named(tmp_path):
+    write(tmp_path, {**state(), "schema_version": 99}, keep=1)
+    with pytest.raises(CheckpointError, match="schema version 99"):
+        read_checkpoint(tmp_path / "ckpt.pt")
+    other = state()
+    other["config"]["model"]["stages"] = ["4/2", "fc16"]
+    write(tmp_path, other, keep=1)
+    with pytest.raises(CheckpointError, match="another model"):
+        load_vlae(tmp_path / "ckpt.pt")
+
+
+def test_a_pickled_payload_is_refused_and_never_run(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(canary), "w"))
+
+    write(tmp_path, {**state(), "extra": Payload()}, keep=1)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "ckpt.pt")
+    assert not canary.exists()
+
+
+def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    write(tmp_path, state(1), keep=2)
+
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path, state(2), keep=2)
+    assert read_checkpoint(tmp_path / "ckpt.pt")["progress"]["step"] == 1
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001.pt"]
+
+
+def test_leftovers_of_a_killed_write_are_swept(tmp_path):
+    write(tmp_path, state(), keep=1)
+    (tmp_path / "checkpoints/.step-00000009.pt.tmp").write_bytes(b"half")
+    sweep_leftovers(tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000007.pt"]

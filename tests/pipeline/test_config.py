@@ -1,0 +1,82 @@
+"""Recipes and overrides: validated whole, errors that name the key and the nearest known one."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipeline.config import ConfigError, build_config, known_keys, parse_overrides, resolve, to_yaml
+from pipeline.stages import parse_stages
+from tests.conftest import REPOSITORY
+
+RECIPES = sorted((REPOSITORY / "launch/recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_named_after_its_file(recipe):
+    config = resolve(recipe, {})
+    assert config.name == recipe.stem
+    shape = (1, 28, 28) if recipe.stem == "mnist" else (3, 64, 64)
+    parse_stages(config.model.stages, shape)
+
+
+def test_overrides_reach_the_leaf_and_are_typed():
+    leaves = parse_overrides(["optimizer.learning_rate=1e-3", "model.latents=[2, 3, 4, 5]", "seed=7"])
+    config = resolve(REPOSITORY / "launch/recipes/demo.yaml", leaves)
+    assert (config.optimizer.learning_rate, config.model.latents, config.seed) == (0.001, (2, 3, 4, 5), 7)
+
+
+def test_a_mapping_override_changes_only_what_it_names():
+    config = build_config(parse_overrides(["objective.kernel={name: rbf}"]), "override")
+    assert config.objective.kernel.name == "rbf"
+    assert config.objective.kernel.scales[0] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimiser.learning_rate=1", "did you mean 'optimizer.learning_rate'"),
+        ("training.step=1", "did you mean 'training.steps'"),
+        ("training.steps=many", "training.steps"),
+        ("training.steps=0", "greater than or equal to 1"),
+        ("objective.kernel.name=box", "objective.kernel.name"),
+        ("model.latents=[1]", "one of each a layer"),
+        ("nonsense", "neither an option"),
+        ("seed=[", "not valid YAML"),
+    ],
+)
+def test_a_wrong_override_is_explained(word, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        resolve(REPOSITORY / "launch/recipes/demo.yaml", parse_overrides([word]))
+
+
+def test_the_resolved_config_reads_back():
+    config = resolve(REPOSITORY / "launch/recipes/demo.yaml", {"seed": 5})
+    leaves = yaml.safe_load(to_yaml(config))
+    assert type(config).model_validate(leaves) == config
+    assert "objective.kernel.bandwidth" in known_keys()
+
+
+def train_py(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "pipeline/train.py", *words]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_print_config_and_exit_codes_of_the_command():
+    done = train_py("--print-config", "training.steps=3")
+    assert done.returncode == 0
+    assert yaml.safe_load(done.stdout)["training"]["steps"] == 3
+    wrong = train_py("training.stepz=3")
+    assert wrong.returncode == 2
+    assert "did you mean 'training.steps'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    absent = train_py("--data", "/nowhere", "--out", "/tmp/never")
+    assert absent.returncode == 1
+    assert "/nowhere" in absent.stderr and "Traceback" not in absent.stderr
+
+
+def test_no_file_in_pipeline_shadows_a_module():
+    names = {path.stem for path in (REPOSITORY / "pipeline").glob("*.py")} - {"__init__"}
+    others = {"torch", "torchvision", "webdataset", "accelerate", "PIL", "numpy", "rich", "typer", "pydantic", "yaml"}
+    assert not names & (set(sys.stdlib_module_names) | others | {"datasets", "evaluate", "distributed"})

@@ -1,0 +1,48 @@
+"""The number of processes is not a hyper-parameter: real launches, the same weights."""
+
+import json
+import re
+
+import pytest
+
+from tests.pipeline.training import launch, relative_difference, weights
+
+
+def losses(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(face_shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "run"
+    done = launch(face_shards, out, "denoising.salt_and_pepper=0.1", "data.horizontal_flip=true", steps=30)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_same_global_batch_same_weights(alone, face_shards, tmp_path, processes):
+    out = tmp_path / "run"
+    words = ("denoising.salt_and_pepper=0.1", "data.horizontal_flip=true")
+    done = launch(face_shards, out, *words, processes=processes, steps=30)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"{processes} processes on cpu", done.stderr), "the launcher started too few processes"
+    assert relative_difference(weights(alone), weights(out)) < 1e-5
+    for a, b in zip(losses(alone), losses(out), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["mmd"] == pytest.approx(b["mmd"], abs=1e-5)
+
+
+def test_a_wrong_scale_of_the_gathered_gradient_would_show(alone, face_shards, tmp_path):
+    """The comparison above can fail: half the regulariser's weight is what a gather without gradient costs."""
+    out = tmp_path / "run"
+    words = ("denoising.salt_and_pepper=0.1", "data.horizontal_flip=true", "objective.regulariser_weight=50")
+    done = launch(face_shards, out, *words, steps=30)
+    assert done.returncode == 0, done.stderr
+    assert relative_difference(weights(alone), weights(out)) > 1e-3
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(face_shards, tmp_path):
+    done = launch(face_shards, tmp_path / "run", processes=2, batch=25)
+    assert done.returncode != 0
+    assert "choose --global-batch-size as a multiple of 2" in done.stderr

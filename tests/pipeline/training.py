@@ -1,0 +1,51 @@
+"""Launching real training runs from tests."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+from tests.conftest import REPOSITORY, run_command
+
+SMALL = (
+    'model.stages=["8/2", "16/2", "fc32"]',
+    "model.latents=[3, 3, 3]",
+    "training.log_every_steps=5",
+    "training.validate_every_steps=0",
+    "training.preview_every_steps=0",
+    "training.trackers=[]",
+)
+
+
+def launch(
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24
+) -> subprocess.CompletedProcess:
+    """One run of the real command under accelerate's launcher."""
+    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch))
+
+
+def launch_words(
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24
+) -> list[str]:
+    """The words of the command that ``launch`` runs; 2 processes use the file that the documents name."""
+    if processes == 1:
+        how = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    else:
+        how = ["--config_file", "launch/accelerate/cpu-2.yaml", "--num_processes", str(processes)]
+        how += ["--main_process_port", "0"]
+    options = ["--data", str(shards), "--out", str(out), "--steps", str(steps), "--global-batch-size", str(batch)]
+    options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
+    return ["accelerate", "launch", *how, "pipeline/train.py", *options, *SMALL, *overrides]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The trained weights of a run's newest checkpoint."""
+    return torch.load(run / "ckpt.pt", weights_only=True)["model"]
+
+
+def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """|a − b| / |a| over all weights, in float64."""
+    difference = sum(float(((a[key].double() - b[key].double()) ** 2).sum()) for key in a)
+    return (difference / sum(float((a[key].double() ** 2).sum()) for key in a)) ** 0.5
