@@ -153,8 +153,9 @@ def save(run: Run, out: Path) -> None:
         write_checkpoint(out, checkpoint_state(run), run.config.training.keep_checkpoints)
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def _due(step: int, every: int, last: bool = False) -> bool:
+    """Whether something is to be done after ``step``; 0 = never, otherwise also after the last step."""
+    return every > 0 and (last or step % every == 0)
 
 
 def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> bool:
@@ -171,9 +172,9 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
         last = run.step == training.steps
         if last or _due(run.step, training.log_every_steps):
             log_window(run, window, metrics, log)
-        if last or _due(run.step, training.validate_every_steps):
+        if _due(run.step, training.validate_every_steps, last):
             validate_and_log(run, metrics, log)
-        if (last or _due(run.step, training.preview_every_steps)) and run.is_main:
+        if _due(run.step, training.preview_every_steps, last) and run.is_main:
             feed = run.valid_feed or run.train_feed
             draw_previews(run.average.module, feed, out / "previews" / f"step-{run.step:08d}", run.config.seed)
         asked = stop.agreed(run.step)

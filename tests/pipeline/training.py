@@ -12,6 +12,7 @@ from tests.conftest import REPOSITORY, run_command
 SMALL = (
     'model.stages=["8/2", "16/2", "fc32"]',
     "model.latents=[3, 3, 3]",
+    "optimizer.warmup_images=0",
     "training.log_every_steps=5",
     "training.validate_every_steps=0",
     "training.preview_every_steps=0",
