@@ -1,0 +1,102 @@
+"""The training loop against its limit: the same steps fed from one fixed batch; and its waiting for data.
+
+    python benchmarks/train.py [--recipe launch/recipes/demo.yaml] [--steps 40] [--pairs 3]
+
+Draws random shards, then alternates the whole loop (mapped feed, background thread) with steps on one batch that is on
+the device already, in one process, and prints images/s of both, their ratio and the share of time spent waiting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import resolve
+from pipeline.run_setup import Run, build_run, make_accelerator
+from pipeline.trainer import Window, train_step
+from preprocess.manifest import Crop, Manifest, Shard, Source, Split
+from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+
+SHAPE = (64, 64, 3)
+
+
+def write_shards(folder: Path, samples: int) -> None:
+    """One train shard of random images with its manifest."""
+    layout = layout_of(SHAPE, 500)
+    writer = RecordWriter(layout, SHAPE, samples)
+    pixels = np.random.default_rng(0).integers(0, 256, (samples, *SHAPE), np.uint8)
+    body = bytes(writer.records([f"{i:06d}" for i in range(samples)], pixels, [b"{}"] * samples)) + END_OF_ARCHIVE
+    (folder / "train-000000.tar").write_bytes(body)
+    digest = hashlib.sha256(body).hexdigest()
+    shard = Shard(file="train-000000.tar", samples=samples, bytes=len(body), sha256=digest)
+    Manifest(
+        source=Source(kind="images", fingerprint="0" * 64, images=samples),
+        crop=Crop(kind="none"),
+        resample="bilinear",
+        codec="npy",
+        image_shape=SHAPE,
+        attribute_names=(),
+        factor_names=(),
+        layout=layout,
+        seed=0,
+        shard_size=samples,
+        limit=None,
+        splits={"train": Split(samples=samples, shards=(shard,))},
+        left_out=(),
+    ).write_atomically(folder)
+
+
+def fed(run: Run, window: Window, steps: int) -> tuple[float, float]:
+    """(images/s, share of the time spent waiting for data) of the whole loop."""
+    waited = run.train_feed.waited_seconds
+    batches = run.train_feed.batches(run.plan.rows, run.step, run.step + steps, run.config.data.prefetch_batches)
+    begin = time.perf_counter()
+    for batch in batches:
+        train_step(run, batch, window)
+    seconds = time.perf_counter() - begin
+    images = steps * run.config.training.global_batch_size
+    return images / seconds, (run.train_feed.waited_seconds - waited) / seconds
+
+
+def fixed(run: Run, window: Window, steps: int) -> float:
+    """Images/s of the same steps on one batch: the limit."""
+    batch = run.train_feed.load(run.plan.rows(0))
+    begin = time.perf_counter()
+    for _ in range(steps):
+        train_step(run, batch, window)
+    return steps * run.config.training.global_batch_size / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path("launch/recipes/demo.yaml"))
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_shards(Path(folder), 4096)
+        config = resolve(options.recipe, {"data.path": folder, "training.trackers": []})
+        run = build_run(config, make_accelerator(config, Path(folder)))
+        window = Window(run)
+        fixed(run, window, 5)
+        pairs = [(*fed(run, window, options.steps), fixed(run, window, options.steps)) for _ in range(options.pairs)]
+    whole, waiting, limit = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(a / c for a, _, c in pairs)
+    table = Table("figure", "median", title=f"Training loop, {config.name}, one process on {run.accelerator.device}")
+    table.add_row("whole loop, images/s", f"{whole:,.0f}")
+    table.add_row("steps on one fixed batch, images/s", f"{limit:,.0f}")
+    table.add_row("ratio, pair by pair", f"{ratio:.3f}")
+    table.add_row("share of the loop spent waiting for data", f"{waiting:.3%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""From a catalogue to a finished set of shards: plan, make what is missing, write the manifest."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from preprocess.engine import run_tasks
+from preprocess.errors import RunError
+from preprocess.manifest import SPLITS, Codec, Crop, LeftOut, Manifest, Recipe, Resample, Shard, Split
+from preprocess.out_folder import OutFolder
+from preprocess.sample_json import JsonEncoder
+from preprocess.shard_task import ShardRecord, ShardTask
+from preprocess.sources.catalogue import Catalogue, seeded_rank
+from preprocess.tar_layout import layout_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person chose; sizes in pixels, shard_size in samples."""
+
+    size: int
+    crop: Crop
+    shard_size: int
+    workers: int
+    seed: int
+    limit: int | None
+    overwrite: bool
+    codec: Codec = "npy"
+    resample: Resample = "bilinear"
+
+
+class Listener(Protocol):
+    """Hears how a run goes."""
+
+    def say(self, text: str) -> None: ...
+
+    def start(self, images: int) -> None: ...
+
+    def advance(self, images: int, left_out: int, written: int) -> None: ...
+
+
+def build(catalogue: Catalogue, options: Options, out: Path, listener: Listener) -> Manifest:
+    """Makes the shards of `catalogue` in `out`, as far as they are not there already.
+
+    Raises:
+        UsageError: the folder is another recipe's.
+        RunError: another run holds it, the disk is full, no image could be read, or the source changed.
+    """
+    for note in catalogue.notes:
+        listener.say(note)
+    recipe = make_recipe(catalogue, options)
+    folder = OutFolder(out)
+    with folder.locked():
+        folder.claim(recipe, options.overwrite)
+        tasks = plan(catalogue, recipe, folder)
+        records = folder.finished(tasks, options.workers)
+        _announce(tasks, records, listener)
+        missing = [task for task in tasks if task.file not in records]
+        _warn_of_space(missing, recipe, out, listener)
+        try:
+            for record in run_tasks(missing, options.workers):
+                folder.record(record)
+                records[record.file] = record
+                listener.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
+        except OSError as error:
+            raise _write_failure(error, out, len(records), len(tasks)) from error
+        if missing and catalogue.refingerprint() != recipe.source.fingerprint:
+            raise RunError("the source changed while it was read: run the same command again with --overwrite")
+        manifest = _manifest(recipe, tasks, records, catalogue.left_out)
+        if not manifest.samples:
+            reason = manifest.left_out[0].reason if manifest.left_out else "no images"
+            raise RunError(f"not one image could be used (the first: {reason}): no shards were made")
+        folder.finish(manifest)
+    return manifest
+
+
+def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
+    """Everything that determines the shards' bytes, before an image is read."""
+    shape = (options.size, options.size, catalogue.channels)
+    longest = JsonEncoder(catalogue.attribute_names, catalogue.factor_names).longest(catalogue.table)
+    return Recipe(
+        source=catalogue.source,
+        crop=options.crop,
+        resample=options.resample,
+        codec=options.codec,
+        image_shape=shape,
+        attribute_names=catalogue.attribute_names,
+        factor_names=catalogue.factor_names,
+        layout=layout_of(shape, longest),
+        seed=options.seed,
+        shard_size=options.shard_size,
+        limit=options.limit,
+    )
+
+
+def plan(catalogue: Catalogue, recipe: Recipe, folder: OutFolder) -> list[ShardTask]:
+    """Cuts each split's seeded permutation into shards; the order of one key does not depend on the others."""
+    tasks = []
+    keys = catalogue.table.keys
+    counts = _counts_within_limit(np.bincount(catalogue.split, minlength=len(SPLITS)), recipe.limit)
+    for index, split in enumerate(SPLITS):
+        rows = np.flatnonzero(catalogue.split == index).tolist()
+        rows.sort(key=lambda row: (seeded_rank(recipe.seed, "order", keys[row]), keys[row]))
+        rows = rows[: counts[index]]
+        for number, start in enumerate(range(0, len(rows), recipe.shard_size)):
+            chosen = rows[start : start + recipe.shard_size]
+            tasks.append(
+                ShardTask(
+                    file=f"{split}-{number:06d}.tar",
+                    folder=folder.path,
+                    scratch=folder.scratch,
+                    recipe=recipe,
+                    images=catalogue.reader(chosen),
+                    table=catalogue.table.take(chosen),
+                )
+            )
+    return tasks
+
+
+def _counts_within_limit(available: np.ndarray, limit: int | None) -> list[int]:
+    """How many samples of each split: all, or the limit shared out in proportion, at least one each."""
+    total = int(available.sum())
+    if limit is None or limit >= total:
+        return available.tolist()
+    counts = [min(int(n), max(1, round(limit * int(n) / total))) for n in available[1:]]
+    return [max(0, min(int(available[0]), limit - sum(counts))), *counts]
+
+
+def _announce(tasks: list[ShardTask], records: dict[str, ShardRecord], listener: Listener) -> None:
+    if records:
+        listener.say(f"{len(records):,} of {len(tasks):,} shards are there already and whole")
+    listener.start(sum(len(task.table) for task in tasks if task.file not in records))
+
+
+def _warn_of_space(missing: list[ShardTask], recipe: Recipe, out: Path, listener: Listener) -> None:
+    if recipe.layout is None:
+        return
+    needed = recipe.layout.record_bytes * sum(len(task.table) for task in missing)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        listener.say(f"{out} has {_gigabytes(free)} free and the shards need about {_gigabytes(needed)}")
+
+
+def _write_failure(error: OSError, out: Path, finished: int, total: int) -> RunError:
+    kept = f"{finished:,} of {total:,} shards are finished and kept"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return RunError(f"the disk of {out} is full: {kept}; make room and run the same command again")
+    return RunError(f"{error.filename or out}: {error.strerror or error}: {kept}; run the same command again")
+
+
+def _manifest(
+    recipe: Recipe, tasks: list[ShardTask], records: dict[str, ShardRecord], left_out: Iterable[LeftOut]
+) -> Manifest:
+    splits = {}
+    for split in SPLITS:
+        made = [records[task.file] for task in tasks if task.file.startswith(f"{split}-")]
+        shards = tuple(Shard(file=r.file, samples=r.samples, bytes=r.bytes, sha256=r.sha256) for r in made if r.samples)
+        splits[split] = Split(samples=sum(shard.samples for shard in shards), shards=shards)
+    everything = [*left_out, *(left for task in tasks for left in records[task.file].left_out)]
+    everything.sort(key=lambda left: left.key)
+    return Manifest(**dict(recipe), splits=splits, left_out=tuple(everything))
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"

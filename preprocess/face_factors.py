@@ -1,0 +1,116 @@
+"""What a drawn face is made of: twenty independent factors, and the CelebA attributes that follow from them.
+
+Factors are spread by Latin hypercubes: every block of `BLOCK` images holds each factor once per stratum, so even
+a small set covers the ranges evenly, and image `index` never depends on how many images are drawn. The factors
+that make a person (`Factor.personal`) are shared by `IMAGES_PER_IDENTITY` successive images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+Level = Literal["light", "color", "shape", "pose"]
+Factors = Mapping[str, float]
+
+BLOCK = 256  # images per Latin hypercube
+IMAGES_PER_IDENTITY = 4  # few, so that the personal factors stay evenly spread in small sets; divides BLOCK
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One independent cause of variation: uniform on [low, high], or binary with P(1) = `share`."""
+
+    name: str
+    level: Level
+    low: float
+    high: float
+    meaning: str  # "low end .. high end"
+    share: float | None = None  # None: continuous
+    personal: bool = False  # shared by all images of one identity
+
+
+FACTORS: tuple[Factor, ...] = (
+    Factor("light_direction", "light", -1, 1, "lit from the left .. from the right"),
+    Factor("brightness", "light", 0, 1, "under- .. overexposed"),
+    Factor("white_balance", "light", -1, 1, "bluish .. reddish"),
+    Factor("background", "light", 0, 1, "dark .. pale"),
+    Factor("background_hue", "light", 0, 1, "green .. blue .. red"),
+    Factor("skin_tone", "color", 0, 1, "pale .. dark", personal=True),
+    Factor("hair_color", "color", 0, 1, "black .. brown .. blond"),
+    Factor("hair_length", "color", 0, 1, "above the ears .. on the shoulders"),
+    Factor("face_width", "shape", 0, 1, "narrow .. wide", personal=True),
+    Factor("eye_distance", "shape", 0, 1, "close .. far apart", personal=True),
+    Factor("eye_size", "shape", 0, 1, "narrow .. large", personal=True),
+    Factor("nose", "shape", 0, 1, "small .. big", personal=True),
+    Factor("brow", "shape", 0, 1, "thin .. bushy", personal=True),
+    Factor("masculinity", "shape", 0, 1, "tapered jaw, red lips, lashes .. square jaw, bare lips", personal=True),
+    Factor("beard", "shape", 0, 1, "none .. stubble .. full"),
+    Factor("glasses", "shape", 0, 1, "without, with", share=0.4),
+    Factor("yaw", "pose", -1, 1, "turned to the picture's left .. right"),
+    Factor("tilt", "pose", -1, 1, "rolled anticlockwise .. clockwise"),
+    Factor("smile", "pose", -1, 1, "corners of the mouth down .. up"),
+    Factor("open_mouth", "pose", 0, 1, "closed .. wide open"),
+)
+FACTOR_NAMES: tuple[str, ...] = tuple(factor.name for factor in FACTORS)
+
+
+def identity_of(index: int) -> int:
+    """The person shown on image `index` (from 0); identities count from 1, as CelebA's do."""
+    return index // IMAGES_PER_IDENTITY + 1
+
+
+@lru_cache(maxsize=4)
+def _hypercube(seed: int, block: int) -> np.ndarray:
+    """Stratified uniforms in [0, 1) for one block: float64 [BLOCK, len(FACTORS)]."""
+    rng = np.random.default_rng((seed, block))
+    columns = []
+    for factor in FACTORS:
+        repeats = IMAGES_PER_IDENTITY if factor.personal else 1
+        strata = BLOCK // repeats
+        column = (rng.permutation(strata) + rng.random(strata)) / strata
+        columns.append(np.repeat(column, repeats))
+    return np.stack(columns, axis=1)
+
+
+def sample_factors(seed: int, index: int) -> dict[str, float]:
+    """All factors of image `index` (from 0) of the data set `seed`, in the order of `FACTORS`.
+
+    Rounded to six decimals, so that `factors.csv` holds exactly what was drawn.
+    """
+    row = _hypercube(seed, index // BLOCK)[index % BLOCK].tolist()
+    return {factor.name: _scaled(factor, uniform) for factor, uniform in zip(FACTORS, row, strict=True)}
+
+
+def _scaled(factor: Factor, uniform: float) -> float:
+    """A uniform in [0, 1) on the factor's own scale."""
+    if factor.share is not None:
+        return float(uniform < factor.share)
+    return round(factor.low + (factor.high - factor.low) * uniform, 6)
+
+
+def derive_attributes(factors: Factors) -> dict[str, bool]:
+    """The CelebA attributes that a drawn face really shows, in CelebA's order, from thresholds on its factors."""
+    return {
+        "5_o_Clock_Shadow": 0.25 <= factors["beard"] < 0.6,
+        "Big_Nose": factors["nose"] > 0.6,
+        "Black_Hair": factors["hair_color"] < 0.3,
+        "Blond_Hair": factors["hair_color"] >= 0.65,
+        "Brown_Hair": 0.3 <= factors["hair_color"] < 0.65,
+        "Bushy_Eyebrows": factors["brow"] > 0.6,
+        "Chubby": factors["face_width"] > 0.7,
+        "Eyeglasses": factors["glasses"] > 0.5,
+        "High_Cheekbones": factors["smile"] > 0.3,
+        "Male": factors["masculinity"] > 0.5,
+        "Mouth_Slightly_Open": factors["open_mouth"] > 0.3,
+        "Narrow_Eyes": factors["eye_size"] < 0.3,
+        "No_Beard": factors["beard"] < 0.25,
+        "Oval_Face": factors["face_width"] < 0.4,
+        "Pale_Skin": factors["skin_tone"] < 0.25,
+        "Smiling": factors["smile"] > 0.0,
+        "Wearing_Lipstick": factors["masculinity"] < 0.35,
+    }

@@ -1,0 +1,215 @@
+"""The manifest: what a set of shards is, written last and atomically, checked whenever it is read.
+
+`Recipe` says what is being made and is known before the first image is read; `Manifest` adds what came
+out of it. Both are plain JSON, so that anything can read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "valid", "test")
+
+Codec = Literal["npy"]
+Resample = Literal["bilinear"]
+
+
+class ManifestError(ValueError):
+    """The manifest is missing, damaged, or written by another version; the message says which."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _plain_file_name(name: str) -> str:
+    if not name or name in {".", ".."} or name != Path(name).name or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Source(_Frozen):
+    """Where the images came from. The fingerprint covers names, sizes and annotations, not the location."""
+
+    kind: str
+    fingerprint: Sha256
+    images: NonNegativeInt
+
+
+class Crop(_Frozen):
+    """What is cut out of each image before it is resized.
+
+    kind "centre": the central `size` x `size` square; "square": the largest central square;
+    "box": (left, top, right, bottom) in pixels; "none": the whole image.
+    """
+
+    kind: Literal["centre", "square", "box", "none"]
+    size: PositiveInt | None = None
+    box: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.size or self.box or ''}".strip()
+
+
+class Layout(_Frozen):
+    """Where the payloads lie inside one sample's record in the tar, in bytes (npy codec only)."""
+
+    record_bytes: PositiveInt
+    image_offset: PositiveInt
+    image_bytes: PositiveInt
+    json_offset: PositiveInt
+    json_bytes: PositiveInt
+
+
+class Shard(_Frozen):
+    file: FileName
+    samples: PositiveInt
+    bytes: PositiveInt
+    sha256: Sha256
+
+
+class Split(_Frozen):
+    samples: NonNegativeInt
+    shards: tuple[Shard, ...]
+
+
+class LeftOut(_Frozen):
+    """One image that is in the source and not in the shards, and why."""
+
+    key: str
+    reason: str
+
+
+class Recipe(_Frozen):
+    """Everything that determines the bytes of the shards; two recipes that are equal make equal shards."""
+
+    schema_version: int = SCHEMA_VERSION
+    source: Source
+    crop: Crop
+    resample: Resample
+    codec: Codec
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # H, W, C
+    attribute_names: tuple[str, ...]
+    factor_names: tuple[str, ...]
+    layout: Layout | None
+    seed: int
+    shard_size: PositiveInt
+    limit: PositiveInt | None
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Names each field in which `other` differs from this one, in words for a terminal."""
+        found = []
+        for name in Recipe.model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine == theirs or name == "layout":  # the layout follows from the other fields
+                continue
+            if name == "source":
+                found.append(f"another source ({mine.kind}, {mine.images:,} images there)")
+            elif name in {"attribute_names", "factor_names"}:
+                found.append(f"other {name.replace('_', ' ')} ({len(mine)} there, {len(theirs)} now)")
+            else:
+                found.append(f"{name.replace('_', ' ')} {_brief(mine)} there, {_brief(theirs)} now")
+        return found
+
+
+class Manifest(Recipe):
+    """The recipe, and the shards that came out of it."""
+
+    splits: dict[Literal["train", "valid", "test"], Split]
+    left_out: tuple[LeftOut, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads and checks `folder`/manifest.json.
+
+        Raises:
+            ManifestError: it is missing, not JSON, of another schema version, or holds what it must not.
+        """
+        path = Path(folder) / MANIFEST_NAME
+        try:
+            plain = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise ManifestError(
+                f"{path} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
+            ) from None
+        except NotADirectoryError:
+            raise ManifestError(f"{folder} is a file, not a folder of shards") from None
+        except OSError as error:
+            raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{path} is not valid JSON ({error}); make the shards anew") from None
+        version = plain.get("schema_version") if isinstance(plain, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ManifestError(
+                f"{path} has schema version {version!r} and this program reads {SCHEMA_VERSION}: "
+                "make the shards anew with this version of preprocess"
+            )
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ManifestError(f"{path}: {where}: {first['msg']}") from None
+
+    def write_atomically(self, folder: Path) -> None:
+        """Puts the manifest in place whole or not at all."""
+        write_json_atomically(Path(folder) / MANIFEST_NAME, self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hex digits: names this exact set of shards."""
+        plain = self.model_dump(mode="json")
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def samples(self) -> int:
+        return sum(split.samples for split in self.splits.values())
+
+
+def write_json_atomically(path: Path, plain: dict[str, Any]) -> None:
+    """Writes JSON under a temporary name beside `path`, flushes it to the disk, and renames it.
+
+    Raises:
+        OSError: it could not be written; `path` is then as it was before.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(plain, file, indent=1, ensure_ascii=True)
+            file.write("\n")
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide it from everyone else
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, tuple):
+        return "x".join(str(part) for part in value)
+    return "none" if value is None else str(value)

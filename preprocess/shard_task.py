@@ -1,0 +1,47 @@
+"""One shard as one task: what goes to a worker and what comes back. Small, picklable, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from preprocess.errors import UnreadableImage
+from preprocess.manifest import LeftOut, Recipe
+from preprocess.sample_json import SampleTable
+
+
+class PixelReader(Protocol):
+    """Gives the pixels of a shard's images; picklable, and opened in the worker."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        """One uint8 (h, w, C) per image, in order, valid until the next; or the reason why there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What a worker needs to make one shard."""
+
+    file: str
+    folder: Path  # where the shard goes
+    scratch: Path  # for the unfinished shard, on the same file system
+    recipe: Recipe
+    images: PixelReader
+    table: SampleTable
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What came out of a task; `samples` is 0, and there is no file, where every image was left out."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+    left_out: tuple[LeftOut, ...]

@@ -1,0 +1,1 @@
+"""What can be turned into shards. Each source is one file that makes a `Catalogue`."""

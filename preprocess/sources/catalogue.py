@@ -1,0 +1,72 @@
+"""What a source hands over: every sample it has, its split, and how to get at the pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocess.manifest import LeftOut, Source
+from preprocess.sample_json import SampleTable
+from preprocess.shard_task import PixelReader
+from preprocess.tar_layout import MAX_KEY_BYTES
+
+_PLAIN_KEY = re.compile(rf"[A-Za-z0-9_+@=-]{{1,{MAX_KEY_BYTES}}}")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """One source, listed but not read.
+
+    Attributes:
+        source: kind, fingerprint and number of images.
+        table: n samples in the source's own order.
+        split: int8 (n,), an index into manifest.SPLITS.
+        attribute_names: names of the table's attribute columns.
+        factor_names: names of the table's factor columns.
+        channels: of every image (3 or 1).
+        reader: for chosen rows, what reads their pixels in a worker.
+        left_out: images that are known to be unusable before anything is read.
+        notes: what a person should hear once, for example that there are no attributes.
+        refingerprint: looks at the source again; another value means it changed meanwhile.
+    """
+
+    source: Source
+    table: SampleTable
+    split: np.ndarray
+    attribute_names: tuple[str, ...]
+    factor_names: tuple[str, ...]
+    channels: int
+    reader: Callable[[Sequence[int]], PixelReader]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    refingerprint: Callable[[], str]
+
+
+def safe_key(stem: str) -> str:
+    """A sample key from a file's stem: the stem itself where a tar and webdataset can carry it.
+
+    Others (dots, slashes, blanks, not ASCII, too long) are spelled with underscores and a hash of the stem.
+    """
+    if _PLAIN_KEY.fullmatch(stem):
+        return stem
+    digest = hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return re.sub(r"[^A-Za-z0-9_+@=-]", "_", stem)[:60] + "-" + digest
+
+
+def seeded_rank(seed: int, purpose: str, name: str) -> int:
+    """A 64-bit number that is a pure function of its arguments: for shuffling and for splitting.
+
+    Unlike a generator's permutation it does not change when another image comes or goes.
+    """
+    text = f"{seed}\0{purpose}\0{name}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+
+def seeded_split(seed: int, name: str) -> int:
+    """0 (train) for eight names out of ten, 1 (valid) and 2 (test) for one each."""
+    tenth = seeded_rank(seed, "split", name) % 10
+    return {8: 1, 9: 2}.get(tenth, 0)

@@ -1,0 +1,162 @@
+"""MNIST's four IDX files, gzipped or not: 28 x 28 grey digits and their labels."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.errors import UnreadableImage, UsageError
+from preprocess.manifest import Source
+from preprocess.sample_json import SampleTable
+from preprocess.sources.catalogue import Catalogue, seeded_rank
+
+_PARTS = ("train", "t10k")
+_IMAGES, _LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in three and in one dimension
+_MAX_BYTES = 1 << 30  # no set in this format has more; a hostile gzip may unpack to any size
+_VALID_SHARE = 10  # one training digit out of ten validates
+
+
+def find_mnist(given: Path | None) -> Path:
+    """The folder to read: the one given, else $MNIST_ROOT, else data/mnist.
+
+    Raises:
+        UsageError: there is none; the message says what is looked for.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise UsageError(f"--source {given} is not a folder")
+        return given
+    for place in (os.environ.get("MNIST_ROOT"), "data/mnist"):
+        if place and Path(place).is_dir():
+            return Path(place)
+    raise UsageError(
+        "no MNIST found: looked at --source, $MNIST_ROOT and data/mnist; put train-images-idx3-ubyte.gz, "
+        "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz into one of them"
+    )
+
+
+def open_mnist(folder: Path, seed: int) -> Catalogue:
+    """Lists the digits: t10k is the test split, a seeded tenth of train validates.
+
+    Raises:
+        UsageError: a file is missing, damaged, or has another number of labels than images.
+    """
+    paths = {part: (_find(folder, f"{part}-images"), _find(folder, f"{part}-labels")) for part in _PARTS}
+    keys: list[str] = []
+    labels: list[np.ndarray] = []
+    for part, (images, label_path) in paths.items():
+        labels.append(_read(label_path, _LABELS).astype(np.int64))
+        count = len(_read(images, _IMAGES))
+        if count != len(labels[-1]):
+            raise UsageError(f"{images} has {count:,} images and {label_path} {len(labels[-1]):,} labels")
+        keys += [f"{part.replace('t10k', 'test')}-{number:05d}" for number in range(count)]
+    trained = len(labels[0])
+    fingerprint = _fingerprint(paths)
+
+    def reader(rows: Sequence[int]) -> IdxImages:
+        part = _PARTS[int(rows[0] >= trained)]  # a shard lies within one split, and so within one file
+        offset = trained if part == "t10k" else 0
+        return IdxImages(str(paths[part][0].resolve()), [row - offset for row in rows])
+
+    return Catalogue(
+        source=Source(kind="mnist", fingerprint=fingerprint, images=len(keys)),
+        table=_table(keys, np.concatenate(labels)),
+        split=_split(keys, trained, seed),
+        attribute_names=(),
+        factor_names=(),
+        channels=1,
+        reader=reader,
+        left_out=(),
+        notes=(f"mnist: {folder}, {trained:,} + {len(keys) - trained:,} digits",),
+        refingerprint=lambda: _fingerprint_again(paths),
+    )
+
+
+@dataclass(frozen=True)
+class IdxImages:
+    """Chosen images of one IDX file."""
+
+    path: str
+    rows: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        images = _read(Path(self.path), _IMAGES)
+        for row in self.rows:
+            yield images[row][..., None]
+
+
+def _table(keys: list[str], labels: np.ndarray) -> SampleTable:
+    count = len(keys)
+    return SampleTable(
+        keys=keys,
+        sources=keys,
+        attributes=np.empty((count, 0), np.int8),
+        factors=np.empty((count, 0)),
+        identity=np.full(count, -1, np.int64),
+        label=labels,
+    )
+
+
+def _split(keys: list[str], trained: int, seed: int) -> np.ndarray:
+    split = np.zeros(len(keys), np.int8)
+    by_rank = sorted(range(trained), key=lambda row: seeded_rank(seed, "split", keys[row]))
+    split[by_rank[: trained // _VALID_SHARE]] = 1
+    split[trained:] = 2
+    return split
+
+
+def _find(folder: Path, start: str) -> Path:
+    dimensions = "idx3" if start.endswith("images") else "idx1"
+    names = [f"{start}{joint}{dimensions}-ubyte{end}" for joint in ("-", ".") for end in ("", ".gz")]
+    for place in (folder, folder / "MNIST" / "raw", folder / "raw"):  # torchvision's layout
+        for name in names:
+            if (place / name).is_file():
+                return place / name
+    raise UsageError(f"{folder} has no {names[0]} (or {names[1]})")
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, magic: int) -> np.ndarray:
+    """The content of an IDX file: uint8 (n, 28, 28) or (n,).
+
+    Raises:
+        UsageError: the file is damaged or another kind.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(_MAX_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read ({error}); download it again") from None
+    if len(content) < 8 or int.from_bytes(content[:4], "big") != magic:
+        raise UsageError(f"{path} is not an IDX file of the expected kind; download it again")
+    dimensions = magic & 0xFF
+    start = 4 + 4 * dimensions
+    shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
+    if len(content) != start + int(np.prod(shape)) or 0 in shape:
+        raise UsageError(f"{path} has {len(content):,} bytes, which does not fit its {shape}; download it again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _fingerprint(paths: dict[str, tuple[Path, Path]]) -> str:
+    """SHA-256 over the unpacked contents, so that gzipped and plain files are the same source."""
+    digest = hashlib.sha256()
+    for images, labels in paths.values():
+        digest.update(_read(images, _IMAGES).tobytes())
+        digest.update(_read(labels, _LABELS).tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint_again(paths: dict[str, tuple[Path, Path]]) -> str:
+    _read.cache_clear()
+    return _fingerprint(paths)

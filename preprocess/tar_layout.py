@@ -1,0 +1,121 @@
+"""Lays out shards by hand: plain ustar archives in which every sample takes the same number of bytes.
+
+One record is `KEY.image.npy` and then `KEY.json`, each a 512-byte header and a body padded to 512 bytes.
+Because all records are alike, a shard is also an array: the pixels of sample i start at
+i * record_bytes + image_offset. Headers carry no time, user or group, so equal samples make equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from preprocess.manifest import Layout
+
+BLOCK = 512
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+IMAGE_MEMBER, JSON_MEMBER = ".image.npy", ".json"
+MAX_KEY_BYTES = 100 - len(IMAGE_MEMBER)  # a ustar name field has 100 bytes
+
+_CHECKSUM = slice(148, 156)
+
+
+def blocks(length: int) -> int:
+    """Rounds a number of bytes up to whole tar blocks."""
+    return -(-length // BLOCK) * BLOCK
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """The bytes that np.save puts in front of a C-ordered uint8 array of this shape."""
+    out = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(out, description)
+    return out.getvalue()
+
+
+def member_header(name: bytes, size: int) -> bytes:
+    """A 512-byte ustar header of a read-only file without time or owner.
+
+    Raises:
+        ValueError: the name does not fit the header.
+    """
+    if len(name) > 100:
+        raise ValueError(f"the member name {name!r} is longer than 100 bytes")
+    header = bytearray(BLOCK)
+    header[0 : len(name)] = name
+    header[100:108] = b"0000444\0"  # mode
+    header[108:116] = header[116:124] = b"0000000\0"  # user and group
+    header[124:136] = b"%011o\0" % size
+    header[136:148] = b"00000000000\0"  # time
+    header[_CHECKSUM] = b" " * 8  # counts as blanks in its own sum
+    header[156:157] = b"0"  # a regular file
+    header[257:265] = b"ustar\x0000"
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def layout_of(image_shape: tuple[int, int, int], json_bytes: int) -> Layout:
+    """The layout for uint8 images of (H, W, C) and a JSON text of at most `json_bytes`."""
+    header, pixels = len(npy_header(image_shape)), int(np.prod(image_shape))
+    json_offset = BLOCK + blocks(header + pixels) + BLOCK
+    padded_json = blocks(json_bytes)  # blanks instead of zero bytes: the JSON fills its blocks
+    return Layout(
+        record_bytes=json_offset + padded_json,
+        image_offset=BLOCK + header,
+        image_bytes=pixels,
+        json_offset=json_offset,
+        json_bytes=padded_json,
+    )
+
+
+class RecordWriter:
+    """Fills a reused buffer with records, a batch at a time."""
+
+    def __init__(self, layout: Layout, image_shape: tuple[int, int, int], batch: int) -> None:
+        self._layout, self._shape = layout, image_shape
+        body = layout.image_offset - BLOCK + layout.image_bytes
+        self._image_header = _HeaderTemplate(body)
+        self._json_header = _HeaderTemplate(layout.json_bytes)
+        self._buffer = bytearray(batch * layout.record_bytes)
+        self._records = np.frombuffer(self._buffer, np.uint8).reshape(batch, layout.record_bytes)
+        header = np.frombuffer(npy_header(image_shape), np.uint8)
+        self._records[:, BLOCK : layout.image_offset] = header
+
+    def records(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> memoryview:
+        """Returns the records of one batch; the view is valid until the next call.
+
+        Args:
+            keys: n sample keys.
+            images: uint8 (n, H, W, C).
+            texts: n JSON texts, each at most layout.json_bytes long.
+        """
+        layout = self._layout
+        pixels = self._records[: len(keys), layout.image_offset : layout.image_offset + layout.image_bytes]
+        pixels[...] = images.reshape(len(keys), layout.image_bytes)
+        for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
+            if len(text) > layout.json_bytes:
+                raise ValueError(f"the annotations of {key} take {len(text)} bytes, {layout.json_bytes} fit")
+            start = row * layout.record_bytes
+            name = key.encode()
+            self._buffer[start : start + BLOCK] = self._image_header.named(name + b".image.npy")
+            json_start = start + layout.json_offset
+            self._buffer[json_start - BLOCK : json_start] = self._json_header.named(name + b".json")
+            self._buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
+        return memoryview(self._buffer)[: len(keys) * layout.record_bytes]
+
+
+class _HeaderTemplate:
+    """Member headers that differ in the name only: the sum of the rest is known beforehand."""
+
+    def __init__(self, size: int) -> None:
+        header = member_header(b"", size)
+        self._middle, self._end = header[100:148], header[156:]
+        self._sum = sum(self._middle) + sum(self._end) + 8 * ord(" ")
+
+    def named(self, name: bytes) -> bytes:
+        if len(name) > 100:
+            raise ValueError(f"the member name {name!r} is longer than 100 bytes")
+        checksum = b"%06o\0 " % (self._sum + sum(name))
+        return name.ljust(100, b"\0") + self._middle + checksum + self._end

@@ -1,0 +1,74 @@
+"""`preprocess mnist` on IDX files made here."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocess.shardset import ShardSet
+from tests.preprocess.trees import hashes, invoke
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    content = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_digits(folder: Path, end: str = "") -> dict[str, np.ndarray]:
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    images = {}
+    for part, count in (("train", 60), ("t10k", 20)):
+        images[part] = chance.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        write_idx(folder / f"{part}-images-idx3-ubyte{end}", images[part])
+        write_idx(folder / f"{part}-labels-idx1-ubyte{end}", (np.arange(count) % 10).astype(np.uint8))
+    return images
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_digits_and_labels(end: str, tmp_path: Path) -> None:
+    images = write_digits(tmp_path / "idx", end)
+    done = invoke("mnist", "--source", tmp_path / "idx", "--out", tmp_path / "out", "--workers", 1)
+    assert done.exit_code == 0, done.stderr
+    shard_set = ShardSet.open(tmp_path / "out")
+    assert shard_set.manifest.image_shape == (28, 28, 1)
+    assert {n: s.samples for n, s in shard_set.manifest.splits.items()} == {"train": 54, "valid": 6, "test": 20}
+    for split, part in (("train", "train"), ("valid", "train"), ("test", "t10k")):
+        found = shard_set.annotations(split)
+        for key, label, image in zip(found.keys, found.label, np.concatenate(shard_set.images(split)), strict=True):
+            number = int(key.split("-")[1])
+            assert label == number % 10
+            assert np.array_equal(image[..., 0], images[part][number])
+
+
+def test_gzip_makes_no_difference(tmp_path: Path) -> None:
+    for name, end in (("plain", ""), ("packed", ".gz")):
+        write_digits(tmp_path / name, end)
+        out = tmp_path / f"{name}-out"
+        assert invoke("mnist", "--source", tmp_path / name, "--out", out, "--workers", 1).exit_code == 0
+    assert hashes(tmp_path / "plain-out") == hashes(tmp_path / "packed-out")
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    write_digits(tmp_path / "idx")
+    path = tmp_path / "idx" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-5])
+    done = invoke("mnist", "--source", tmp_path / "idx", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "t10k-images-idx3-ubyte" in done.stderr
+    path.unlink()
+    done = invoke("mnist", "--source", tmp_path / "idx", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "has no t10k-images-idx3-ubyte" in done.stderr
+
+
+def test_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MNIST_ROOT", raising=False)
+    done = invoke("mnist", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "$MNIST_ROOT" in done.stderr

@@ -1,0 +1,218 @@
+"""Interruptions, other options, full disks and damaged shards: nothing finished is lost, nothing wrong is kept."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from preprocess.manifest import Manifest
+from tests.preprocess.trees import hashes, invoke, shard, write_tree
+
+COMMAND = [sys.executable, "-c", "from preprocess.cli import app; app()"]
+
+
+def command(tree: Path, out: Path, *words: object, **options: object) -> subprocess.Popen:
+    """The real process, in a session of its own."""
+    every = ["celeba", "--source", tree, "--out", out, "--size", 32, "--shard-size", 4, "--workers", 2, *words]
+    return subprocess.Popen(
+        [*COMMAND, *map(str, every)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session (Linux)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_killed_at_any_moment_and_run_again(tree: Path, tmp_path: Path) -> None:
+    assert shard(tree, tmp_path / "whole", shard_size=4).exit_code == 0
+    out = tmp_path / "out"
+    chance = random.Random(5)
+    for _ in range(4):
+        before = {path.name for path in out.glob("*.tar")} if out.exists() else set()
+        process = command(tree, out)
+        deadline = time.monotonic() + 20
+        wanted = len(before) + chance.randint(1, 3)  # after so many more shards, the moment is left to chance
+        while process.poll() is None and len(list(out.glob("*.tar"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        assert not (out / "manifest.json").exists() or Manifest.read(out)
+    deadline = time.monotonic() + 10
+    while processes_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_of(process.pid) == []  # no worker outlives the command
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    done = shard(tree, out, shard_size=4)
+    assert done.exit_code == 0, done.stderr
+    assert hashes(out) == hashes(tmp_path / "whole")
+    remade = [name for name, stamp in kept.items() if (out / name).stat().st_mtime_ns != stamp]
+    assert len(remade) <= 4  # at most what was between its rename and its record
+
+
+def test_only_missing_and_damaged_shards_are_made_again(tree: Path, shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(shards, out)
+    (out / "train-000000.tar").unlink()
+    damaged = bytearray((out / "valid-000000.tar").read_bytes())
+    damaged[5000] ^= 4
+    (out / "valid-000000.tar").write_bytes(damaged)
+    before = (out / "train-000001.tar").stat().st_mtime_ns
+    done = shard(tree, out)
+    assert done.exit_code == 0, done.stderr
+    assert "2 of 4 shards are there already" in done.stderr
+    assert hashes(out) == hashes(shards)
+    assert (out / "train-000001.tar").stat().st_mtime_ns == before
+
+
+def test_left_out_images_are_remembered(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", 30)
+    for number in (3, 8, 30):
+        (tree / "img_align_celeba" / f"{number:06d}.jpg").write_bytes(b"")
+    assert shard(tree, tmp_path / "out", shard_size=6).exit_code == 0
+    first = hashes(tmp_path / "out")
+    (tmp_path / "out" / "train-000001.tar").unlink()
+    assert shard(tree, tmp_path / "out", shard_size=6).exit_code == 0
+    assert hashes(tmp_path / "out") == first
+    assert len(Manifest.read(tmp_path / "out").left_out) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (("--crop", "108"), "crop centre 148 there, centre 108 now"),
+        (("--size", "16"), "image shape 32x32x3 there, 16x16x3 now"),
+        (("--seed", "4"), "seed 0 there, 4 now"),
+        (("--limit", "9"), "limit none there, 9 now"),
+    ],
+)
+def test_other_options_are_refused(words: tuple[str, ...], difference: str, tree: Path, shards: Path) -> None:
+    before = hashes(shards)
+    done = shard(tree, shards, *words)
+    assert done.exit_code == 2
+    assert difference in done.stderr
+    assert "--overwrite" in done.stderr
+    assert hashes(shards) == before
+
+
+def test_another_source_is_refused_unless_overwritten(shards: Path, tree: Path, tmp_path: Path) -> None:
+    other = write_tree(tmp_path / "other", 12)
+    out = tmp_path / "out"
+    shutil.copytree(shards, out)
+    done = shard(other, out)
+    assert done.exit_code == 2
+    assert "another source" in done.stderr
+    assert shard(other, out, "--overwrite").exit_code == 0
+    assert Manifest.read(out).samples == 12
+    assert invoke("verify", out).exit_code == 0
+    assert shard(tree, out, "--overwrite").exit_code == 0
+    assert hashes(out) == hashes(shards)
+
+
+def test_two_runs_into_one_folder(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with (out / ".lock").open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        done = shard(tree, out)
+    assert done.exit_code == 1
+    assert "another run is writing" in done.stderr
+    assert shard(tree, out).exit_code == 0  # the file alone holds nobody up
+
+
+def test_a_full_disk(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", out], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        done = shard(tree, out, shard_size=4)
+        assert done.exit_code == 1
+        assert "is full" in done.stderr
+        assert "are finished and kept" in done.stderr
+        assert "Traceback" not in done.stderr
+        finished = list(out.glob("*.tar"))
+        assert finished
+        assert len({path.stat().st_size for path in finished}) == 1
+        assert not (out / "manifest.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
+        again = shard(tree, out, shard_size=4)
+        assert again.exit_code == 0, again.stderr
+        assert f"{len(finished)} of 14 shards are there already" in again.stderr
+    finally:
+        subprocess.run(["umount", out], check=False)
+
+
+def test_a_file_that_cannot_grow(tree: Path, tmp_path: Path) -> None:
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    process = command(tree, tmp_path / "out", preexec_fn=small_files_only)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: " in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out").glob("*.tar")) == []
+
+
+def test_interrupting_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
+    process = command(tree, tmp_path / "out")
+    while not (tmp_path / "out" / ".unfinished").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in {0, 130}
+    assert "Traceback" not in errors
+
+
+def test_verify_names_what_is_wrong(shards: Path, tmp_path: Path) -> None:
+    assert invoke("verify", shards).exit_code == 0
+    out = tmp_path / "out"
+    shutil.copytree(shards, out)
+    flipped = bytearray((out / "train-000000.tar").read_bytes())
+    flipped[9000] ^= 1
+    (out / "train-000000.tar").write_bytes(flipped)
+    os.truncate(out / "train-000001.tar", 5120)
+    (out / "valid-000000.tar").unlink()
+    (out / "holiday.jpg").write_bytes(b"")
+    done = invoke("verify", out)
+    assert done.exit_code == 1
+    for words in (
+        "train-000000.tar: its content has changed",
+        "train-000001.tar: 5,120 bytes",
+        "valid-000000.tar: missing",
+        "holiday.jpg: not part of this set",
+    ):
+        assert words in done.stderr
+    assert "test-000000.tar" not in done.stderr
+
+
+def test_verify_without_shards(tmp_path: Path) -> None:
+    assert invoke("verify", tmp_path / "nowhere").exit_code == 2
+    done = invoke("verify", tmp_path)
+    assert done.exit_code == 1
+    assert "holds no finished shards" in done.stderr
