@@ -32,8 +32,8 @@ class Options:
     seed: int
     limit: int | None
     overwrite: bool
-    codec: Codec = "npy"
-    resample: Resample = "bilinear"
+    codec: Codec
+    resample: Resample
 
 
 class Listener(Protocol):
@@ -93,7 +93,8 @@ def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
         image_shape=shape,
         attribute_names=catalogue.attribute_names,
         factor_names=catalogue.factor_names,
-        layout=layout_of(shape, longest),
+        label_names=catalogue.label_names,
+        layout=layout_of(shape, longest) if options.codec == "npy" else None,
         seed=options.seed,
         shard_size=options.shard_size,
         limit=options.limit,

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preprocess.errors import UsageError
-from preprocess.manifest import Crop
+from preprocess.choices import DEFAULT_CROP, PRESETS, choose_codec, choose_crop, choose_resample
+from preprocess.errors import RunError, UsageError
+from preprocess.manifest import Crop, Manifest
 from preprocess.terminal import Terminal, clear_errors, print_summary
+
+if TYPE_CHECKING:  # what lists and reads images is imported by the commands, so that --help stays fast
+    from preprocess.build import Options
+    from preprocess.sources.catalogue import Catalogue
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,16 +25,20 @@ app = typer.Typer(
     epilog="Every command that writes shards can be interrupted: the same command goes on from there.",
 )
 
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 Out = Annotated[Path, typer.Option(help="Folder for the shards and manifest.json.")]
+Size = Annotated[int, typer.Option(min=1, help="Side of the finished images, in pixels.")]
+CropText = Annotated[
+    str | None, typer.Option("--crop", help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
+]
+Codec = Annotated[str, typer.Option(help="npy (mapped, fastest to train on), png, jpg or webp (smaller; streamed).")]
+Resample = Annotated[str, typer.Option(help="bilinear or bicubic; both antialiased.")]
 ShardSize = Annotated[int, typer.Option(min=1, help="Samples per shard.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use so many images only, drawn from all splits.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the order inside each split (and of splits, where needed).")]
+MaxBad = Annotated[
+    float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
 
@@ -41,7 +51,7 @@ def faces(
     workers: Workers = None,
 ) -> None:
     """Draw faces whose factors are all known, as a tree like CelebA's: the built-in data set."""
-    from preprocess.faces import draw_tree  # noqa: PLC0415 - keeps --help fast
+    from preprocess.faces import draw_tree  # noqa: PLC0415
 
     with clear_errors(), Terminal("faces") as terminal:
         terminal.start(count)
@@ -60,29 +70,55 @@ def celeba(
         Path | None,
         typer.Option(help="Folder or zip of images; otherwise $CELEBA_ROOT, then data/celeba.", show_default=False),
     ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Pixels of the finished image's side.")] = 64,
-    crop: Annotated[
-        str, typer.Option(help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
-    ] = "148",
-    codec: Annotated[str, typer.Option(help="How images are stored: npy.")] = "npy",
+    size: Size = 64,
+    crop: CropText = None,
+    preset: Annotated[str | None, typer.Option(help=f"A published crop: {', '.join(PRESETS)}.")] = None,
+    resample: Resample = "bilinear",
+    codec: Codec = "npy",
     shard_size: ShardSize = 2048,
     workers: Workers = None,
     limit: Limit = None,
     seed: Seed = 0,
+    max_bad: MaxBad = 1.0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn CelebA, or a tree like it, into shards."""
-    from preprocess.build import Options, build  # noqa: PLC0415 - keeps --help fast
+    """Turn CelebA, or a tree like it, into shards (centre crop 148 by default)."""
     from preprocess.sources.celeba import find_source, open_celeba  # noqa: PLC0415
 
-    with clear_errors(), Terminal("celeba", quiet) as terminal:
-        if codec != "npy":
-            raise UsageError(f"--codec {codec} is not known: npy is")
-        options = Options(size, parse_crop(crop), shard_size, workers or _cores(), seed, limit, overwrite)
-        manifest = build(open_celeba(find_source(source), seed), options, out, terminal)
-        terminal.finish()
-        print_summary(manifest, str(out))
+    with clear_errors():
+        chosen = choose_crop(crop, preset, DEFAULT_CROP)
+        options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
+        _build("celeba", lambda: open_celeba(find_source(source), seed), options, out, max_bad, quiet)
+
+
+@app.command()
+def images(
+    folder: Annotated[Path, typer.Argument(help="Any folder of images; subfolders are labels.")],
+    out: Out = Path("shards"),
+    size: Size = 64,
+    crop: CropText = None,
+    resample: Resample = "bilinear",
+    codec: Codec = "npy",
+    shard_size: ShardSize = 2048,
+    workers: Workers = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    max_bad: MaxBad = 1.0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn any folder of images into shards (the largest central square by default).
+
+    Subfolders are labels. A train/valid/test level above them is the split; otherwise it is a seeded hash of each
+    file's content.
+    """
+    from preprocess.sources.images import open_images  # noqa: PLC0415
+
+    with clear_errors():
+        chosen = choose_crop(crop, None, Crop(kind="square"))
+        options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
+        _build("images", lambda: open_images(folder, seed), options, out, max_bad, quiet)
 
 
 @app.command()
@@ -92,7 +128,9 @@ def mnist(
         Path | None,
         typer.Option(help="Folder with the IDX files; otherwise $MNIST_ROOT, then data/mnist.", show_default=False),
     ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Pixels of the finished image's side.")] = 28,
+    size: Size = 28,
+    resample: Resample = "bilinear",
+    codec: Codec = "npy",
     shard_size: ShardSize = 2048,
     workers: Workers = None,
     limit: Limit = None,
@@ -101,14 +139,12 @@ def mnist(
     quiet: Quiet = False,
 ) -> None:
     """Turn MNIST's IDX files into shards."""
-    from preprocess.build import Options, build  # noqa: PLC0415 - keeps --help fast
     from preprocess.sources.mnist import find_mnist, open_mnist  # noqa: PLC0415
 
-    with clear_errors(), Terminal("mnist", quiet) as terminal:
-        options = Options(size, Crop(kind="square"), shard_size, workers or _cores(), seed, limit, overwrite)
-        manifest = build(open_mnist(find_mnist(source), seed), options, out, terminal)
-        terminal.finish()
-        print_summary(manifest, str(out))
+    with clear_errors():
+        crop = Crop(kind="square")
+        options = _options(size, crop, resample, codec, shard_size, workers, seed, limit, overwrite)
+        _build("mnist", lambda: open_mnist(find_mnist(source), seed), options, out, 1.0, quiet)
 
 
 @app.command()
@@ -117,41 +153,90 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Read every shard again and compare it with the manifest; exit 1 names each damaged one."""
-    from preprocess.manifest import Manifest  # noqa: PLC0415
-    from preprocess.verify import verify as find_problems  # noqa: PLC0415 - keeps --help fast
+    from preprocess.verify import verify as find_problems  # noqa: PLC0415
 
     with clear_errors(), Terminal("verify", quiet) as terminal:
-        if not shards.is_dir():
-            raise UsageError(f"{shards} is not a folder of shards")
-        manifest = Manifest.read(shards)
+        manifest = _read_manifest(shards)
         terminal.start(manifest.samples)
         problems = find_problems(shards, terminal.advance)
         terminal.finish()
         for problem in problems:
             typer.echo(f"{shards}/{problem}", err=True)
         if problems:
-            typer.echo(
-                f"{len(problems)} problems; repeat the command that made {shards}: it makes damaged shards anew",
-                err=True,
-            )
-            raise typer.Exit(1)
+            remedy = f"repeat the command that made {shards}: it makes missing and damaged shards anew"
+            raise RunError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {shards}; {remedy}")
         files = sum(len(split.shards) for split in manifest.splits.values())
         typer.echo(f"{shards}: {files:,} shards, {manifest.samples:,} samples, all whole")
 
 
-def parse_crop(text: str) -> Crop:
-    """`148`, `square`, `none` or `left,top,right,bottom`.
+@app.command()
+def show(
+    shards: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("contact-sheet.png"),
+    columns: Annotated[int, typer.Option(min=1, help="Images in a row.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Rows for each split.")] = 4,
+) -> None:
+    """Draw a contact sheet of the shards, and print what is in them."""
+    from preprocess.contact_sheet import contact_sheet  # noqa: PLC0415
+    from preprocess.shardset import ShardSet  # noqa: PLC0415
 
-    Raises:
-        UsageError: it is none of them.
-    """
-    if text in {"square", "none"}:
-        return Crop(kind=text)  # type: ignore[arg-type]
-    parts = text.split(",")
-    if all(part.isdecimal() for part in parts):
-        numbers = [int(part) for part in parts]
-        if len(numbers) == 1 and numbers[0] > 0:
-            return Crop(kind="centre", size=numbers[0])
-        if len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
-            return Crop(kind="box", box=(numbers[0], numbers[1], numbers[2], numbers[3]))
-    raise UsageError(f"--crop {text} is neither a number of pixels, nor left,top,right,bottom, nor square, nor none")
+    with clear_errors():
+        manifest = _read_manifest(shards)
+        if out.suffix.lower() != ".png":
+            raise UsageError(f"--out {out} must end in .png")
+        contact_sheet(ShardSet.open(shards), columns, rows).save(out)
+        print_summary(manifest, str(shards))
+        typer.echo(f"contact sheet: {out}")
+
+
+def _options(
+    size: int,
+    crop: Crop,
+    resample: str,
+    codec: str,
+    shard_size: int,
+    workers: int | None,
+    seed: int,
+    limit: int | None,
+    overwrite: bool,
+) -> Options:
+    from preprocess.build import Options  # noqa: PLC0415
+
+    return Options(
+        size=size,
+        crop=crop,
+        resample=choose_resample(resample),
+        codec=choose_codec(codec),
+        shard_size=shard_size,
+        workers=workers or _cores(),
+        seed=seed,
+        limit=limit,
+        overwrite=overwrite,
+    )
+
+
+def _build(
+    what: str, open_source: Callable[[], Catalogue], options: Options, out: Path, max_bad: float, quiet: bool
+) -> None:
+    from preprocess.build import build  # noqa: PLC0415
+
+    with Terminal(what, quiet) as terminal:
+        manifest = build(open_source(), options, out, terminal)
+        terminal.finish()
+    print_summary(manifest, str(out))
+    share = len(manifest.left_out) / (manifest.samples + len(manifest.left_out))
+    if share > max_bad:
+        raise RunError(
+            f"{share:.2%} of the images were left out, more than --max-bad {max_bad:.2%}: the shards in {out} are whole "
+            "and usable, but look at the reasons in their manifest first"
+        )
+
+
+def _read_manifest(shards: Path) -> Manifest:
+    if not shards.is_dir():
+        raise UsageError(f"{shards} is not a folder of shards")
+    return Manifest.read(shards)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -46,7 +46,7 @@ def encode(image: np.ndarray, codec: Codec) -> bytes:
     out = io.BytesIO()
     picture = Image.fromarray(image[..., 0] if grey else image)
     if codec == "png":
-        picture.save(out, "PNG", compress_level=3)  # higher levels save 2 % and take three times as long
+        picture.save(out, "PNG", compress_level=4)  # level 6 saves 1 % more and takes half as long again
     elif codec == "webp":
         picture.save(out, "WEBP", lossless=True, method=0, quality=20)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from preprocess.errors import UnreadableImage
-from preprocess.manifest import Crop
+from preprocess.manifest import Crop, Resample
 
 
 def crop_box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
@@ -32,8 +32,8 @@ def crop_box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
     return round((height - side) / 2.0), round((width - side) / 2.0), side, side
 
 
-def resize_batch(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes uint8 (n, h, w, C) to uint8 (n, height, width, C), bilinear and antialiased.
+def resize_batch(images: np.ndarray, height: int, width: int, resample: Resample = "bilinear") -> np.ndarray:
+    """Resizes uint8 (n, h, w, C) to uint8 (n, height, width, C), antialiased.
 
     Channels-last all the way: torch then takes its fast path for bytes, the one torchvision takes too.
     """
@@ -41,6 +41,6 @@ def resize_batch(images: np.ndarray, height: int, width: int) -> np.ndarray:
         return images
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)  # (n, C, h, w) in channels-last memory
     resized = torch.nn.functional.interpolate(
-        batch, size=(height, width), mode="bilinear", antialias=True, align_corners=False
+        batch, size=(height, width), mode=resample, antialias=True, align_corners=False
     )
     return resized.permute(0, 2, 3, 1).contiguous().numpy()

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from preprocess.encode import EncodedWriter
 from preprocess.errors import UnreadableImage
 from preprocess.geometry import crop_box, resize_batch
 from preprocess.manifest import LeftOut, sync_folder
@@ -67,12 +68,12 @@ class _Batches:
 
     def __init__(self, task: ShardTask, output: _HashedFile) -> None:
         recipe = task.recipe
-        if recipe.layout is None:
-            raise ValueError(f"the codec {recipe.codec} has no layout")
         self.samples = 0
         self._recipe, self._table, self._output = recipe, task.table, output
         self._texts = JsonEncoder(recipe.attribute_names, recipe.factor_names).encode(task.table)
-        self._writer = RecordWriter(recipe.layout, recipe.image_shape, BATCH)
+        self._writer = (
+            RecordWriter(recipe.layout, recipe.image_shape, BATCH) if recipe.layout else EncodedWriter(recipe.codec)
+        )
         self._crops = np.empty((BATCH, 0, 0, recipe.image_shape[2]), np.uint8)
         self._rows: list[int] = []
 
@@ -96,7 +97,7 @@ class _Batches:
         if not self._rows:
             return
         height, width, _ = self._recipe.image_shape
-        images = resize_batch(self._crops[: len(self._rows)], height, width)
+        images = resize_batch(self._crops[: len(self._rows)], height, width, self._recipe.resample)
         keys = [self._table.keys[row] for row in self._rows]
         texts = [self._texts[row] for row in self._rows]
         self._output.write(self._writer.records(keys, images, texts))

@@ -19,8 +19,8 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 
-Codec = Literal["npy"]
-Resample = Literal["bilinear"]
+Codec = Literal["npy", "png", "jpg", "webp"]
+Resample = Literal["bilinear", "bicubic"]  # both antialiased
 
 
 class ManifestError(ValueError):
@@ -104,7 +104,8 @@ class Recipe(_Frozen):
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # H, W, C
     attribute_names: tuple[str, ...]
     factor_names: tuple[str, ...]
-    layout: Layout | None
+    label_names: tuple[str, ...] = ()  # where labels are folders: label i is label_names[i]
+    layout: Layout | None  # None where samples differ in size, as compressed images do
     seed: int
     shard_size: PositiveInt
     limit: PositiveInt | None
@@ -118,7 +119,7 @@ class Recipe(_Frozen):
                 continue
             if name == "source":
                 found.append(f"another source ({mine.kind}, {mine.images:,} images there)")
-            elif name in {"attribute_names", "factor_names"}:
+            elif name.endswith("_names"):
                 found.append(f"other {name.replace('_', ' ')} ({len(mine)} there, {len(theirs)} now)")
             else:
                 found.append(f"{name.replace('_', ' ')} {_brief(mine)} there, {_brief(theirs)} now")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,15 +142,31 @@ class ShardSet:
         )
 
     def _samples(self, split: str) -> Iterator[dict[str, Any]]:
-        layout = self._layout()
         for shard in self._split(split).shards:
-            with self._map(shard) as mapped:
-                for record in range(shard.samples):
-                    start = record * layout.record_bytes + layout.json_offset
-                    try:
-                        yield json.loads(mapped[start : start + layout.json_bytes])
-                    except ValueError:
-                        raise ShardError(
-                            f"{self.folder / shard.file}: the annotations of sample {record} are damaged: "
-                            f"see `preprocess verify {self.folder}`"
-                        ) from None
+            texts = self._archived_texts(shard) if self.manifest.layout is None else self._mapped_texts(shard)
+            for record, text in enumerate(texts):
+                try:
+                    yield json.loads(text)
+                except ValueError:
+                    raise ShardError(
+                        f"{self.folder / shard.file}: the annotations of sample {record} are damaged: "
+                        f"see `preprocess verify {self.folder}`"
+                    ) from None
+
+    def _mapped_texts(self, shard: Shard) -> Iterator[bytes]:
+        layout = self._layout()
+        with self._map(shard) as mapped:
+            for start in range(layout.json_offset, shard.samples * layout.record_bytes, layout.record_bytes):
+                yield mapped[start : start + layout.json_bytes]
+
+    def _archived_texts(self, shard: Shard) -> Iterator[bytes]:
+        self._check_size(shard)
+        try:
+            with tarfile.open(self.folder / shard.file, "r:") as archive:
+                for member in archive:
+                    if member.name.endswith(".json") and (file := archive.extractfile(member)) is not None:
+                        yield file.read()
+        except tarfile.TarError as error:
+            raise ShardError(
+                f"{self.folder / shard.file} cannot be read ({error}): see `preprocess verify {self.folder}`"
+            ) from None

@@ -99,9 +99,9 @@ class RecordWriter:
                 raise ValueError(f"the annotations of {key} take {len(text)} bytes, {layout.json_bytes} fit")
             start = row * layout.record_bytes
             name = key.encode()
-            self._buffer[start : start + BLOCK] = self._image_header.named(name + b".image.npy")
+            self._buffer[start : start + BLOCK] = self._image_header.named(name + IMAGE_MEMBER.encode())
             json_start = start + layout.json_offset
-            self._buffer[json_start - BLOCK : json_start] = self._json_header.named(name + b".json")
+            self._buffer[json_start - BLOCK : json_start] = self._json_header.named(name + JSON_MEMBER.encode())
             self._buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
         return memoryview(self._buffer)[: len(keys) * layout.record_bytes]
 

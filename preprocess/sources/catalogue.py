@@ -27,6 +27,7 @@ class Catalogue:
         split: int8 (n,), an index into manifest.SPLITS.
         attribute_names: names of the table's attribute columns.
         factor_names: names of the table's factor columns.
+        label_names: what the table's labels mean, where they are folders.
         channels: of every image (3 or 1).
         reader: for chosen rows, what reads their pixels in a worker.
         left_out: images that are known to be unusable before anything is read.
@@ -39,6 +40,7 @@ class Catalogue:
     split: np.ndarray
     attribute_names: tuple[str, ...]
     factor_names: tuple[str, ...]
+    label_names: tuple[str, ...]
     channels: int
     reader: Callable[[Sequence[int]], PixelReader]
     left_out: tuple[LeftOut, ...]

@@ -83,6 +83,7 @@ def open_celeba(path: Path, seed: int) -> Catalogue:
         split=_split(table, stems, columns.get("partition"), seed),
         attribute_names=columns["attributes"].names if "attributes" in columns else (),
         factor_names=columns["factors"].names if "factors" in columns else (),
+        label_names=(),
         channels=3,
         reader=lambda rows: container.reader([names[row] for row in rows]),
         left_out=_missing(stems, columns, lists),

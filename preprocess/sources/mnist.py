@@ -72,6 +72,7 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
         split=_split(keys, trained, seed),
         attribute_names=(),
         factor_names=(),
+        label_names=(),
         channels=1,
         reader=reader,
         left_out=(),

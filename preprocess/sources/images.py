@@ -1,0 +1,127 @@
+"""Any folder of images. Subfolders are labels; a train/valid/test level above them is the split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.errors import UsageError
+from preprocess.manifest import SPLITS, Source
+from preprocess.sample_json import SampleTable
+from preprocess.sources.catalogue import Catalogue, safe_key, seeded_split
+from preprocess.sources.containers import FolderImages, is_image_name
+
+_SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2, "testing": 2}
+_HASHING_THREADS = 8
+
+
+def open_images(folder: Path, seed: int) -> Catalogue:
+    """Lists every image below a folder; links to other folders are not followed.
+
+    Without a train/valid/test level the split is a seeded hash of each file's content, so that copies of one image
+    never lie on both sides.
+
+    Raises:
+        UsageError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder of images")
+    sizes = dict(sorted(_walk(str(folder))))
+    names = list(sizes)
+    if not names:
+        raise UsageError(f"{folder} holds no images")
+    has_splits = all(name.split("/")[0].lower() in _SPLIT_NAMES and "/" in name for name in names)
+    labels = [_label(name, has_splits) for name in names]
+    label_names = tuple(sorted({label for label in labels if label}))
+    if has_splits:
+        split = np.array([_SPLIT_NAMES[name.split("/")[0].lower()] for name in names], np.int8)
+        how = "split as its folders say"
+    else:
+        split = np.array(_split_by_content(folder, names, seed), np.int8)
+        how = "split 80/10/10 by a seeded hash of each file's content"
+    return Catalogue(
+        source=Source(kind="images", fingerprint=_fingerprint(sizes), images=len(names)),
+        table=_table(names, labels, label_names),
+        split=split,
+        attribute_names=(),
+        factor_names=(),
+        label_names=tuple(_printable(name) for name in label_names),
+        channels=3,
+        reader=lambda rows: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
+        left_out=(),
+        notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}",),
+        refingerprint=lambda: _fingerprint(dict(sorted(_walk(str(folder))))),
+    )
+
+
+def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """(relative name, bytes) of each image file; hidden folders and links to folders are passed over."""
+    try:
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        elif is_image_name(entry.name) and entry.is_file():
+            yield prefix + entry.name, entry.stat().st_size
+
+
+def _label(name: str, has_splits: bool) -> str:
+    """The folders between the split, or the top, and the file."""
+    return "/".join(name.split("/")[int(has_splits) : -1])
+
+
+def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) -> SampleTable:
+    count = len(names)
+    number = {label: i for i, label in enumerate(label_names)}
+    return SampleTable(
+        keys=_keys(names),
+        sources=[_printable(name) for name in names],
+        attributes=np.empty((count, 0), np.int8),
+        factors=np.empty((count, 0)),
+        identity=np.full(count, -1, np.int64),
+        label=np.array([number.get(label, -1) for label in labels], np.int64),
+    )
+
+
+def _keys(names: list[str]) -> list[str]:
+    """The files' stems where all are different; the whole relative names where not."""
+    stems = [safe_key(os.path.splitext(name.rsplit("/", 1)[-1])[0]) for name in names]  # noqa: PTH122
+    if len(set(stems)) == len(stems):
+        return stems
+    twice = {stem for stem, times in Counter(stems).items() if times > 1}
+    return [safe_key(name) if stem in twice else stem for name, stem in zip(names, stems, strict=True)]
+
+
+def _split_by_content(folder: Path, names: list[str], seed: int) -> list[int]:
+    def split(name: str) -> int:
+        try:
+            with (folder / name).open("rb") as file:
+                return seeded_split(seed, hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError:
+            return SPLITS.index("train")  # it will be left out with this reason when it is read
+
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        return list(pool.map(split, names, chunksize=64))
+
+
+def _fingerprint(sizes: dict[str, int]) -> str:
+    digest = hashlib.sha256()
+    for name, size in sizes.items():
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _printable(name: str) -> str:
+    """A name that is not UTF-8 with its odd bytes spelled out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
