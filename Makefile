@@ -29,7 +29,7 @@ lint: $(VENV)/installed
 	$(BIN)/basedpyright --warnings
 
 bench: $(VENV)/installed  ## ratios taken in one run each; see docs/performance.md
-	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/preprocessing.py
 	$(BIN)/python benchmarks/feed.py
 	$(BIN)/python benchmarks/mmd.py
 	$(BIN)/python benchmarks/train.py

@@ -134,6 +134,12 @@ class OptimizerConfig(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     final_share: float = Field(default=0.02, ge=0, le=1)
     """Cosine: last learning rate over the highest."""
+    base_fan_in: int = Field(default=512, ge=0)
+    """Weights of more inputs than this learn slower in proportion; 0 = all alike, as published.
+
+    One Adam step moves an output by up to rate x inputs: the heads of the lower layers, which read whole feature maps,
+    would jump at a rate that suits the rest, and such a layer dies (Yang et al. 2022, Table 3, for Adam).
+    """
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest norm of the whole gradient; 0 = no clipping."""
 

@@ -95,16 +95,20 @@ def check_shards(shards: ShardSet, config: Config, rank: int, world_size: int) -
 
 
 def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Fused Adam or AdamW; norms, gates and biases are not decayed."""
+    """Fused Adam or AdamW. Norms, gates and biases are not decayed; ``rate_scale`` of a group slows wide weights."""
     settings = config.optimizer
-    decayed = [p for p in module.parameters() if p.ndim > 1]
-    rest = [p for p in module.parameters() if p.ndim <= 1]
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        base = settings.base_fan_in or fan_in
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        grouped.setdefault((min(1.0, base / fan_in), decay), []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "rate_scale": scale}
+        for (scale, decay), parameters in grouped.items()
     ]
     kind = torch.optim.AdamW if settings.decoupled_weight_decay else torch.optim.Adam
-    return kind([g for g in groups if g["params"]], lr=settings.learning_rate, betas=settings.betas, fused=True)
+    return kind(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
 def build_run(config: Config, accelerator: Accelerator) -> Run:

@@ -19,7 +19,7 @@ from pipeline.objective import Losses
 from pipeline.preview import draw_previews
 from pipeline.run_folder import MetricsLog
 from pipeline.run_setup import Run, checkpoint_state
-from pipeline.schedules import layer_fades, learning_rate_share
+from pipeline.schedules import layer_fades, learning_rate
 from pipeline.stop_request import StopRequest
 from pipeline.training_log import TrainingLog
 from pipeline.validation import validate
@@ -60,9 +60,8 @@ class Window:
 def train_step(run: Run, batch: Batch, window: Window) -> None:
     """One optimizer step on this rank's rows of the global batch. A non-finite gradient changes no weight."""
     config, plan = run.config, run.plan
-    share = learning_rate_share(run.step, config.training.steps, config.training.global_batch_size, config.optimizer)
     for group in run.optimizer.param_groups:
-        group["lr"] = config.optimizer.learning_rate * share
+        group["lr"] = learning_rate(config, run.step) * group["rate_scale"]
     layers = len(run.vlae.latent_sizes)
     fades = layer_fades(run.step, config.training.steps, layers, config.growth)
     inputs = prepare_batch(
@@ -107,7 +106,7 @@ def log_window(run: Run, window: Window, metrics: MetricsLog | None, log: Traini
             "loss": loss,
             "reconstruction": reconstruction,
             name: regulariser,
-            "lr": run.optimizer.param_groups[0]["lr"],
+            "lr": learning_rate(run.config, run.step - 1),
             "gradient_norm": float(window.gradient_norm) / steps,
             "images_per_second": steps * batch / seconds,
             "data_wait_share": (run.train_feed.waited_seconds - window.waited_before) / seconds,

@@ -26,7 +26,7 @@ class Options:
     """What a person chose; sizes in pixels, shard_size in samples."""
 
     size: int
-    crop: Crop
+    crop: Crop | None  # None: the source's own
     shard_size: int
     workers: int
     seed: int
@@ -87,7 +87,7 @@ def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
     longest = JsonEncoder(catalogue.attribute_names, catalogue.factor_names).longest(catalogue.table)
     return Recipe(
         source=catalogue.source,
-        crop=options.crop,
+        crop=options.crop or catalogue.default_crop,
         resample=options.resample,
         codec=options.codec,
         image_shape=shape,

@@ -7,8 +7,6 @@ from typing import get_args
 from preprocess.errors import UsageError
 from preprocess.manifest import Codec, Crop, Resample
 
-DEFAULT_CROP = Crop(kind="centre", size=148)
-
 # The crops of published work on 178x218 CelebA, all resized to 64x64 there; boxes are left, top, right, bottom.
 PRESETS = {
     "vlae108": Crop(kind="centre", size=108),  # Zhao et al. 2017, the VLAE authors' code
@@ -20,14 +18,14 @@ PRESETS = {
 }
 
 
-def choose_crop(crop: str | None, preset: str | None, default: Crop) -> Crop:
-    """The crop that --crop or --preset asks for.
+def choose_crop(crop: str | None, preset: str | None) -> Crop | None:
+    """The crop that --crop or --preset asks for; None where neither is given, for the source's own.
 
     Raises:
         UsageError: both are given, or one of them is not understood.
     """
     if preset is None:
-        return default if crop is None else parse_crop(crop)
+        return None if crop is None else parse_crop(crop)
     if crop is not None:
         raise UsageError("--crop and --preset cannot both be given: a preset is a crop")
     if preset not in PRESETS:

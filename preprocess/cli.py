@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preprocess.choices import DEFAULT_CROP, PRESETS, choose_codec, choose_crop, choose_resample
+from preprocess.choices import PRESETS, choose_codec, choose_crop, choose_resample
 from preprocess.errors import RunError, UsageError
 from preprocess.manifest import Crop, Manifest
 from preprocess.terminal import Terminal, clear_errors, print_summary
@@ -39,6 +41,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the order inside each split (
 MaxBad = Annotated[
     float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Download what is missing without asking.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
 
@@ -80,16 +83,23 @@ def celeba(
     limit: Limit = None,
     seed: Seed = 0,
     max_bad: MaxBad = 1.0,
+    yes: Yes = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn CelebA, or a tree like it, into shards (centre crop 148 by default)."""
-    from preprocess.sources.celeba import find_source, open_celeba  # noqa: PLC0415
+    """Turn CelebA, or a tree like it, into shards (by default the centre 148 of CelebA, all of square images)."""
+    from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
+    from preprocess.sources.download import CELEBA_LICENCE, download_celeba  # noqa: PLC0415
 
     with clear_errors():
-        chosen = choose_crop(crop, preset, DEFAULT_CROP)
+        chosen = choose_crop(crop, preset)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
-        _build("celeba", lambda: open_celeba(find_source(source), seed), options, out, max_bad, quiet)
+        place = find_source(source)
+        if place is None:
+            if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENCE}."):
+                raise no_source()
+            place = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
+        _build("celeba", partial(open_celeba, place, seed), options, out, max_bad, quiet)
 
 
 @app.command()
@@ -116,9 +126,9 @@ def images(
     from preprocess.sources.images import open_images  # noqa: PLC0415
 
     with clear_errors():
-        chosen = choose_crop(crop, None, Crop(kind="square"))
+        chosen = choose_crop(crop, None)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
-        _build("images", lambda: open_images(folder, seed), options, out, max_bad, quiet)
+        _build("images", partial(open_images, folder, seed), options, out, max_bad, quiet)
 
 
 @app.command()
@@ -135,16 +145,22 @@ def mnist(
     workers: Workers = None,
     limit: Limit = None,
     seed: Seed = 0,
+    yes: Yes = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn MNIST's IDX files into shards."""
-    from preprocess.sources.mnist import find_mnist, open_mnist  # noqa: PLC0415
+    from preprocess.sources.download import download_mnist  # noqa: PLC0415
+    from preprocess.sources.mnist import DATA_FOLDER, find_mnist, no_mnist, open_mnist  # noqa: PLC0415
 
     with clear_errors():
-        crop = Crop(kind="square")
-        options = _options(size, crop, resample, codec, shard_size, workers, seed, limit, overwrite)
-        _build("mnist", lambda: open_mnist(find_mnist(source), seed), options, out, 1.0, quiet)
+        options = _options(size, None, resample, codec, shard_size, workers, seed, limit, overwrite)
+        place = find_mnist(source)
+        if place is None:
+            if not _agreed(yes, f"No MNIST found. Download 12 MB to {DATA_FOLDER}?"):
+                raise no_mnist()
+            place = download_mnist(Path(DATA_FOLDER), partial(typer.echo, err=True))
+        _build("mnist", partial(open_mnist, place, seed), options, out, 1.0, quiet)
 
 
 @app.command()
@@ -191,7 +207,7 @@ def show(
 
 def _options(
     size: int,
-    crop: Crop,
+    crop: Crop | None,
     resample: str,
     codec: str,
     shard_size: int,
@@ -227,9 +243,14 @@ def _build(
     share = len(manifest.left_out) / (manifest.samples + len(manifest.left_out))
     if share > max_bad:
         raise RunError(
-            f"{share:.2%} of the images were left out, more than --max-bad {max_bad:.2%}: the shards in {out} are whole "
-            "and usable, but look at the reasons in their manifest first"
+            f"{share:.2%} of the images were left out, more than --max-bad {max_bad:.2%}: the shards in {out} are "
+            "whole and usable, but look at the reasons in their manifest first"
         )
+
+
+def _agreed(yes: bool, question: str) -> bool:
+    """Whether to download: asked on a terminal only."""
+    return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
 
 
 def _read_manifest(shards: Path) -> Manifest:

@@ -13,3 +13,7 @@ class RunError(Exception):
 
 class UnreadableImage(Exception):
     """One image cannot become a sample; the message is the reason that the manifest records."""
+
+
+class ShardError(ValueError):
+    """A shard is missing, cut short or unreadable; the message names it and what to do."""

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.errors import ShardError
 from preprocess.manifest import Layout, Manifest, Shard, Split
 
-
-class ShardError(ValueError):
-    """A shard is missing, cut short or unreadable; the message names it and what to do."""
+__all__ = ["Annotations", "ShardError", "ShardSet"]
 
 
 @dataclass(frozen=True)

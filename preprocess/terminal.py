@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from preprocess.errors import RunError, UsageError
+from preprocess.errors import RunError, ShardError, UsageError
 from preprocess.manifest import Manifest, ManifestError
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -122,7 +122,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except UsageError as error:
         _leave(str(error), 2, error)
-    except (RunError, ManifestError) as error:
+    except (RunError, ManifestError, ShardError) as error:
         _leave(str(error), 1, error)
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""

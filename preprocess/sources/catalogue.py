@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.manifest import LeftOut, Source
+from preprocess.manifest import Crop, LeftOut, Source
 from preprocess.sample_json import SampleTable
 from preprocess.shard_task import PixelReader
 from preprocess.tar_layout import MAX_KEY_BYTES
@@ -32,6 +32,7 @@ class Catalogue:
         reader: for chosen rows, what reads their pixels in a worker.
         left_out: images that are known to be unusable before anything is read.
         notes: what a person should hear once, for example that there are no attributes.
+        default_crop: what to cut out unless a person asks for something else.
         refingerprint: looks at the source again; another value means it changed meanwhile.
     """
 
@@ -45,6 +46,7 @@ class Catalogue:
     reader: Callable[[Sequence[int]], PixelReader]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    default_crop: Crop
     refingerprint: Callable[[], str]
 
 
@@ -72,3 +74,8 @@ def seeded_split(seed: int, name: str) -> int:
     """0 (train) for eight names out of ten, 1 (valid) and 2 (test) for one each."""
     tenth = seeded_rank(seed, "split", name) % 10
     return {8: 1, 9: 2}.get(tenth, 0)
+
+
+def printable(name: str) -> str:
+    """A name that is not UTF-8 with its odd bytes spelled out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -10,18 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.errors import UsageError
-from preprocess.manifest import LeftOut, Source
+from preprocess.errors import UnreadableImage, UsageError
+from preprocess.manifest import Crop, LeftOut, Source
 from preprocess.sample_json import SampleTable
-from preprocess.sources.catalogue import Catalogue, safe_key, seeded_split
+from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
 from preprocess.sources.celeba_lists import Columns, read_attributes, read_factors, read_numbers, stem_of
 from preprocess.sources.containers import Container, FolderContainer, ZipContainer, is_image_name
 
+DATA_FOLDER = "data/celeba"
+CELEBA_CROP = Crop(kind="centre", size=148)
+_LOOKED_AT = 20  # images, to see whether they are square
 _DEPTH, _MAX_FOLDERS = 3, 500  # how far below --source images are looked for
+_USUAL_NAMES = frozenset({"img_align_celeba", "CelebA-HQ-img"})
 _ARCHIVES = ("img_align_celeba.zip", "Img/img_align_celeba.zip", "celeba/img_align_celeba.zip", "archive.zip")
 _LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
 _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
-    "attributes": (("list_attr_celeba.txt", "list_attr_celeba.csv"), read_attributes),
+    "attributes": (
+        ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
+        read_attributes,
+    ),
     "partition": (
         ("list_eval_partition.txt", "list_eval_partition.csv"),
         lambda content, where: read_numbers(content, where, "partition (0, 1 or 2)", range(3)),
@@ -34,25 +41,29 @@ _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
 }
 
 
-def find_source(given: Path | None) -> Path:
-    """The place to read: the one given, else $CELEBA_ROOT, else data/celeba.
+def find_source(given: Path | None) -> Path | None:
+    """The place to read: the one given, else $CELEBA_ROOT, else data/celeba; None where none of them is there.
 
     Raises:
-        UsageError: there is none; the message says what is looked for and what to do instead.
+        UsageError: the one given does not exist.
     """
     if given is not None:
         if not given.exists():
             raise UsageError(f"--source {given} does not exist")
         return given
+    places = (os.environ.get("CELEBA_ROOT"), DATA_FOLDER)
+    return next((Path(place) for place in places if place and Path(place).exists()), None)
+
+
+def no_source() -> UsageError:
+    """Says where CelebA was looked for, which files are needed, and what to do instead."""
     from_environment = os.environ.get("CELEBA_ROOT")
-    for place in (from_environment, "data/celeba"):
-        if place and Path(place).exists():
-            return Path(place)
     variable = f"$CELEBA_ROOT ({from_environment})" if from_environment else "$CELEBA_ROOT (not set)"
-    raise UsageError(
-        f"no CelebA found: looked at --source (not given), {variable} and data/celeba; put img_align_celeba.zip "
+    return UsageError(
+        f"no CelebA found: looked at --source (not given), {variable} and {DATA_FOLDER}; put img_align_celeba.zip "
         "(or the folder img_align_celeba/), list_attr_celeba.txt, list_eval_partition.txt and identity_CelebA.txt "
-        "into one of them, or draw a substitute with `preprocess faces --out data/celeba`"
+        "into one of them, add --yes to download them, or draw a substitute with "
+        f"`preprocess faces --out {DATA_FOLDER}`"
     )
 
 
@@ -77,6 +88,10 @@ def open_celeba(path: Path, seed: int) -> Catalogue:
     _refuse_duplicates(container, names, stems)
     table = _table(names, stems, columns)
     kind = "celeba zip" if isinstance(container, ZipContainer) else "celeba folder"
+    square = _is_square(container, names)
+    notes = [f"{kind}: {container.path}", *_notes(stems, columns)]
+    if square:
+        notes.insert(1, "the images are square, as CelebA-HQ's: no crop unless one is asked for")
     return Catalogue(
         source=Source(kind=kind, fingerprint=fingerprint, images=len(names)),
         table=table,
@@ -87,7 +102,8 @@ def open_celeba(path: Path, seed: int) -> Catalogue:
         channels=3,
         reader=lambda rows: container.reader([names[row] for row in rows]),
         left_out=_missing(stems, columns, lists),
-        notes=(f"{kind}: {container.path}", *_notes(stems, columns)),
+        notes=tuple(notes),
+        default_crop=Crop(kind="square") if square else CELEBA_CROP,
         refingerprint=lambda: _fingerprint(_find_images(path), lists),
     )
 
@@ -102,7 +118,7 @@ def _find_images(path: Path) -> Container:
     if path.is_file():
         return ZipContainer(path)
     folders = _image_folders(path)
-    named = [folder for folder in folders if folder.name == "img_align_celeba"]
+    named = [folder for folder in folders if folder.name in _USUAL_NAMES]
     chosen = folders if len(folders) == 1 else named
     if len(chosen) == 1:
         return FolderContainer(chosen[0])
@@ -167,6 +183,14 @@ def _find_list(container: Container, what: str) -> _Found | None:
     return None
 
 
+def _is_square(container: Container, names: list[str]) -> bool:
+    """Whether the first image that can be read is square."""
+    for image in container.reader(names[:_LOOKED_AT]).pixels():
+        if not isinstance(image, UnreadableImage):
+            return image.shape[0] == image.shape[1]
+    return False
+
+
 def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:
     """SHA-256 over names and sizes of the images and the content of the lists, not over where they lie."""
     digest = hashlib.sha256()
@@ -197,7 +221,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
         identity = _join(stems, columns["identities"], -1, np.int64)
     return SampleTable(
         keys=[safe_key(stem) for stem in stems],
-        sources=names,
+        sources=[printable(name) for name in names],
         attributes=joined["attributes"],
         factors=joined["factors"],
         identity=identity[:, 0],

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UsageError
-from preprocess.manifest import SPLITS, Source
+from preprocess.manifest import SPLITS, Crop, Source
 from preprocess.sample_json import SampleTable
-from preprocess.sources.catalogue import Catalogue, safe_key, seeded_split
+from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
 from preprocess.sources.containers import FolderImages, is_image_name
 
 _SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2, "testing": 2}
@@ -51,11 +51,12 @@ def open_images(folder: Path, seed: int) -> Catalogue:
         split=split,
         attribute_names=(),
         factor_names=(),
-        label_names=tuple(_printable(name) for name in label_names),
+        label_names=tuple(printable(name) for name in label_names),
         channels=3,
         reader=lambda rows: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
         left_out=(),
         notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}",),
+        default_crop=Crop(kind="square"),
         refingerprint=lambda: _fingerprint(dict(sorted(_walk(str(folder))))),
     )
 
@@ -86,7 +87,7 @@ def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) ->
     number = {label: i for i, label in enumerate(label_names)}
     return SampleTable(
         keys=_keys(names),
-        sources=[_printable(name) for name in names],
+        sources=[printable(name) for name in names],
         attributes=np.empty((count, 0), np.int8),
         factors=np.empty((count, 0)),
         identity=np.full(count, -1, np.int64),
@@ -120,8 +121,3 @@ def _fingerprint(sizes: dict[str, int]) -> str:
     for name, size in sizes.items():
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _printable(name: str) -> str:
-    """A name that is not UTF-8 with its odd bytes spelled out."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

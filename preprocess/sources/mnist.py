@@ -14,32 +14,37 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UnreadableImage, UsageError
-from preprocess.manifest import Source
+from preprocess.manifest import Crop, Source
 from preprocess.sample_json import SampleTable
 from preprocess.sources.catalogue import Catalogue, seeded_rank
 
+DATA_FOLDER = "data/mnist"
 _PARTS = ("train", "t10k")
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in three and in one dimension
 _MAX_BYTES = 1 << 30  # no set in this format has more; a hostile gzip may unpack to any size
 _VALID_SHARE = 10  # one training digit out of ten validates
 
 
-def find_mnist(given: Path | None) -> Path:
-    """The folder to read: the one given, else $MNIST_ROOT, else data/mnist.
+def find_mnist(given: Path | None) -> Path | None:
+    """The folder to read: the one given, else $MNIST_ROOT, else data/mnist; None where none of them is there.
 
     Raises:
-        UsageError: there is none; the message says what is looked for.
+        UsageError: the one given is not a folder.
     """
     if given is not None:
         if not given.is_dir():
             raise UsageError(f"--source {given} is not a folder")
         return given
-    for place in (os.environ.get("MNIST_ROOT"), "data/mnist"):
-        if place and Path(place).is_dir():
-            return Path(place)
-    raise UsageError(
-        "no MNIST found: looked at --source, $MNIST_ROOT and data/mnist; put train-images-idx3-ubyte.gz, "
-        "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz into one of them"
+    places = (os.environ.get("MNIST_ROOT"), DATA_FOLDER)
+    return next((Path(place) for place in places if place and Path(place).is_dir()), None)
+
+
+def no_mnist() -> UsageError:
+    """Says where MNIST was looked for and which files are needed."""
+    return UsageError(
+        f"no MNIST found: looked at --source, $MNIST_ROOT and {DATA_FOLDER}; put train-images-idx3-ubyte.gz, "
+        "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz into one of them, "
+        "or add --yes to download them"
     )
 
 
@@ -77,6 +82,7 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
         reader=reader,
         left_out=(),
         notes=(f"mnist: {folder}, {trained:,} + {len(keys) - trained:,} digits",),
+        default_crop=Crop(kind="square"),
         refingerprint=lambda: _fingerprint_again(paths),
     )
 

@@ -11,11 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from preprocess import build
 from preprocess.manifest import Manifest
+from preprocess.shard_task import ShardRecord
 from tests.preprocess.trees import hashes, invoke, shard, write_tree
 
 COMMAND = [sys.executable, "-c", "from preprocess.cli import app; app()"]
@@ -51,11 +54,12 @@ def test_killed_at_any_moment_and_run_again(tree: Path, tmp_path: Path) -> None:
     assert shard(tree, tmp_path / "whole", shard_size=4).exit_code == 0
     out = tmp_path / "out"
     chance = random.Random(5)
-    for _ in range(4):
+    for moment in range(10):
         before = {path.name for path in out.glob("*.tar")} if out.exists() else set()
         process = command(tree, out)
         deadline = time.monotonic() + 20
-        wanted = len(before) + chance.randint(1, 3)  # after so many more shards, the moment is left to chance
+        wanted = len(before) + moment % 3  # some while it starts, some after the next shard, or the second
+        time.sleep(chance.uniform(0, 0.8) if moment % 3 == 0 else 0)
         while process.poll() is None and len(list(out.glob("*.tar"))) < wanted and time.monotonic() < deadline:
             time.sleep(0.002)
         process.kill()
@@ -71,6 +75,27 @@ def test_killed_at_any_moment_and_run_again(tree: Path, tmp_path: Path) -> None:
     assert hashes(out) == hashes(tmp_path / "whole")
     remade = [name for name, stamp in kept.items() if (out / name).stat().st_mtime_ns != stamp]
     assert len(remade) <= 4  # at most what was between its rename and its record
+
+
+def test_a_worker_that_dies_costs_its_shard_only(tree: Path, shards: Path, tmp_path: Path) -> None:
+    assert shard(tree, tmp_path / "whole", shard_size=1).exit_code == 0
+    out = tmp_path / "out"
+    process = command(tree, out, "--shard-size", 1)
+    while len(list(out.glob("*.tar"))) < 2 and process.poll() is None:
+        time.sleep(0.001)
+    workers = [pid for pid in processes_of(process.pid) if b"forkserver" in cmdline(pid)]
+    for pid in sorted(workers)[1:]:  # the first is the server that the others are forked from
+        os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert hashes(out) == hashes(tmp_path / "whole")
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_only_missing_and_damaged_shards_are_made_again(tree: Path, shards: Path, tmp_path: Path) -> None:
@@ -216,3 +241,18 @@ def test_verify_without_shards(tmp_path: Path) -> None:
     done = invoke("verify", tmp_path)
     assert done.exit_code == 1
     assert "holds no finished shards" in done.stderr
+
+
+def test_a_source_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = write_tree(tmp_path / "tree", 12)
+    run_tasks = build.run_tasks
+
+    def run_and_change(*arguments: object) -> Iterator[ShardRecord]:
+        yield from run_tasks(*arguments)
+        (tree / "img_align_celeba" / "000003.jpg").write_bytes(b"shorter now")
+
+    monkeypatch.setattr(build, "run_tasks", run_and_change)
+    done = shard(tree, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "source changed while it was read" in done.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()

@@ -1,0 +1,53 @@
+"""Reconstruction measures on pixel values in [0, 1]: L1, PSNR, SSIM."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analysis.subject import BATCH, Subject, to_input
+
+WINDOW = 7  # of SSIM's local statistics, pixels
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of images (n, C, H, W) in [0, 1]: (n,) (Wang et al. 2004, eq. 13; uniform 7x7 windows)."""
+    c1, c2 = 0.01**2, 0.03**2
+    count = WINDOW * WINDOW
+    unbias = count / (count - 1)
+
+    def mean(t: Tensor) -> Tensor:
+        return F.avg_pool2d(t, WINDOW, 1)
+
+    mx, my = mean(x), mean(y)
+    vx, vy = (mean(x * x) - mx * mx) * unbias, (mean(y * y) - my * my) * unbias
+    vxy = (mean(x * y) - mx * my) * unbias
+    similarity = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return similarity.mean((1, 2, 3))
+
+
+@torch.inference_mode()
+def reconstruction_errors(subject: Subject, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Per image of uint8 (n, H, W, C): ``l1``, ``mse`` and ``ssim`` of x and its reconstruction from mean codes, (n,)."""
+    parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
+    for start in range(0, len(images), BATCH):
+        x = to_input(images[start : start + BATCH], subject.device)
+        y = subject.vlae.decode([q.mean for q in subject.vlae.encode(x)])
+        x, y = (x + 1) / 2, (y + 1) / 2
+        parts["l1"].append((x - y).abs().mean((1, 2, 3)).cpu())
+        parts["mse"].append(((x - y) ** 2).mean((1, 2, 3)).cpu())
+        parts["ssim"].append(ssim(x, y).cpu())
+    return {name: torch.cat(values).numpy() for name, values in parts.items()}
+
+
+def summarise(errors: dict[str, np.ndarray]) -> dict[str, float | int]:
+    """``l1``, ``psnr`` (dB, of the mean squared error) and ``ssim`` over all images, with their number ``n``."""
+    mse = float(errors["mse"].mean())
+    return {
+        "l1": float(errors["l1"].mean()),
+        "psnr": float(10 * np.log10(1 / max(mse, 1e-12))),
+        "ssim": float(errors["ssim"].mean()),
+        "n": len(errors["l1"]),
+    }

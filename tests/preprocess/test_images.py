@@ -1,0 +1,177 @@
+"""`preprocess images` on any folder, codecs, crops and filters, and the contact sheet."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset as wds
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from preprocess.decode import Decoder
+from preprocess.manifest import Manifest
+from preprocess.shardset import ShardError, ShardSet
+from tests.preprocess.trees import encoded, hashes, invoke, jpeg, shard, smooth_picture
+
+
+def images(folder: Path, out: Path, *words: object) -> object:
+    return invoke("images", folder, "--out", out, "--size", 32, "--workers", 1, *words)
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_subfolders_are_labels(tmp_path: Path) -> None:
+    for number in range(30):
+        write(tmp_path / "in" / ("cats", "dogs")[number % 2] / f"{number}.jpg", jpeg(number, 60 + number, 50))
+    done = images(tmp_path / "in", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    shard_set = ShardSet.open(tmp_path / "out")
+    assert shard_set.manifest.label_names == ("cats", "dogs")
+    for split in ("train", "valid", "test"):
+        found = shard_set.annotations(split)
+        assert [int(key) % 2 for key in found.keys] == found.label.tolist()
+
+
+def test_a_level_of_splits_is_taken(tmp_path: Path) -> None:
+    for number, split in enumerate(["train"] * 5 + ["val"] * 2 + ["test"] * 3):
+        write(tmp_path / "in" / split / "x" / f"{number}.png", encoded(Image.fromarray(smooth_picture(number)), "PNG"))
+    assert images(tmp_path / "in", tmp_path / "out").exit_code == 0
+    manifest = Manifest.read(tmp_path / "out")
+    assert [split.samples for split in manifest.splits.values()] == [5, 2, 3]
+    assert manifest.label_names == ("x",)
+
+
+def test_copies_never_straddle_the_split(tmp_path: Path) -> None:
+    for number in range(40):
+        for copy in ("a", "b", "c"):
+            write(tmp_path / "in" / f"{copy}{number}.jpg", jpeg(number, 40, 40))
+    assert images(tmp_path / "in", tmp_path / "out").exit_code == 0
+    shard_set = ShardSet.open(tmp_path / "out")
+    by_split = [{key[1:] for key in shard_set.annotations(split).keys} for split in ("train", "valid", "test")]
+    assert all(by_split)
+    assert sum(map(len, by_split)) == 40
+
+
+def test_a_folder_of_odd_things(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    picture = Image.fromarray(smooth_picture(1))
+    write(folder / "same.jpg", jpeg(1))
+    write(folder / "sub" / "same.jpg", jpeg(2))
+    write(folder / "grey.png", encoded(picture.convert("L"), "PNG"))
+    write(folder / "dots.in.name.webp", encoded(picture, "WEBP"))
+    write(folder / "bläk spaß.jpg", jpeg(3))
+    write(folder / "zero.jpg", b"")
+    write(folder / "notes.txt", b"no image")
+    write(folder / ".hidden" / "x.jpg", jpeg(1))
+    (folder / "dangling.jpg").symlink_to("/nowhere/at/all.jpg")
+    (folder / "loop").symlink_to(folder)
+    odd_name = sys.platform == "linux"
+    if odd_name:
+        write(Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.jpg")), jpeg(4))
+    done = images(folder, tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest.samples == 5 + odd_name
+    assert [left.reason for left in manifest.left_out] == ["empty file"]
+    keys = {k for split in ("train", "valid", "test") for k in ShardSet.open(tmp_path / "out").annotations(split).keys}
+    assert len(keys) == manifest.samples
+    paths = [str(path) for split in manifest.splits for path in ShardSet.open(tmp_path / "out").shard_paths(split)]
+    assert {sample["__key__"] for sample in wds.WebDataset(paths, shardshuffle=False).decode()} == keys
+
+
+def test_no_images_is_bad_usage(tmp_path: Path) -> None:
+    assert images(tmp_path / "nowhere", tmp_path / "out").exit_code == 2
+    done = images(tmp_path, tmp_path / "out")
+    assert done.exit_code == 2
+    assert "holds no images" in done.stderr
+
+
+def test_too_many_bad_images_fail_after_finishing(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path / "in" / f"{number}.jpg", jpeg(number) if number else b"")
+    done = images(tmp_path / "in", tmp_path / "out", "--max-bad", 0.1)
+    assert done.exit_code == 1
+    assert "12.50% of the images were left out" in done.stderr
+    assert invoke("verify", tmp_path / "out").exit_code == 0
+    assert images(tmp_path / "in", tmp_path / "out", "--max-bad", 0.2).exit_code == 0
+
+
+@pytest.mark.parametrize("codec", ["png", "webp", "jpg"])
+def test_compressed_codecs(codec: str, tree: Path, shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert shard(tree, out, "--codec", codec).exit_code == 0
+    shard_set, plain = ShardSet.open(out), ShardSet.open(shards)
+    expected = plain.annotations("train")
+    found = shard_set.annotations("train")
+    assert found.keys == expected.keys
+    assert np.array_equal(found.attributes, expected.attributes)
+    paths = [str(path) for path in shard_set.shard_paths("train")]
+    samples = list(wds.WebDataset(paths, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == expected.keys
+    for sample, image in zip(samples, np.concatenate(plain.images("train")), strict=True):
+        difference = np.asarray(Image.open(io.BytesIO(sample[codec]))).astype(int) - image
+        assert np.abs(difference).mean() < 3 if codec == "jpg" else not difference.any()
+    assert invoke("verify", out).exit_code == 0
+    with pytest.raises(ShardError, match="stream them"):
+        shard_set.images("train")
+    assert shard(tree, tmp_path / "two", "--codec", codec, "--workers", 2).exit_code == 0
+    assert hashes(tmp_path / "two") == hashes(out)
+
+
+PUBLISHED = {  # preset: (left, top, right, bottom) of 178x218
+    "vlae108": (35, 55, 143, 163),
+    "dcgan": (35, 55, 143, 163),
+    "wae140": (19, 39, 159, 179),
+    "vae148": (15, 35, 163, 183),
+    "nvae": (15, 40, 163, 188),
+    "provlae": (15, 45, 163, 193),
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_presets_and_filters_equal_torchvision(preset: str, resample: str, tree: Path, tmp_path: Path) -> None:
+    done = shard(tree, tmp_path / "out", "--preset", preset, "--resample", resample, "--limit", 6, size=64)
+    assert done.exit_code == 0, done.stderr
+    left, top, right, bottom = PUBLISHED[preset]
+    resize = v2.Resize((64, 64), interpolation=InterpolationMode(resample), antialias=True)
+    shard_set = ShardSet.open(tmp_path / "out")
+    keys = shard_set.annotations("train").keys
+    for key, image in zip(keys, np.concatenate(shard_set.images("train")), strict=True):
+        pixels = Decoder().rgb((tree / "img_align_celeba" / f"{key}.jpg").read_bytes())[top:bottom, left:right]
+        expected = resize(torch.from_numpy(pixels.copy()).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        assert np.array_equal(image, expected)
+
+
+def test_preset_and_crop_exclude_each_other(tree: Path, tmp_path: Path) -> None:
+    done = shard(tree, tmp_path / "out", "--preset", "nvae", "--crop", 100)
+    assert done.exit_code == 2
+    assert "cannot both be given" in done.stderr
+    assert shard(tree, tmp_path / "out", "--preset", "mine").exit_code == 2
+
+
+@pytest.mark.parametrize("codec", ["npy", "png"])
+def test_contact_sheet(codec: str, tree: Path, tmp_path: Path) -> None:
+    assert shard(tree, tmp_path / "out", "--codec", codec).exit_code == 0
+    done = invoke("show", tmp_path / "out", "--out", tmp_path / "sheet.png", "--columns", 8, "--rows", 2)
+    assert done.exit_code == 0, done.stderr
+    assert "train" in done.stdout
+    assert Image.open(tmp_path / "sheet.png").size == (8 * 34 + 2, (2 + 2 * 34) + 2 * (4 + 2 + 34))
+
+
+def test_contact_sheet_of_damaged_shards(tree: Path, tmp_path: Path) -> None:
+    assert shard(tree, tmp_path / "out").exit_code == 0
+    os.truncate(tmp_path / "out" / "valid-000000.tar", 100)
+    done = invoke("show", tmp_path / "out", "--out", tmp_path / "sheet.png")
+    assert done.exit_code == 1
+    assert "valid-000000.tar" in done.stderr
+    assert not (tmp_path / "sheet.png").exists()
