@@ -63,7 +63,7 @@ def _draw_table(axis: Axes, table: Mapping[str, Any], score: str, limits: tuple[
 
 
 def training_curves(lines: Sequence[Mapping[str, Any]]) -> Image.Image | None:
-    """Reconstruction, distance to the prior, effect of each layer and learning rate against steps; None without a log."""
+    """Reconstruction, distance to the prior, layers' effects and learning rate against steps; None without a log."""
     train = [line for line in lines if "reconstruction" in line]
     valid = [line for line in lines if "valid" in line]
     if not train:

@@ -30,7 +30,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def reconstruction_errors(subject: Subject, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Per image of uint8 (n, H, W, C): ``l1``, ``mse`` and ``ssim`` of x and its reconstruction from mean codes, (n,)."""
+    """Per image of uint8 (n, H, W, C): ``l1``, ``mse`` and ``ssim`` of its reconstruction from mean codes, (n,)."""
     parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
     for start in range(0, len(images), BATCH):
         x = to_input(images[start : start + BATCH], subject.device)

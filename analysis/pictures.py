@@ -26,8 +26,8 @@ SAMPLES, SAMPLE_SEED = 64, 2
 
 
 def enlarged(sheet: Image.Image, tile: int) -> Image.Image:
-    """Small tiles are doubled or more, pixel by pixel, so that a person can see them."""
-    factor = max(1, round(96 / tile))
+    """Tiles smaller than 64 pixels are enlarged, pixel by pixel, so that a person can see them."""
+    factor = max(1, round(64 / tile))
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
 
 

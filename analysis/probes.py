@@ -127,7 +127,7 @@ def probe(target: Target, layers: list[np.ndarray]) -> dict[str, Any] | None:
     """Scores of one target from each layer's code (n, d_l) alone and from all together, by both readers.
 
     Keys: the score's name (``auc``, ``r2`` or ``accuracy``) for boosted trees and the same with ``_linear``: a list per
-    layer; with ``_all`` appended: all layers; ``…_interval``: 95 % bootstrap; ``best_layer``; ``n`` scored samples. None
+    layer; with ``_all`` appended: all layers; ``…_interval``: 95 % bootstrap; ``best_layer``; ``n`` scored. None
     where the target is too constant to score.
     """
     split = _halves(target)

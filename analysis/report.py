@@ -44,10 +44,10 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        """The PNG for the page itself; photographs are many, so the palette is kept whole."""
+        """The picture for the page itself, as WebP: a tenth of the PNG that it links to."""
         buffer = io.BytesIO()
-        self.image.save(buffer, "PNG", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        self.image.save(buffer, "WEBP", quality=90, method=4)
+        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 @dataclass
@@ -204,8 +204,8 @@ _RECONSTRUCTIONS = (
 )
 _MANIFOLD = (
     "Layer {layer} alone is varied, {how}; the other layers are drawn once from the prior and held. What changes from "
-    "cell to cell is what this layer controls. Its effect is {effect:.2f}: the mean change of the picture when it alone "
-    "is drawn anew, over the change when all layers are. Cells that all look alike would be a dead layer."
+    "cell to cell is what this layer controls. Its effect is {effect:.2f}: the mean change of the picture when it "
+    "alone is drawn anew, over the change when all layers are. Cells that all look alike would be a dead layer."
 )
 _SAMPLES = (
     "Decoded from codes drawn from the prior on all layers, nothing chosen. Where they look worse than the "
@@ -213,7 +213,7 @@ _SAMPLES = (
 )
 _ARITHMETIC = (
     "a − b + c, computed on the codes of every layer and decoded; all images are held out. The rows of mean codes are "
-    "decoded from averages over all images of that kind; in the other rows a, b and c are photographs as they are in the "
+    "decoded from averages over all images of that kind; in the other rows a, b and c are images as they are in the "
     "data. The result should have what a has beyond b, and otherwise be c."
 )
 _EDITS = (
@@ -226,6 +226,6 @@ _KNOWS = (
     "red; rows are sorted by it. The tables below add the linear readers and 95 % bootstrap intervals."
 )
 _TRAINING = (
-    "From the run's metrics.jsonl. The MMD is the unbiased estimate over the global batch: it should fall to 0. Effects "
-    "are of the averaged weights at each validation; the dotted line is 0.1."
+    "From the run's metrics.jsonl. The MMD is the unbiased estimate over the global batch: it should fall to 0. "
+    "Effects are of the averaged weights at each validation; the dotted line is 0.1."
 )

@@ -150,7 +150,7 @@ def held_out(subject: Subject, limit: int, advance: Callable[[int], None]) -> En
     loaded = [load_split(subject.shards, split, limit // len(present)) for split in present]
     if sum(len(images) for images, _ in loaded) < 20:
         raise SubjectError(
-            f"{subject.shards.folder} has fewer than 20 held-out images (valid and test splits): nothing can be measured"
+            f"{subject.shards.folder} has fewer than 20 held-out images (valid and test): nothing can be measured"
         )
     images = np.concatenate([images for images, _ in loaded])
     notes = [notes for _, notes in loaded]

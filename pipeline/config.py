@@ -60,6 +60,11 @@ class ModelConfig(Section):
     """
     initial_std: float = Field(default=0.05, gt=0.001, lt=1)
     """Posterior standard deviation before training; 0.5 is the published start, which kills top layers."""
+    max_std: float = Field(default=1.0, gt=0, le=1)
+    """Largest posterior standard deviation. Below 1, noise alone cannot pass for the prior: the means must spread.
+
+    At 1, as published, the MMD is content with a layer whose deviation has risen to 1, which says nothing of x.
+    """
     weight_init_std: float | None = Field(default=None, gt=0)
     """Weights ~ N(0, this); null = PyTorch's fan-in initialisation."""
     rectified_top_mean: bool = False
@@ -71,6 +76,8 @@ class ModelConfig(Section):
             raise ValueError(f"{len(self.stages)} stages but {len(self.latents)} latent sizes: one of each a layer")
         if self.grids is not None and (len(self.grids) != len(self.stages) or min(self.grids) < 0):
             raise ValueError(f"grids needs {len(self.stages)} numbers from 0 up, one a layer")
+        if self.initial_std >= self.max_std:
+            raise ValueError(f"initial_std ({self.initial_std}) must be below max_std ({self.max_std})")
         if min(self.latents, default=0) < 1:
             raise ValueError("needs at least one layer, each with at least one latent dimension")
         return self

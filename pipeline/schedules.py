@@ -23,8 +23,8 @@ def learning_rate(config: Config, step: int) -> float:
 def layer_fades(step: int, steps: int, layers: int, config: GrowthConfig) -> list[float]:
     """How much of each layer's contribution the decoder sees at ``step``: (L,), bottom first, 0 … 1.
 
-    The run's first ``config.share`` is cut into L equal parts: in the first, one end of the ladder learns alone; in each
-    later one the next layer fades in (after Li et al. 2020, section 3, who start from the top).
+    The run's first ``config.share`` is cut into L equal parts: in the first, one end of the ladder learns alone; in
+    each later one the next layer fades in (after Li et al. 2020, section 3, who start from the top).
     """
     grown = config.share * steps
     if layers == 1 or step >= grown:

@@ -84,9 +84,11 @@ class Encoder(nn.Module):
         self.heads = nn.ModuleList(
             nn.Linear(size(stage[-1].outputs), 2 * d) for stage, d in zip(stages, config.latents, strict=True)
         )
-        self.std_offset = math.log(config.initial_std / (1 - config.initial_std))
+        start = config.initial_std / config.max_std
+        self.std_offset = math.log(start / (1 - start))
 
     def forward(self, x_BCHW: Tensor) -> list[Posterior]:
+        config = self.config
         posteriors: list[Posterior] = []
         below = x_BCHW
         top = len(self.heads) - 1
@@ -95,10 +97,10 @@ class Encoder(nn.Module):
             own = str(layer) in self.branches
             features = self.branches[str(layer)](below) if own else above
             mean, raw_std = head(features.flatten(1)).float().chunk(2, dim=1)
-            if layer == top and self.config.rectified_top_mean:
+            if layer == top and config.rectified_top_mean:
                 mean = mean.relu()
             # float32 from here on: a sigmoid or an MMD in half precision costs percents
-            posteriors.append(Posterior(mean, torch.sigmoid(raw_std + self.std_offset) + MIN_STD))
+            posteriors.append(Posterior(mean, config.max_std * torch.sigmoid(raw_std + self.std_offset) + MIN_STD))
             below = above
         return posteriors
 

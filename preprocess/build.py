@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from preprocess.engine import run_tasks
+from preprocess.engine import local_processes, run_tasks
 from preprocess.errors import RunError
 from preprocess.manifest import SPLITS, Codec, Crop, LeftOut, Manifest, Recipe, Resample, Shard, Split
 from preprocess.out_folder import OutFolder
@@ -46,7 +47,13 @@ class Listener(Protocol):
     def advance(self, images: int, left_out: int, written: int) -> None: ...
 
 
-def build(catalogue: Catalogue, options: Options, out: Path, listener: Listener) -> Manifest:
+def build(
+    catalogue: Catalogue,
+    options: Options,
+    out: Path,
+    listener: Listener,
+    make_executor: Callable[[int], Executor] = local_processes,
+) -> Manifest:
     """Makes the shards of `catalogue` in `out`, as far as they are not there already.
 
     Raises:
@@ -65,7 +72,7 @@ def build(catalogue: Catalogue, options: Options, out: Path, listener: Listener)
         missing = [task for task in tasks if task.file not in records]
         _warn_of_space(missing, recipe, out, listener)
         try:
-            for record in run_tasks(missing, options.workers):
+            for record in run_tasks(missing, options.workers, make_executor):
                 folder.record(record)
                 records[record.file] = record
                 listener.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
@@ -115,8 +122,8 @@ def plan(catalogue: Catalogue, recipe: Recipe, folder: OutFolder) -> list[ShardT
             tasks.append(
                 ShardTask(
                     file=f"{split}-{number:06d}.tar",
-                    folder=folder.path,
-                    scratch=folder.scratch,
+                    folder=folder.path.resolve(),
+                    scratch=folder.scratch.resolve(),
                     recipe=recipe,
                     images=catalogue.reader(chosen),
                     table=catalogue.table.take(chosen),

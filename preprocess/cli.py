@@ -43,6 +43,9 @@ MaxBad = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Download what is missing without asking.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="A Dask cluster instead of local processes: tcp://host:8786, or local-cluster.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
 
 
@@ -85,6 +88,7 @@ def celeba(
     max_bad: MaxBad = 1.0,
     yes: Yes = False,
     overwrite: Overwrite = False,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn CelebA, or a tree like it, into shards (by default the centre 148 of CelebA, all of square images)."""
@@ -99,7 +103,7 @@ def celeba(
             if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENCE}."):
                 raise no_source()
             place = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
-        _build("celeba", partial(open_celeba, place, seed), options, out, max_bad, quiet)
+        _build("celeba", partial(open_celeba, place, seed), options, out, max_bad, scheduler, quiet)
 
 
 @app.command()
@@ -116,6 +120,7 @@ def images(
     seed: Seed = 0,
     max_bad: MaxBad = 1.0,
     overwrite: Overwrite = False,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn any folder of images into shards (the largest central square by default).
@@ -128,7 +133,7 @@ def images(
     with clear_errors():
         chosen = choose_crop(crop, None)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
-        _build("images", partial(open_images, folder, seed), options, out, max_bad, quiet)
+        _build("images", partial(open_images, folder, seed), options, out, max_bad, scheduler, quiet)
 
 
 @app.command()
@@ -160,7 +165,7 @@ def mnist(
             if not _agreed(yes, f"No MNIST found. Download 12 MB to {DATA_FOLDER}?"):
                 raise no_mnist()
             place = download_mnist(Path(DATA_FOLDER), partial(typer.echo, err=True))
-        _build("mnist", partial(open_mnist, place, seed), options, out, 1.0, quiet)
+        _build("mnist", partial(open_mnist, place, seed), options, out, 1.0, None, quiet)
 
 
 @app.command()
@@ -232,12 +237,20 @@ def _options(
 
 
 def _build(
-    what: str, open_source: Callable[[], Catalogue], options: Options, out: Path, max_bad: float, quiet: bool
+    what: str,
+    open_source: Callable[[], Catalogue],
+    options: Options,
+    out: Path,
+    max_bad: float,
+    scheduler: str | None,
+    quiet: bool,
 ) -> None:
     from preprocess.build import build  # noqa: PLC0415
+    from preprocess.scheduler import choose_executor  # noqa: PLC0415
 
+    make_executor = choose_executor(scheduler)
     with Terminal(what, quiet) as terminal:
-        manifest = build(open_source(), options, out, terminal)
+        manifest = build(open_source(), options, out, terminal, make_executor)
         terminal.finish()
     print_summary(manifest, str(out))
     share = len(manifest.left_out) / (manifest.samples + len(manifest.left_out))

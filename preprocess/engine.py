@@ -53,6 +53,10 @@ def run_tasks(
                     f"worker processes were killed {deaths} times in a row (out of memory?): finished shards are kept; "
                     "run the same command again, with fewer --workers"
                 ) from None
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] == "distributed":  # Dask has tried again itself
+                raise RunError(f"the Dask cluster gave up ({error}): finished shards are kept") from None
+            raise
 
 
 def _run_until_a_death(

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -73,6 +83,13 @@ class Layout(_Frozen):
     json_offset: PositiveInt
     json_bytes: PositiveInt
 
+    @model_validator(mode="after")
+    def _lies_inside(self) -> Layout:
+        image_end, json_end = self.image_offset + self.image_bytes, self.json_offset + self.json_bytes
+        if image_end > self.json_offset or json_end > self.record_bytes:
+            raise ValueError("the payloads do not lie inside their record")
+        return self
+
 
 class Shard(_Frozen):
     file: FileName
@@ -84,6 +101,12 @@ class Shard(_Frozen):
 class Split(_Frozen):
     samples: NonNegativeInt
     shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Split:
+        if sum(shard.samples for shard in self.shards) != self.samples:
+            raise ValueError(f"the shards do not add up to {self.samples:,} samples")
+        return self
 
 
 class LeftOut(_Frozen):
@@ -131,6 +154,13 @@ class Manifest(Recipe):
 
     splits: dict[Literal["train", "valid", "test"], Split]
     left_out: tuple[LeftOut, ...]
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> Manifest:
+        fits = self.layout is None or self.layout.image_bytes == math.prod(self.image_shape)
+        if not fits or (self.layout is None) == (self.codec == "npy"):
+            raise ValueError(f"the layout does not fit {self.codec} images of {_brief(self.image_shape)}")
+        return self
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

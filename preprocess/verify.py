@@ -26,9 +26,7 @@ def verify(folder: Path, advance: Callable[[int], None]) -> list[str]:
     manifest = Manifest.read(folder)
     problems = []
     known = {MANIFEST_NAME}
-    for name, split in manifest.splits.items():
-        if sum(shard.samples for shard in split.shards) != split.samples:
-            problems.append(f"{MANIFEST_NAME}: the {name} shards do not add up to {split.samples:,} samples")
+    for split in manifest.splits.values():
         for shard in split.shards:
             known.add(shard.file)
             problem = _examine(folder / shard.file, shard)

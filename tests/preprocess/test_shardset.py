@@ -69,6 +69,19 @@ def test_a_bad_manifest_is_one_clear_sentence(content: str | None, words: str, t
     assert "\n" not in str(caught.value)
 
 
+def test_a_manifest_that_contradicts_itself(copy: Path) -> None:
+    whole = (copy / "manifest.json").read_text()
+    plain = json.loads(whole)
+    for change, words in (
+        ({"image_shape": [64, 64, 3]}, "layout does not fit"),
+        ({"layout": plain["layout"] | {"json_offset": 10**9}}, "do not lie inside"),
+        ({"splits": plain["splits"] | {"test": {"samples": 7, "shards": []}}}, "do not add up to 7"),
+    ):
+        (copy / "manifest.json").write_text(json.dumps(plain | change))
+        with pytest.raises(ManifestError, match=words):
+            ShardSet.open(copy)
+
+
 @pytest.mark.parametrize("name", ["../escape.tar", "/etc/passwd", "a/b.tar", "..", "a\\b.tar", ""])
 def test_file_names_cannot_leave_the_folder(name: str, copy: Path) -> None:
     plain = json.loads((copy / "manifest.json").read_text())

@@ -1,0 +1,142 @@
+"""The report through its public command: every file, every number, every error a sentence."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.conftest import run_command
+
+
+@pytest.fixture(scope="module")
+def made(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    done = run_command("analysis", "report", run / "ckpt.pt", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_every_promised_file_is_there_and_is_a_picture(made):
+    out, _ = made
+    names = ["reconstructions", "samples", "arithmetic", "attributes", "edits", "training"]
+    for name in [*names, *(f"manifold_layer{layer}" for layer in range(3))]:
+        picture = Image.open(out / f"{name}.png")
+        assert min(picture.size) > 50
+        assert len(picture.convert("L").resize((40, 40)).getcolors() or []) > 5, f"{name} is blank"
+
+
+def test_metrics_follow_the_contract(made, face_shards):
+    metrics = json.loads((made[0] / "metrics.json").read_text())
+    for split in ("train", "valid"):
+        row = metrics["reconstruction"][split]
+        assert 0 < row["l1"] < 0.6 and 3 < row["psnr"] < 40 and -1 < row["ssim"] < 1 and row["n"] > 20
+    assert [layer["dim"] for layer in metrics["layers"]] == [3, 3, 3]
+    assert all(layer["effect"] >= 0 and 0 <= layer["active_units"] <= 3 for layer in metrics["layers"])
+    manifest = json.loads((face_shards / "manifest.json").read_text())
+    assert set(metrics["attributes"]) <= set(manifest["attribute_names"])
+    assert set(metrics["factors"]) == set(manifest["factor_names"])
+    for row in metrics["factors"].values():
+        assert len(row["r2"]) == len(row["r2_linear"]) == 3
+        assert row["best_layer"] == row["r2"].index(max(row["r2"]))
+        low, high = row["r2_all_interval"]
+        assert low <= row["r2_all"] <= high or abs(low - row["r2_all"]) < 0.2
+    assert metrics["held_out"] == sum(manifest["splits"][s]["samples"] for s in ("valid", "test"))
+
+
+def test_the_page_is_whole_without_its_neighbours(made):
+    out, stdout = made
+    page = (out / "index.html").read_text()
+    assert not re.search(r'(src|href)="https?:', page)
+    images = re.findall(r'<img src="data:image/webp;base64,([^"]+)"', page)
+    assert len(images) == 9
+    for image in images:
+        Image.open(io.BytesIO(base64.b64decode(image))).load()
+    for link in re.findall(r'<a href="([^"#]+)"', page):
+        assert (out / link).exists()
+    assert str(out / "index.html") in stdout and "effect of each layer" in stdout
+
+
+def test_the_page_in_a_browser(made, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    page = (made[0] / "index.html").read_text()
+    check = """<script>addEventListener("load", () => {
+      const broken = [...document.images].filter(i => !i.naturalWidth).length;
+      const table = document.querySelectorAll("table.sortable")[1];
+      table.querySelector("th:nth-child(2) button").click();
+      const values = [...table.tBodies[0].rows].map(r => parseFloat(r.cells[1].textContent));
+      const sorted = values.every((v, i) => !i || values[i - 1] >= v) && values.length > 3;
+      document.body.innerHTML = `<p id=verdict>broken=${broken} sorted=${sorted}</p>`;
+    });</script></body>"""
+    (tmp_path / "index.html").write_text(page.replace("</body>", check))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run(
+        [chromium, *flags, "--enable-logging=stderr", "--dump-dom", f"file://{tmp_path / 'index.html'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "broken=0 sorted=true" in done.stdout
+    assert "CONSOLE" not in done.stderr
+
+
+def test_two_checkpoints_stand_side_by_side(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    done = run_command("analysis", "report", run / "ckpt.pt", other / "ckpt.pt", "--out", tmp_path / "r", "--quick")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "r/metrics.json").read_text())
+    assert set(metrics) == {"run", "other"}
+    assert metrics["run"]["layers"] == metrics["other"]["layers"]
+    assert "Side by side" in (tmp_path / "r/index.html").read_text()
+    assert (tmp_path / "r/other/samples.png").exists()
+
+
+def test_manifold_and_arithmetic_alone(run, faces_tree, tmp_path):
+    done = run_command("analysis", "manifold", run / "ckpt.pt", "--out", tmp_path, "--side", 4)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "manifold_layer2.png").size[0] >= 4 * 32
+    faces = sorted((faces_tree / "img_align_celeba").glob("*.jpg"))[:3]
+    words = ("--checkpoint", run / "ckpt.pt", "--out", tmp_path / "sum.png")
+    done = run_command("analysis", "arithmetic", *faces, *words)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "sum.png").size[0] > 200
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("truncate", "seal"), ("flip", "damaged"), ("absent", "cannot read"), ("data", "does not exist")],
+)
+def test_what_cannot_be_analysed_is_one_sentence(run, tmp_path, damage, message):
+    path, words = tmp_path / "ckpt.pt", []
+    whole = (run / "ckpt.pt").read_bytes()
+    if damage == "truncate":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flip":
+        path.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    elif damage == "data":
+        path.write_bytes(whole)
+        words = ["--data", tmp_path / "nothing"]
+    done = run_command("analysis", "report", path, *words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys, analysis.cli; print(sorted({'torch', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

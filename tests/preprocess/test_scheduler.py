@@ -1,0 +1,63 @@
+"""The same shards from a Dask cluster (where Dask is installed)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from preprocess import scheduler
+from tests.preprocess.test_nothing_lost import command
+from tests.preprocess.trees import hashes, shard
+
+
+def test_an_unknown_scheduler_is_bad_usage(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = shard(tree, tmp_path / "out", "--scheduler", "my cluster")
+    assert done.exit_code == 2
+    assert "--scheduler my cluster" in done.stderr
+    monkeypatch.setattr(scheduler.importlib.util, "find_spec", lambda name: None)
+    done = shard(tree, tmp_path / "out", "--scheduler", "tcp://localhost:1")
+    assert done.exit_code == 2
+    assert "pip install distributed" in done.stderr
+
+
+def test_dask_makes_the_same_bytes(tree: Path, shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    process = command(tree, tmp_path / "out", "--shard-size", 20, "--scheduler", "local-cluster")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert hashes(tmp_path / "out") == hashes(shards)
+
+
+def test_a_cluster_that_runs_already(tree: Path, shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    code = (
+        "from distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)\n"
+        "    print(cluster.scheduler_address, flush=True)\n"
+        "    input()\n"
+    )
+    (tmp_path / "cluster.py").write_text(code)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, tmp_path / "cluster.py"], **pipes) as cluster:
+        try:
+            address = cluster.stdout.readline().strip()
+            process = command(tree, tmp_path / "out", "--shard-size", 20, "--scheduler", address)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            os.killpg(cluster.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    assert hashes(tmp_path / "out") == hashes(shards)
+
+
+def test_a_cluster_that_is_not_there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(scheduler, "_SECONDS_TO_CONNECT", 1)
+    done = shard(tree, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
+    assert done.exit_code == 1
+    assert "cannot be reached" in done.stderr
