@@ -83,7 +83,7 @@ def build(
         manifest = _manifest(recipe, tasks, records, catalogue.left_out)
         if not manifest.samples:
             reason = manifest.left_out[0].reason if manifest.left_out else "no images"
-            raise RunError(f"not one image could be used (the first: {reason}): no shards were made")
+            raise RunError(f"not one image could be used (the first: {reason}); nothing to train on in {out}")
         folder.finish(manifest)
     return manifest
 

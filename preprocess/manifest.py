@@ -201,7 +201,8 @@ class Manifest(Recipe):
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hex digits: names this exact set of shards."""
-        plain = self.model_dump(mode="json")
+        # unset fields are left out: a field that a later version adds must not rename the sets made before it
+        plain = self.model_dump(mode="json", exclude_unset=True)
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

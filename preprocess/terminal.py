@@ -104,10 +104,13 @@ def print_summary(manifest: Manifest, where: str) -> None:
         size = sum(shard.bytes for shard in split.shards) / 1e6
         table.add_row(name, f"{split.samples:,}", f"{len(split.shards):,}", f"{size:,.1f}")
     console = Console()
-    console.print(escape(f"{where}: {height}x{width}x{channels} {manifest.codec}, {known}"), highlight=False)
+    console.print(
+        escape(f"{where}: {height}x{width}x{channels} {manifest.codec}, {known}"), highlight=False, soft_wrap=True
+    )
     console.print(table)
     if manifest.left_out:
-        console.print(f"{len(manifest.left_out):,} images left out; the reasons are in {escape(where)}/manifest.json")
+        count = f"{len(manifest.left_out):,} images left out"
+        console.print(f"{count}; the reasons are in {escape(where)}/manifest.json", highlight=False, soft_wrap=True)
         for left in manifest.left_out[:5]:
             console.print(escape(f"  {left.key}: {left.reason}"), soft_wrap=True, highlight=False)
 

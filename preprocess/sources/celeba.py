@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from preprocess.sources.containers import Container, FolderContainer, ZipContain
 
 DATA_FOLDER = "data/celeba"
 CELEBA_CROP = Crop(kind="centre", size=148)
-_LOOKED_AT = 20  # images, to see whether they are square
+_LOOKED_AT = 20  # images, to see which crop suits them
 _DEPTH, _MAX_FOLDERS = 3, 500  # how far below --source images are looked for
 _USUAL_NAMES = frozenset({"img_align_celeba", "CelebA-HQ-img"})
 _ARCHIVES = ("img_align_celeba.zip", "Img/img_align_celeba.zip", "celeba/img_align_celeba.zip", "archive.zip")
@@ -88,10 +89,7 @@ def open_celeba(path: Path, seed: int) -> Catalogue:
     _refuse_duplicates(container, names, stems)
     table = _table(names, stems, columns)
     kind = "celeba zip" if isinstance(container, ZipContainer) else "celeba folder"
-    square = _is_square(container, names)
-    notes = [f"{kind}: {container.path}", *_notes(stems, columns)]
-    if square:
-        notes.insert(1, "the images are square, as CelebA-HQ's: no crop unless one is asked for")
+    default_crop, crop_note = _default_crop(container, names)
     return Catalogue(
         source=Source(kind=kind, fingerprint=fingerprint, images=len(names)),
         table=table,
@@ -102,8 +100,8 @@ def open_celeba(path: Path, seed: int) -> Catalogue:
         channels=3,
         reader=lambda rows: container.reader([names[row] for row in rows]),
         left_out=_missing(stems, columns, lists),
-        notes=tuple(notes),
-        default_crop=Crop(kind="square") if square else CELEBA_CROP,
+        notes=(f"{kind}: {container.path}", *crop_note, *_notes(stems, columns)),
+        default_crop=default_crop,
         refingerprint=lambda: _fingerprint(_find_images(path), lists),
     )
 
@@ -183,12 +181,19 @@ def _find_list(container: Container, what: str) -> _Found | None:
     return None
 
 
-def _is_square(container: Container, names: list[str]) -> bool:
-    """Whether the first image that can be read is square."""
-    for image in container.reader(names[:_LOOKED_AT]).pixels():
-        if not isinstance(image, UnreadableImage):
-            return image.shape[0] == image.shape[1]
-    return False
+def _default_crop(container: Container, names: list[str]) -> tuple[Crop, list[str]]:
+    """The crop that suits most of the first images, and what to say about it."""
+    looked_at = container.reader(names[:_LOOKED_AT]).pixels()
+    sizes = Counter(image.shape[:2] for image in looked_at if not isinstance(image, UnreadableImage))
+    if not sizes:
+        return CELEBA_CROP, []
+    ((height, width), _), *_ = sizes.most_common(1)
+    if height == width:
+        return Crop(kind="square"), ["the images are square, as CelebA-HQ's: no crop unless one is asked for"]
+    if min(height, width) < (CELEBA_CROP.size or 0):
+        words = f"the images ({width} x {height}) are smaller than the usual crop: taking the largest central square"
+        return Crop(kind="square"), [words]
+    return CELEBA_CROP, []
 
 
 def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:

@@ -91,6 +91,19 @@ def test_square_images_are_not_cropped(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "cropped").crop.size == 148
 
 
+def test_small_images_are_not_all_left_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(jpeg(number, 90, 110))
+    done = shard(tmp_path / "in", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "smaller than the usual crop" in done.stderr
+    assert Manifest.read(tmp_path / "out").samples == 6
+    done = shard(tmp_path / "in", tmp_path / "none", "--crop", 148)
+    assert done.exit_code == 1
+    assert "not one image could be used (the first: 90 x 110 is smaller than the crop of 148 x 148)" in done.stderr
+
+
 def test_several_folders_of_images_are_not_guessed_at(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / "in" / name).mkdir(parents=True)
