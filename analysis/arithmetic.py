@@ -43,7 +43,7 @@ def combine(a: Sequence[Tensor], b: Sequence[Tensor], c: Sequence[Tensor]) -> li
 def equation(s: str, t: str) -> str:
     """The attribute equation in words."""
     s, t = s.replace("_", " "), t.replace("_", " ")
-    return f"{s} & {t} − {s} & not {t} + not {s} & not {t} → not {s} & {t}"
+    return f"{s} & {t} − {s} & not {t}\n+ not {s} & not {t} → not {s} & {t}"
 
 
 def members(encoded: Encoded, names: Sequence[str], s: str, t: str) -> list[np.ndarray] | None:

@@ -69,7 +69,7 @@ def manifold(subject: Subject, layer: int, side: int = 10, seed: int = 0) -> Ima
 
 def arithmetic(rows: Sequence[Row]) -> Image.Image:
     """Columns a, b, c, a − b + c with the equation of each row beside it (paper, Figure 4)."""
-    figure, axes = plt.subplots(len(rows), 4, figsize=(9.5, 1.3 * len(rows) + 0.4), squeeze=False)
+    figure, axes = plt.subplots(len(rows), 4, figsize=(4 * 1.25, 1.25 * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         for axis, tile in zip(line, to_uint8(row.images), strict=True):
             axis.imshow(tile, interpolation="nearest")
@@ -79,7 +79,7 @@ def arithmetic(rows: Sequence[Row]) -> Image.Image:
         line[0].set_ylabel(row.label, rotation=0, ha="right", va="center", fontsize=8, labelpad=8)
     for axis, title in zip(axes[0], ("a", "b", "c", "a − b + c"), strict=True):
         axis.set_title(title, fontsize=10)
-    figure.subplots_adjust(wspace=0.04, hspace=0.08)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.04, hspace=0.04)
     return as_picture(figure)
 
 
@@ -96,7 +96,7 @@ def edits(subject: Subject, encoded: Encoded, names: Sequence[str], most: int = 
         rows.append((name.replace("_", " "), decode(subject, codes)))
     if not rows:
         return None
-    figure, axes = plt.subplots(len(rows), len(EDIT_STRENGTHS), figsize=(9, 1.25 * len(rows) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(len(rows), len(EDIT_STRENGTHS), figsize=(len(EDIT_STRENGTHS) * 1.1, 1.1 * len(rows)), squeeze=False)
     for line, (name, images) in zip(axes, rows, strict=True):
         for axis, tile in zip(line, to_uint8(images), strict=True):
             axis.imshow(tile, interpolation="nearest")
@@ -104,5 +104,5 @@ def edits(subject: Subject, encoded: Encoded, names: Sequence[str], most: int = 
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     for axis, strength in zip(axes[0], EDIT_STRENGTHS, strict=True):
         axis.set_title(f"{strength:+d}" if strength else "as it is", fontsize=9)
-    figure.subplots_adjust(wspace=0.04, hspace=0.06)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.04, hspace=0.04)
     return as_picture(figure)

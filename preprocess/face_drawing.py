@@ -14,31 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.face_factors import FACTOR_NAMES, Factors
+from preprocess.face_factors import FACTOR_NAMES, HAIR, HUES, SKIN, Factors, blend, rgb
 
 HEIGHT, WIDTH = 218, 178
 CENTER_X, CENTER_Y = 89.0, 119.0  # the head frame's origin on an upright head
 PIVOT_Y = 150.0  # the head tilts about its chin
 CROWN, CHIN = -66.0, 55.0  # v of the top of the hair and of an average chin
-MAX_TILT, MAX_YAW = math.radians(17), math.radians(25)
-SKIN = ((0.0, (1.0, 0.87, 0.79)), (0.5, (0.84, 0.62, 0.47)), (1.0, (0.36, 0.22, 0.15)))
-HAIR = ((0.0, (0.06, 0.05, 0.06)), (0.5, (0.42, 0.24, 0.12)), (1.0, (0.95, 0.80, 0.45)))
-HUES = ((0.0, (0.55, 1.0, 0.62)), (0.5, (0.60, 0.74, 1.0)), (1.0, (1.0, 0.58, 0.62)))
+MAX_TILT, MAX_YAW = math.radians(17), math.radians(17)
 
 _Y, _X = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
 _VIGNETTE = 1.1 - 0.3 * (((_X - 89) / 89) ** 2 + ((_Y - 90) / 110) ** 2) / 2
 _GRAIN = np.random.default_rng(0).normal(0, 0.012, (HEIGHT + 64, WIDTH + 64)).astype(np.float32)
-
-
-def _color(*rgb: float) -> np.ndarray:
-    """A color as float32 [3]."""
-    return np.array(rgb, np.float32)
-
-
-def _blend(stops: tuple[tuple[float, tuple[float, ...]], ...], at: float) -> np.ndarray:
-    """The color at position `at` of a piecewise linear scale: float32 [3]."""
-    where, colors = zip(*stops, strict=True)
-    return np.array([np.interp(at, where, channel) for channel in zip(*colors, strict=True)], np.float32)
 
 
 @dataclass(frozen=True)
@@ -59,9 +45,9 @@ class Patch:
         delta *= mask
         self.rgb[...] += delta
 
-    def glow(self, u: float, v: float, ru: float, rv: float, color: np.ndarray, opacity: float) -> None:
-        """A soft blob of `color` around (u, v) with radii (ru, rv)."""
-        radius = ((self.u - u) * (1 / ru)) ** 2 + ((self.v - v) * (1 / rv)) ** 2
+    def glow(self, at: tuple[float, float], radii: tuple[float, float], color: np.ndarray, opacity: float) -> None:
+        """A soft blob of `color` around `at`, (u, v)."""
+        radius = ((self.u - at[0]) * (1 / radii[0])) ** 2 + ((self.v - at[1]) * (1 / radii[1])) ** 2
         self.cover(np.maximum(1 - radius, 0) ** 2 * opacity, color)
 
 
@@ -95,11 +81,13 @@ class Face:
         self.yaw = factors["yaw"] * MAX_YAW
         self.width = 40 + 12 * factors["face_width"]
         self.chin = CHIN + 3 * self.male + 4 * factors["open_mouth"]
-        self.face_u = 4 * factors["yaw"]  # the front of the head moves with the gaze,
+        self.face_u = 6 * factors["yaw"]  # the front of the head moves with the gaze,
         self.skull_u = -6 * factors["yaw"]  # the back of it against it
-        self.skin = _blend(SKIN, factors["skin_tone"])
-        self.hair = _blend(HAIR, factors["hair_color"])
-        self.shadow = self.skin * _color(0.62, 0.50, 0.46)
+        self.skin = blend(SKIN, factors["skin_tone"])
+        self.hair = blend(HAIR, factors["hair_color"])
+        self.shadow = self.skin * rgb(0.62, 0.50, 0.46)
+        self.volume = 5 + 7 * factors["hair_length"]  # pixels of hair beside the face
+        self.hair_end = -6 + 66 * factors["hair_length"]  # v; the longest still end inside a centre crop of 148
         self.brow_color = self.hair * 0.6
 
     def turn(self, u: float, bulge: float = 1.0) -> tuple[float, float]:
@@ -117,7 +105,7 @@ class Face:
         down = np.maximum(v, 0)
         across = np.abs(u - self.face_u) * (1 + down * ((0.30 - 0.24 * self.male) / self.chin))
         across *= 1 / (self.width + grow)
-        along = np.where(v > 0, v * (1 / (self.chin + grow)), v * (1 / 60))
+        along = np.where(v > 0, v * (1 / (self.chin + grow)), v * (1 / 48))
         across *= across
         along *= along
         square = 0.15 + 0.45 * self.male
@@ -126,11 +114,11 @@ class Face:
 
     def mane(self, u: np.ndarray, v: np.ndarray, end: float) -> np.ndarray:
         """Distance to the outer edge of the hair, which falls down to v = `end`."""
-        side = (u - self.skull_u) * (1 / (self.width + 8 + 3 * self.factors["hair_length"]))
+        side = (u - self.skull_u) * (1 / (self.width + self.volume))
         side *= side
         dome = np.minimum(v + 4, 0) * (1 / (CROWN + 4))
-        over = (np.sqrt(side + dome * dome) - 1) * (self.width + 8)
-        return np.maximum(over, v - end + 9 * side * side)
+        over = (np.sqrt(side + dome * dome) - 1) * (self.width + self.volume)
+        return np.maximum(over, v - end + 12 * side * side)
 
 
 def draw_face(factors: Factors) -> np.ndarray:
@@ -156,7 +144,7 @@ def draw_face(factors: Factors) -> np.ndarray:
 
 def draw_background(canvas: Canvas, face: Face) -> None:
     """A plain wall with a vignette; its tone and hue are factors."""
-    hue = _blend(HUES, face.factors["background_hue"])
+    hue = blend(HUES, face.factors["background_hue"])
     wall = hue * (0.16 + 0.76 * face.factors["background"])
     np.multiply(wall[:, None, None], _VIGNETTE, out=canvas.rgb)
 
@@ -164,19 +152,15 @@ def draw_background(canvas: Canvas, face: Face) -> None:
 def _hair_color(face: Face, patch: Patch) -> np.ndarray:
     """Strands and a band of gloss: float32 [3, h, w]."""
     u, v = patch.u - face.skull_u, patch.v
-    strands = 1 + 0.11 * np.sin(u * (0.55 + 0.002 * v)) + 0.07 * np.sin(u * 1.37 + 0.03 * v)
+    fan = (u + 14) / (0.4 + np.maximum(v + 110, 1) * (1 / 130))  # strands fall from a parting above the crown
+    strands = 1 + 0.05 * np.sin(fan * 0.41) + 0.05 * np.sin(fan * 0.93 + 1) + 0.06 * np.sin(fan * 1.71)
     gloss = np.maximum(1 - ((v + 46 - 0.006 * u * u) * (1 / 11)) ** 2, 0) * strands
     return face.hair[:, None, None] * strands + gloss * (face.hair * 0.25 + 0.07)[:, None, None]
 
 
-def _hair_end(face: Face) -> float:
-    """v of the tips of the hair."""
-    return -14 + 104 * face.factors["hair_length"]
-
-
 def draw_back_hair(canvas: Canvas, face: Face) -> None:
     """The hair behind the face and neck."""
-    end = _hair_end(face)
+    end = face.hair_end
     patch = canvas.patch(face.skull_u, (CROWN + end) / 2, face.width + 12, (end - CROWN) / 2 + 1)
     patch.paint(face.mane(patch.u, patch.v, end), _hair_color(face, patch) * 0.62)
 
@@ -186,7 +170,7 @@ def draw_bust(canvas: Canvas, face: Face) -> None:
     x, y = _X[145:] - CENTER_X, _Y[145:]
     bust = Patch(canvas.rgb[:, 145:], x, y)
     shoulders = (np.sqrt((x * (1 / 88)) ** 2 + ((y - 250) * (1 / 58)) ** 2) - 1) * 60
-    bust.paint(shoulders, _color(0.23, 0.27, 0.36))
+    bust.paint(shoulders, rgb(0.23, 0.27, 0.36))
     half = face.width * 0.46 + 5 * face.male
     neck = np.maximum(np.abs(x) - half - np.maximum(y - 185, 0) * 0.5, y - 206 + (x * 0.12) ** 2)
     shade = np.minimum(np.maximum((y - 168) * (1 / 40), 0), 1)
@@ -214,68 +198,68 @@ def draw_skin(canvas: Canvas, face: Face) -> None:
     for side in (-1, 1):
         u, scale = face.turn(side * face.width * 0.55)
         cheek = canvas.patch(u, 22, 14, 12)
-        blush = face.skin * _color(1.02, 0.72, 0.66)
-        cheek.glow(u, 22 - 4 * smile, 14 * scale + 1, 10, blush, 0.40 + 0.35 * smile)
+        blush = face.skin * rgb(1.02, 0.72, 0.66)
+        cheek.glow((u, 22 - 4 * smile), (14 * scale + 1, 10), blush, 0.40 + 0.35 * smile)
 
 
 def draw_beard(canvas: Canvas, face: Face) -> None:
     """Hair on jaw, chin and upper lip, from none over stubble to a full beard."""
     beard = face.factors["beard"]
-    if beard <= 0.05:
-        return
     patch = canvas.patch(face.face_u, 32, face.width + 4, 34)
     u0, _ = face.turn(0)
-    cheek = np.sqrt(((patch.u - u0) * (1 / (face.width * 0.80))) ** 2 + ((patch.v + 8) * (1 / 33)) ** 2)
-    inside = np.maximum(face.outline(patch.u, patch.v, 4 * beard) + 1, (1 - cheek) * 33)
-    inside = np.maximum(inside, 2 - patch.v)
+    cheek = np.sqrt(((patch.u - u0) * (1 / (face.width * 0.90))) ** 2 + ((patch.v + 4) * (1 / 31)) ** 2)
+    inside = np.maximum(face.outline(patch.u, patch.v, 4 * beard) + 1, (1 - cheek) * 30)
+    inside = np.maximum(inside, 10 - patch.v)
     grain = _GRAIN[: patch.u.shape[0], : patch.u.shape[1]] * 6
-    color = (face.hair * 0.75)[:, None, None] * (1 + grain) + 0.02
-    patch.paint(inside + grain * 8, color, min(1.0, 0.1 + 1.1 * beard) * 0.95, soft=5)
+    full = face.hair * 0.75 * beard + face.shadow * (1 - beard)  # stubble lets the skin through
+    color = full[:, None, None] * (1 + grain)
+    patch.paint(inside + grain * 8, color, min(1.0, 1.2 * beard) * 0.95, soft=6)
 
 
 def draw_mouth(canvas: Canvas, face: Face) -> None:
     """Lips, and teeth and tongue between them; the smile bends and widens the whole mouth."""
     smile, opening = face.factors["smile"], 17 * face.factors["open_mouth"]
-    u, scale = face.turn(0, 1.06)
-    half = (17 + 5 * smile - 0.1 * opening) * scale
+    u, scale = face.turn(0, 1.02)
+    half = (21 + 4 * smile - 0.1 * opening) * scale
     patch = canvas.patch(u, 37, half + 3, 24)
     bow = 1 - ((patch.u - u) * (1 / half)) ** 2
     lips = np.maximum(bow, 0)
-    line = 33 + 9 * smile * (bow - 0.6)
+    line = 33 + (9.5 + 1.5 * smile) * smile * (bow - 0.6)
     upper, lower = line - 0.25 * opening * lips, line + 0.75 * opening * lips
-    full = 5.5 - 2.6 * face.male
+    full = 6.2 - 2.8 * face.male
     ends = (np.abs(patch.u - u) - half) * 0.8
-    lip_color = face.skin * _color(0.80, 0.52, 0.50) * face.male + _color(0.80, 0.14, 0.22) * (1 - face.male)
+    lip_color = face.skin * rgb(0.80, 0.52, 0.50) * face.male + rgb(0.80, 0.14, 0.22) * (1 - face.male)
     above = upper - full * 0.8 * np.sqrt(lips) + 1.0 * np.maximum(1 - np.abs(patch.u - u) * 0.25, 0) - patch.v
     below = patch.v - lower - full * np.sqrt(lips)
-    patch.glow(u, 33 + opening * 0.75 + full + 6, 12, 5, face.shadow, 0.5)
+    patch.glow((u, 33 + opening * 0.75 + full + 6), (12, 5), face.shadow, 0.5)
     patch.paint(np.maximum(np.maximum(above, below), ends), lip_color)
     patch.paint(np.maximum(np.abs(patch.v - lower - full * 0.5) - 0.8, ends + 6), lip_color * 0.5 + 0.5, 0.35, 3)
     hole = np.maximum(np.maximum(upper - patch.v, patch.v - lower) - 0.7, ends)
-    patch.paint(hole, _color(0.22, 0.04, 0.06))
+    patch.paint(hole, rgb(0.22, 0.04, 0.06))
     if opening > 1:
-        patch.paint(np.maximum(hole + 0.9, patch.v - upper - opening * 0.36), _color(0.97, 0.95, 0.92))
+        patch.paint(np.maximum(hole + 0.9, patch.v - upper - opening * 0.36), rgb(0.97, 0.95, 0.92))
         tongue = np.sqrt(((patch.u - u) / (half * 0.6)) ** 2 + ((patch.v - 35 - opening) / 8) ** 2)
-        patch.paint(np.maximum(hole + 0.9, (tongue - 1) * 7), _color(0.80, 0.33, 0.36), 0.9, 3)
+        patch.paint(np.maximum(hole + 0.9, (tongue - 1) * 7), rgb(0.80, 0.33, 0.36), 0.9, 3)
 
 
 def draw_nose(canvas: Canvas, face: Face) -> None:
     """Bridge and wings in relief: bright on the lit side, its shadow on the other."""
     big = face.factors["nose"]
-    half, tip = 6 + 8 * big, 13 + 8 * big
-    u, scale = face.turn(0, 1.18)
+    half, tip = 4.5 + 12 * big, 11 + 8 * big
+    u, scale = face.turn(0, 1.22)
     root, _ = face.turn(0)
     lit = 1.0 if face.factors["light_direction"] >= 0 else -1.0
     strength = abs(face.factors["light_direction"])
     patch = canvas.patch(u, tip - 10, half + 16, 32)
-    patch.glow(u - lit * (half * 0.55 + 3), tip - 9, half * 0.6 + 3, 24, face.shadow, 0.30 + 0.45 * strength)
-    patch.glow(root * 0.4 + u * 0.6, tip - 14, 3 + 2 * big, 20, face.skin * 0.5 + 0.5, 0.45)
-    patch.glow(u, tip + 3, half * 1.25, 6 + 2 * big, face.shadow, 0.9)
-    ball = np.sqrt(((patch.u - u) / half) ** 2 + ((patch.v - tip + 2) / (5 + 3 * big)) ** 2)
-    patch.paint((ball - 1) * 7, face.skin * _color(1.0, 0.93, 0.90), 0.95, 4)
-    patch.glow(u + lit * 2, tip - 4, half * 0.5, 4, face.skin * 0.4 + 0.6, 0.6)
+    patch.glow((u - lit * (half * 0.55 + 3), tip - 9), (half * 0.6 + 3, 24), face.shadow, 0.30 + 0.45 * strength)
+    patch.glow((root * 0.4 + u * 0.6, tip - 14), (3 + 2 * big, 20), face.skin * 0.5 + 0.5, 0.45)
+    patch.glow((u, tip + 4), (half * 1.35, 6 + 3 * big), face.shadow * 0.75, 1.0)
+    ball = np.sqrt(((patch.u - u) / half) ** 2 + ((patch.v - tip + 2) / (4 + 5 * big)) ** 2)
+    patch.paint((ball - 1.15) * half * 0.7, face.shadow, 0.25 + 0.45 * big, 4)
+    patch.paint((ball - 1) * 7, face.skin * rgb(1.0, 0.92, 0.88), 0.95, 4)
+    patch.glow((u + lit * 2, tip - 4), (half * 0.5, 4), face.skin * 0.4 + 0.6, 0.6)
     for side in (-1, 1):
-        patch.glow(u + side * half * 0.5 * scale, tip + 3, 2.2 + 2 * big, 2.0 + 1.2 * big, face.shadow * 0.35, 1.0)
+        patch.glow((u + side * half * 0.5 * scale, tip + 3), (2.2 + 2 * big, 2.0 + 1.2 * big), face.shadow * 0.35, 1.0)
 
 
 def draw_eye(canvas: Canvas, face: Face, side: int) -> None:
@@ -286,19 +270,19 @@ def draw_eye(canvas: Canvas, face: Face, side: int) -> None:
     patch = canvas.patch(u, -4, half + 6, 16)
     q, v = (patch.u - u) * (1 / half), patch.v + 4
     lid = tall * (1 - q * q)
-    patch.glow(u, -7, half * 1.4, 13, face.shadow, 0.55)
+    patch.glow((u, -7), (half * 1.4, 13), face.shadow, 0.55)
     opening = np.abs(v) - lid
-    patch.paint(opening, _color(0.97, 0.96, 0.95))
-    radius = 4.2 + 2.4 * size
+    patch.paint(opening, rgb(0.97, 0.96, 0.95))
+    radius = 4.3 + 3.4 * size
     gaze = np.sqrt((patch.u - u - 1.5 * face.factors["yaw"]) ** 2 * (1 / scale**2) + v * v)
-    patch.paint(np.maximum(opening + 0.5, gaze - radius), _color(0.22, 0.36, 0.42))
-    patch.paint(np.maximum(opening + 0.5, gaze - radius * 0.55), _color(0.03, 0.03, 0.04))
+    patch.paint(np.maximum(opening + 0.5, gaze - radius), rgb(0.36, 0.33, 0.20))
+    patch.paint(np.maximum(opening + 0.5, gaze - radius * 0.55), rgb(0.03, 0.03, 0.04))
     glint_u = u + radius * 0.4 * (1 if face.factors["light_direction"] >= 0 else -1)
     glint = np.sqrt((patch.u - glint_u) ** 2 + (v + tall * 0.35) ** 2) - 1.7
-    patch.paint(np.maximum(opening, glint), _color(1, 1, 1))
+    patch.paint(np.maximum(opening, glint), rgb(1, 1, 1))
     lash = 1.2 + 1.6 * (1 - face.male)
     line = np.maximum(np.abs(v + lid + 0.4) - lash, (np.abs(q) - 1.12) * half)
-    patch.paint(line, _color(0.10, 0.07, 0.07), 0.95)
+    patch.paint(line, rgb(0.10, 0.07, 0.07), 0.95)
     patch.paint(np.maximum(np.abs(v - lid) - 0.4, (np.abs(q) - 0.95) * half), face.shadow, 0.7)
 
 
@@ -316,24 +300,23 @@ def draw_brow(canvas: Canvas, face: Face, side: int) -> None:
     patch = canvas.patch(u, height, half + 2, 11)
     q = (patch.u - u) * (side / half)
     arch = height + (5 - 3 * face.male) * (q - 0.25) ** 2 - 1
-    thick = (1.2 + 4.0 * bushy) * (1 - 0.45 * q)
+    thick = (1.0 + 5.4 * bushy) * (1 - 0.45 * q)
     patch.paint(np.maximum(np.abs(patch.v - arch) - thick, (np.abs(q) - 1) * half), face.brow_color, 0.92, 1.8)
 
 
 def draw_front_hair(canvas: Canvas, face: Face) -> None:
     """The hair around the face: everything of the mane outside an oval window, parted at one side."""
-    end = min(_hair_end(face), 26 + 60 * face.factors["hair_length"])
+    end = face.hair_end
     patch = canvas.patch(face.skull_u, (CROWN + end) / 2, face.width + 12, (end - CROWN) / 2 + 1)
     u = patch.u - face.face_u * 1.6
     window = np.sqrt((u * (1 / (face.width * 0.97))) ** 2 + ((patch.v - 24 + 0.16 * u) * (1 / 58)) ** 2)
-    patch.paint((1.0 - window) * 50 + 1, face.shadow * 0.8, 0.0)
     edge = np.maximum(face.mane(patch.u, patch.v, end), (1 - window) * 45)
     patch.paint(edge, _hair_color(face, patch), soft=1.8)
 
 
 def draw_glasses(canvas: Canvas, face: Face) -> None:
     """Dark rims with a bridge, and a slight glare on the lenses."""
-    frame = _color(0.07, 0.06, 0.09)
+    frame = rgb(0.07, 0.06, 0.09)
     inner: list[float] = []
     for side in (-1, 1):
         u, scale = face.turn(eye_u(face, side), 1.05)
@@ -341,7 +324,7 @@ def draw_glasses(canvas: Canvas, face: Face) -> None:
         patch = canvas.patch(u, -3, half + 4, 17)
         across, along = ((patch.u - u) * (1 / half)) ** 2, ((patch.v + 3) * (1 / 13)) ** 2
         norm = (np.sqrt(np.sqrt(across * across + along * along)) - 1) * 13
-        patch.paint(norm, _color(0.80, 0.88, 0.95), 0.16)
+        patch.paint(norm, rgb(0.80, 0.88, 0.95), 0.16)
         patch.paint(np.abs(norm) - 1.7, frame)
         inner.append(u - side * half)
     middle, gap = sum(inner) / 2, max(abs(inner[1] - inner[0]) / 2, 1.0)
@@ -355,8 +338,8 @@ def expose(canvas: Canvas, face: Face) -> np.ndarray:
     across = np.minimum(np.maximum(canvas.u * (1 / 60), -1), 1)
     head = np.maximum(1.5 - ((canvas.v - 10) * (1 / 80)) ** 2 - across * across * 0.9, 0)
     light = 1 + factors["light_direction"] * across * (0.14 + 0.36 * np.minimum(head, 1))
-    red = 0.16 * factors["white_balance"]
-    gain = (0.58 + 0.56 * factors["brightness"]) * _color(1 + red, 1, 1 - 1.2 * red)
+    red = 0.14 * factors["white_balance"]
+    gain = (0.60 + 0.52 * factors["brightness"]) * rgb(1 + red, 1, 1 - 1.2 * red)
     key = zlib.crc32(",".join(f"{factors[name]:.6f}" for name in FACTOR_NAMES).encode())
     top, left = key % 64, (key >> 8) % 64
     light += _GRAIN[top : top + HEIGHT, left : left + WIDTH]

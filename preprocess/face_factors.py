@@ -58,6 +58,23 @@ FACTORS: tuple[Factor, ...] = (
 )
 FACTOR_NAMES: tuple[str, ...] = tuple(factor.name for factor in FACTORS)
 
+# the colors at positions of the color factors, in between linear
+Scale = tuple[tuple[float, tuple[float, float, float]], ...]
+SKIN: Scale = ((0.0, (1.0, 0.87, 0.79)), (0.5, (0.84, 0.62, 0.47)), (1.0, (0.36, 0.22, 0.15)))
+HAIR: Scale = ((0.0, (0.06, 0.05, 0.06)), (0.5, (0.42, 0.24, 0.12)), (1.0, (0.95, 0.80, 0.45)))
+HUES: Scale = ((0.0, (0.55, 1.0, 0.62)), (0.5, (0.60, 0.74, 1.0)), (1.0, (1.0, 0.58, 0.62)))
+
+
+def rgb(*channels: float) -> np.ndarray:
+    """A color as float32 [3]."""
+    return np.array(channels, np.float32)
+
+
+def blend(stops: Scale, at: float) -> np.ndarray:
+    """The color at position `at` of a piecewise linear scale: float32 [3]."""
+    where, colors = zip(*stops, strict=True)
+    return np.array([np.interp(at, where, channel) for channel in zip(*colors, strict=True)], np.float32)
+
 
 def identity_of(index: int) -> int:
     """The person shown on image `index` (from 0); identities count from 1, as CelebA's do."""
