@@ -20,13 +20,12 @@ from analysis.arithmetic import all_rows
 from analysis.image_quality import reconstruction_errors, summarise
 from analysis.layers import layer_measures
 from analysis.overfitting import nearest_train_ratio
-from analysis.probes import probe, targets
+from analysis.probes import probe_all, targets
 from analysis.subject import Encoded, Subject, held_out, load_split
 from pipeline.checkpoint import replacing
 from pipeline.pictures import save_png
 from pipeline.run_folder import read_metrics
 
-TABLE_OF = {"attribute": "attributes", "factor": "factors", "label": "labels"}
 TRAIN_IMAGES = 10_000  # shown to the overfitting measures
 
 Say = Callable[[str, int], Callable[[int], None]]
@@ -72,19 +71,12 @@ def measure(subject: Subject, encoded: Encoded, say: Say) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "reconstruction": {split: summarise(values) for split, values in errors.items()},
         "layers": layer_measures(subject, encoded),
-        "attributes": {},
-        "factors": {},
-        "labels": {},
     }
     manifest = subject.shards.manifest
     wanted = list(targets(encoded, manifest.attribute_names, manifest.factor_names))
     done = say("what each layer knows", len(wanted))
     layers = [z.numpy() for z in encoded.means]
-    for target in wanted:
-        result = probe(target, layers)
-        if result is not None:
-            metrics[TABLE_OF[target.kind]][target.name] = result
-        done(1)
+    metrics |= probe_all(wanted, layers, done)
     gap = metrics["reconstruction"]["valid"]["l1"] / metrics["reconstruction"]["train"]["l1"] - 1
     metrics["overfitting"] = {
         "generalisation_gap": gap,
@@ -122,7 +114,8 @@ def draw(subject: Subject, encoded: Encoded, metrics: dict[str, Any], say: Say) 
     done(1)
     rows, left_out = all_rows(subject, encoded, names)
     if left_out and names:
-        notes.append(f"Left out of the arithmetic, for attributes absent or too rare: {'; '.join(left_out)}.")
+        listed = "; ".join(left_out).replace("\n", " ")
+        notes.append(f"Left out of the arithmetic, for attributes absent or too rare: {listed}.")
     drawn.append(Picture("arithmetic.png", "Faces added and subtracted", _ARITHMETIC, pictures.arithmetic(rows)))
     done(1)
     for file, title, caption, image in (
