@@ -96,7 +96,9 @@ def edits(subject: Subject, encoded: Encoded, names: Sequence[str], most: int = 
         rows.append((name.replace("_", " "), decode(subject, codes)))
     if not rows:
         return None
-    figure, axes = plt.subplots(len(rows), len(EDIT_STRENGTHS), figsize=(len(EDIT_STRENGTHS) * 1.1, 1.1 * len(rows)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows), len(EDIT_STRENGTHS), figsize=(len(EDIT_STRENGTHS) * 1.1, 1.1 * len(rows)), squeeze=False
+    )
     for line, (name, images) in zip(axes, rows, strict=True):
         for axis, tile in zip(line, to_uint8(images), strict=True):
             axis.imshow(tile, interpolation="nearest")
