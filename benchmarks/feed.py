@@ -50,7 +50,8 @@ def write_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
 def rate(batches: Callable[[], Iterator[int]], seconds: float) -> float:
     """Images a second: ``batches`` yields the size of each batch, endlessly."""
     stream = batches()
-    for _ in range(20):
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < 2:  # warm: caches, queues, the page tables of a mapping
         next(stream)
     images, begin = 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:

@@ -41,7 +41,10 @@ class DaskExecutor(Executor):
         try:
             if scheduler == LOCAL_CLUSTER:
                 self._cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,  # pyright: ignore[reportArgumentType] - None = no dashboard
+                    silence_logs=logging.CRITICAL,
                 )
             self._client = Client(self._cluster or scheduler, timeout=_SECONDS_TO_CONNECT)
         except (OSError, ValueError, RuntimeError) as error:
