@@ -108,3 +108,15 @@ def attribute_direction(encoded: Encoded, column: int) -> list[Tensor] | None:
     if min(len(present), len(absent)) < FEWEST:
         return None
     return [(z[present].mean(0) - z[absent].mean(0))[None] for z in encoded.means]
+
+
+def named_directions(
+    encoded: Encoded, names: Sequence[str], wanted: Sequence[str], layers: Sequence[int]
+) -> dict[str, list[Tensor]]:
+    """Directions of the attributes ``wanted`` that are neither rare nor universal, zero outside ``layers``."""
+    found: dict[str, list[Tensor]] = {}
+    for name in wanted:
+        direction = attribute_direction(encoded, list(names).index(name))
+        if direction is not None:
+            found[name] = [d if i in layers else torch.zeros_like(d) for i, d in enumerate(direction)]
+    return found

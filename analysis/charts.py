@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,10 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from analysis.pictures import as_picture
-
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 TABLES = (
@@ -23,43 +23,109 @@ TABLES = (
 )
 
 
-def heat_map(metrics: Mapping[str, Any], layers: int) -> Image.Image | None:
-    """Layer × attribute (factor, label) by boosted trees, sorted by best layer, that layer framed; None without any."""
+def as_picture(figure: Figure) -> Image.Image:
+    """A matplotlib figure as an image, closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+def as_table(metrics: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """``attributes`` or ``factors`` as they are; ``labels``, which is one entry or {}, as a table of one row."""
+    found = metrics.get(key) or {}
+    return {"label": found} if key == "labels" and found else found
+
+
+def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
+    """Layer × attribute (factor, label): what each layer knows, and beside it what it changes; None without any.
+
+    Sorted by the layer that knows best, which is framed; what no layer knows stands last, without a frame.
+    """
     present = [table for table in TABLES if metrics.get(table[0])]
     if not present:
         return None
-    heights = [len(metrics[key]) for key, *_ in present]
+    layers = len(metrics["layers"])
+    sides = 2 if metrics.get("controls") else 1
+    heights = [len(as_table(metrics, key)) for key, *_ in present]
+    size = (sides * (0.75 * layers + 1) + 2, 0.3 * sum(heights) + 1.1 * len(present))
     figure, axes = plt.subplots(
-        len(present),
-        1,
-        figsize=(1.1 * layers + 4, 0.32 * sum(heights) + 1.1 * len(present)),
-        height_ratios=[h + 2 for h in heights],
-        squeeze=False,
+        len(present), sides, figsize=size, height_ratios=[h + 2 for h in heights], squeeze=False
     )
-    for axis, (key, score, title, limits) in zip(axes[:, 0], present, strict=True):
-        _draw_table(axis, metrics[key], score, limits)
-        axis.set_title(title, fontsize=10, loc="left")
+    for line, (key, score, title, limits) in zip(axes, present, strict=True):
+        table = as_table(metrics, key)
+        best = {name: row["best_layer"] for name, row in table.items() if row["best_is_known"]}
+        names = sorted(table, key=lambda name: (best.get(name, layers), -max(table[name][score])))
+        known = np.array([[*table[name][score], table[name][f"{score}_all"]] for name in names])
+        _draw_table(line[0], names, known, best, limits)
+        line[0].set_xticks(range(layers + 1), [*(f"layer {i}" for i in range(layers)), "all"], fontsize=8)
+        line[0].set_title(f"knows: {title}", fontsize=9, loc="left")
+        if sides == 2:
+            changes = as_table(metrics["controls"], key)
+            values = np.array([changes[n]["change"] if n in changes else [np.nan] * layers for n in names])
+            best = {name: row["best_layer"] for name, row in changes.items()}
+            _draw_table(line[1], names, values, best, (0.0, 1.0))
+            line[1].set_title("changes: share of all layers' change", fontsize=9, loc="left")
+            line[1].set_yticks([])
     figure.tight_layout()
     return as_picture(figure)
 
 
-def _draw_table(axis: Axes, table: Mapping[str, Any], score: str, limits: tuple[float, float]) -> None:
-    names = sorted(table, key=lambda name: (table[name]["best_layer"], -max(table[name][score])))
-    values = np.array([[*table[name][score], table[name][f"{score}_all"]] for name in names])
+def _draw_table(
+    axis: Axes, names: Sequence[str], values: np.ndarray, best: Mapping[str, int], limits: tuple[float, float]
+) -> None:
+    """Values (len(names), columns) as a heat map with their figures; NaN stays empty; ``best``: the framed column."""
     axis.imshow(values, cmap="viridis", vmin=limits[0], vmax=limits[1], aspect="auto")
     for row, name in enumerate(names):
         for column, value in enumerate(values[row]):
-            dark = (value - limits[0]) / (limits[1] - limits[0]) < 0.6
-            axis.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black"
-            )
-        axis.add_patch(
-            Rectangle((table[name]["best_layer"] - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", lw=1.6)
-        )
-    layers = values.shape[1] - 1
-    ends = {0: "\n(bottom)", layers - 1: "\n(top)"} if layers > 1 else {}
-    axis.set_xticks(range(layers + 1), [f"layer {i}{ends.get(i, '')}" for i in range(layers)] + ["all"], fontsize=8)
+            if np.isfinite(value):
+                dark = (value - limits[0]) / (limits[1] - limits[0]) < 0.6
+                colour = "white" if dark else "black"
+                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        if name in best:
+            axis.add_patch(Rectangle((best[name] - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="red", lw=1.6))
+    columns = [f"layer {i}" for i in range(values.shape[1])]
+    axis.set_xticks(range(len(columns)), columns, fontsize=8)
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
+
+
+def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Image.Image:
+    """Checkpoints side by side against their training step: reconstruction, effects and what all layers know.
+
+    ``runs`` is {name: its metrics}.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
+    order = sorted(runs, key=lambda name: runs[name]["step"])
+    steps = [runs[name]["step"] for name in order]
+    for split, style in (("train", "o--"), ("valid", "o-")):
+        axes[0].plot(steps, [runs[name]["reconstruction"][split]["l1"] for name in order], style, label=split)
+    axes[0].set(title="Reconstruction L1, values in [0, 1]")
+    for layer in range(max(len(runs[name]["layers"]) for name in order)):
+        effects = [[entry["effect"] for entry in runs[name]["layers"]][layer : layer + 1] for name in order]
+        axes[1].plot(steps, [effect[0] if effect else np.nan for effect in effects], "o-", label=f"layer {layer}")
+    axes[1].set(title="Effect of each layer", ylim=(0, None))
+    for key, score, title, _ in TABLES:
+        known = [[row[f"{score}_all"] for row in as_table(runs[name], key).values()] for name in order]
+        if all(known):
+            axes[2].plot(steps, [float(np.mean(scores)) for scores in known], "o-", label=title.split(" (")[0])
+    axes[2].set(title="Known to all layers together, mean")
+    for axis in axes:
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
+        for name, step in zip(order, steps, strict=True):
+            axis.annotate(
+                name,
+                (step, 0),
+                (0, 3),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                fontsize=6,
+                rotation=90,
+            )
+    figure.tight_layout()
+    return as_picture(figure)
 
 
 def training_curves(lines: Sequence[Mapping[str, Any]]) -> Image.Image | None:

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from analysis.subject import Subject
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +27,9 @@ USAGE, FAILED = 2, 1
 QUICK_SAMPLES = 1000
 
 Data = Annotated[Path | None, typer.Option(help="Folder of shards; default: the one trained on.")]
+OptionalCheckpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", "-c", help="A ckpt.pt; default: the newest under runs/.")
+]
 Checkpoint = Annotated[Path | None, typer.Argument(help="A ckpt.pt; default: the newest under runs/.")]
 
 
@@ -80,6 +86,16 @@ def _newest_run() -> Path:
     return found[-1]
 
 
+def _open(path: Path, data: Path | None) -> Subject:
+    """A checkpoint with its shards; what is odd about them is said on the terminal."""
+    from analysis.subject import open_subject  # noqa: PLC0415
+
+    subject, warnings = open_subject(path, data)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return subject
+
+
 def _names(paths: list[Path]) -> list[str]:
     """A short distinct name of each checkpoint: its folder, with its file where that is needed."""
     names = [path.resolve().parent.name for path in paths]
@@ -107,10 +123,11 @@ def report(
 
         opened = [open_subject(path, data) for path in checkpoints]
         found = []
+        judges: dict = {}
         for (subject, warnings), name in zip(opened, _names(checkpoints), strict=True):
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
-            findings = investigate(subject, name, min(samples, QUICK_SAMPLES) if quick else samples, say)
+            findings = investigate(subject, name, min(samples, QUICK_SAMPLES) if quick else samples, say, judges)
             findings.notes += warnings
             found.append(findings)
         page = write_report(found, out or checkpoints[0].parent / "report")
@@ -124,26 +141,37 @@ def report(
 @app.command()
 def manifold(
     checkpoint: Checkpoint = None,
-    out: Annotated[Path, typer.Option(help="Folder for manifold_layer{l}.png.")] = Path(),
+    out: Annotated[
+        Path, typer.Option(help="A .png file: all layers side by side; a folder: manifold_layer{l}.png each.")
+    ] = Path(),
     layer: Annotated[int | None, typer.Option(help="Only this layer, 0 = bottom.")] = None,
     side: Annotated[int, typer.Option(min=1, max=64, help="Cells a side.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of the codes that are held.")] = 0,
     data: Data = None,
 ) -> None:
-    """Draws one picture a layer: that layer over [-3, 3], the others held (the paper's Figures 2 and 3)."""
+    """Draws each layer over [-3, 3], the others held (the paper's Figures 2 and 3)."""
     path = checkpoint or _newest_run()
     with _explained():
         from analysis import pictures  # noqa: PLC0415
-        from analysis.subject import open_subject  # noqa: PLC0415
         from pipeline.pictures import save_png  # noqa: PLC0415
 
-        subject, _ = open_subject(path, data)
-        if layer is not None and not 0 <= layer < len(subject.sizes):
-            _give_up(f"--layer {layer}: the model has layers 0 to {len(subject.sizes) - 1}", USAGE)
-        for number in range(len(subject.sizes)) if layer is None else [layer]:
-            target = out / f"manifold_layer{number}.png"
-            save_png(pictures.manifold(subject, number, side, seed), target)
-            print(target)
+        subject = _open(path, data)
+        layers = _layers(layer, len(subject.sizes))
+        sheets = [pictures.manifold(subject, number, side, seed) for number in layers]
+        if out.suffix.lower() == ".png":
+            save_png(pictures.side_by_side(sheets, [f"layer {number}" for number in layers]), out)
+            print(out)
+            return
+        for number, sheet in zip(layers, sheets, strict=True):
+            save_png(sheet, out / f"manifold_layer{number}.png")
+            print(out / f"manifold_layer{number}.png")
+
+
+def _layers(only: int | None, depth: int) -> list[int]:
+    """The layers asked for with --layer."""
+    if only is not None and not 0 <= only < depth:
+        _give_up(f"--layer {only}: the model has layers 0 to {depth - 1}", USAGE)
+    return list(range(depth)) if only is None else [only]
 
 
 @app.command()
@@ -151,9 +179,7 @@ def arithmetic(
     a: Annotated[Path, typer.Argument(help="Image to start from.")],
     b: Annotated[Path, typer.Argument(help="Image to subtract.")],
     c: Annotated[Path, typer.Argument(help="Image to add.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", "-c", help="Default: the newest under runs/.")
-    ] = None,
+    checkpoint: OptionalCheckpoint = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("arithmetic.png"),
     data: Data = None,
 ) -> None:
@@ -164,16 +190,90 @@ def arithmetic(
 
         from analysis import pictures  # noqa: PLC0415
         from analysis.arithmetic import Row, combine  # noqa: PLC0415
-        from analysis.image_files import read_images  # noqa: PLC0415
-        from analysis.subject import decode, encode, open_subject  # noqa: PLC0415
+        from analysis.image_files import codes_of_files  # noqa: PLC0415
+        from analysis.subject import decode  # noqa: PLC0415
         from pipeline.pictures import save_png  # noqa: PLC0415
 
-        subject, _ = open_subject(path, data)
-        images = read_images([a, b, c], subject.shards.manifest)
-        means = [q.mean for q in encode(subject, images, lambda _: None)]
-        one, two, three = ([z[row : row + 1] for z in means] for row in range(3))
-        result = decode(subject, combine(one, two, three))
-        shown = torch.cat([pictures.images_to_tensor(images), result])
+        subject = _open(path, data)
+        images, codes = codes_of_files(subject, [a, b, c])
+        shown = torch.cat([pictures.images_to_tensor(images), decode(subject, combine(*codes))])
         label = f"{a.name}\n− {b.name}\n+ {c.name}"
         save_png(pictures.arithmetic([Row(label, shown, True)]), out)
         print(out)
+
+
+@app.command()
+def interpolate(
+    a: Annotated[Path, typer.Argument(help="Image to start from.")],
+    b: Annotated[Path, typer.Argument(help="Image to end at.")],
+    checkpoint: OptionalCheckpoint = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("interpolation.png"),
+    data: Data = None,
+) -> None:
+    """Draws the way from one image file to another: on all layers together, and on each layer alone."""
+    path = checkpoint or _newest_run()
+    with _explained():
+        from analysis import pictures  # noqa: PLC0415
+        from analysis.image_files import codes_of_files  # noqa: PLC0415
+        from pipeline.pictures import save_png  # noqa: PLC0415
+
+        subject = _open(path, data)
+        _, codes = codes_of_files(subject, [a, b])
+        save_png(pictures.interpolation_picture(subject, *codes), out)
+        print(out)
+
+
+@app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(help="Image to edit.")],
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", "-a", help="One to add and remove; repeatable; default: all.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="Move this layer alone, 0 = bottom.")] = None,
+    checkpoint: OptionalCheckpoint = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("edit.png"),
+    samples: Annotated[int, typer.Option(min=40, help="Held-out images that give the directions.")] = 5000,
+    data: Data = None,
+) -> None:
+    """Adds attributes to an image file and removes them, in steps from -3 to 3."""
+    path = checkpoint or _newest_run()
+    with _explained(), _progress() as say:
+        from analysis import pictures  # noqa: PLC0415
+        from analysis.arithmetic import named_directions  # noqa: PLC0415
+        from analysis.image_files import codes_of_files  # noqa: PLC0415
+        from analysis.subject import held_out, held_out_count  # noqa: PLC0415
+        from pipeline.pictures import save_png  # noqa: PLC0415
+
+        subject = _open(path, data)
+        moved = _layers(layer, len(subject.sizes))
+        known = subject.shards.manifest.attribute_names
+        if unknown := [name for name in attribute or () if name not in known]:
+            _give_up(f"the shards have no attribute {unknown[0]}; they have {', '.join(known) or 'none'}", USAGE)
+        _, (code,) = codes_of_files(subject, [image])
+        encoded = held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
+        directions = named_directions(encoded, known, attribute or known, moved)
+        if not directions:
+            _give_up(f"too few held-out images have, or lack, {', '.join(attribute or ['any attribute'])}", FAILED)
+        rows = [(name.replace("_", " "), pictures.edited(subject, code, by)) for name, by in directions.items()]
+        save_png(pictures.edit_picture(rows), out)
+        print(out)
+
+
+@app.command()
+def probe(
+    checkpoint: Checkpoint = None,
+    data: Data = None,
+    samples: Annotated[int, typer.Option(min=40, help="At most this many held-out images.")] = 20_000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores and intervals here.")] = None,
+) -> None:
+    """Prints how well each layer's code predicts each attribute, factor and label of held-out images."""
+    path = checkpoint or _newest_run()
+    with _explained(), _progress() as say:
+        from analysis.probe_table import print_tables, probe_subject  # noqa: PLC0415
+        from analysis.report import write_json  # noqa: PLC0415
+
+        subject = _open(path, data)
+        tables = probe_subject(subject, samples, say)
+        print_tables(tables, len(subject.sizes))
+        if json_file is not None:
+            write_json(tables, json_file)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from analysis.subject import SubjectError
+from analysis.subject import Subject, SubjectError, encode
 from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage
 from preprocess.geometry import crop_box, resize_batch
@@ -38,3 +39,10 @@ def read_images(paths: Sequence[Path], manifest: Manifest) -> np.ndarray:
         small = resize_batch(cut, height, width, manifest.resample)
         images.append(small.mean(axis=3, keepdims=True).round().astype(np.uint8) if channels == 1 else small)
     return np.concatenate(images)
+
+
+def codes_of_files(subject: Subject, paths: Sequence[Path]) -> tuple[np.ndarray, list[list[Tensor]]]:
+    """The images, uint8 (n, H, W, C), and for each its mean code, (1, d_l) a layer. Raises SubjectError."""
+    images = read_images(paths, subject.shards.manifest)
+    means = [q.mean for q in encode(subject, images, lambda _: None)]
+    return images, [[z[row : row + 1] for z in means] for row in range(len(paths))]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from analysis.bootstrap import interval, mean_interval, resamples
 from analysis.subject import BATCH, Subject, to_input
 
 WINDOW = 7  # of SSIM's local statistics, pixels
@@ -29,12 +33,21 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def reconstruction_errors(subject: Subject, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Per image of uint8 (n, H, W, C): ``l1``, ``mse`` and ``ssim`` of its reconstruction from mean codes, (n,)."""
+def reconstruction_errors(
+    subject: Subject, images: np.ndarray, means: Sequence[Tensor] | None = None
+) -> dict[str, np.ndarray]:
+    """Per image of uint8 (n, H, W, C): ``l1``, ``mse`` and ``ssim`` of its reconstruction from mean codes, (n,).
+
+    ``means`` are those codes (n, d_l) where they are known already.
+    """
     parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
     for start in range(0, len(images), BATCH):
         x = to_input(images[start : start + BATCH], subject.device)
-        y = subject.vlae.decode([q.mean for q in subject.vlae.encode(x)])
+        if means is None:
+            codes = [q.mean for q in subject.vlae.encode(x)]
+        else:
+            codes = [z[start : start + BATCH].to(subject.device) for z in means]
+        y = subject.vlae.decode(codes)
         x, y = (x + 1) / 2, (y + 1) / 2
         parts["l1"].append((x - y).abs().mean((1, 2, 3)).cpu())
         parts["mse"].append(((x - y) ** 2).mean((1, 2, 3)).cpu())
@@ -42,12 +55,19 @@ def reconstruction_errors(subject: Subject, images: np.ndarray) -> dict[str, np.
     return {name: torch.cat(values).numpy() for name, values in parts.items()}
 
 
-def summarise(errors: dict[str, np.ndarray]) -> dict[str, float | int]:
-    """``l1``, ``psnr`` (dB, of the mean squared error) and ``ssim`` over all images, with their number ``n``."""
-    mse = float(errors["mse"].mean())
+def _psnr(mse: np.ndarray) -> np.ndarray:
+    return 10 * np.log10(1 / np.maximum(mse, 1e-12))
+
+
+def summarise(errors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """``l1``, ``psnr`` (dB, of the mean squared error) and ``ssim`` over all images, with 95 % intervals; ``n``."""
+    mse = errors["mse"].astype(float)
     return {
         "l1": float(errors["l1"].mean()),
-        "psnr": float(10 * np.log10(1 / max(mse, 1e-12))),
+        "l1_interval": mean_interval(errors["l1"]),
+        "psnr": float(_psnr(mse.mean())),
+        "psnr_interval": interval(_psnr(resamples(len(mse)) @ mse / len(mse))),
         "ssim": float(errors["ssim"].mean()),
-        "n": len(errors["l1"]),
+        "ssim_interval": mean_interval(errors["ssim"]),
+        "n": len(mse),
     }

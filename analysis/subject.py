@@ -5,7 +5,7 @@ Shape letters: n samples, H W C image, d latent dimensions of a layer, A attribu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,12 @@ def to_input(images: np.ndarray, device: torch.device) -> Tensor:
     return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2))
 
 
+def in_chunks(images: np.ndarray, size: int = 1024) -> Iterator[Tensor]:
+    """uint8 (n, H, W, C) as the model takes it, on the CPU, ``size`` at a time: floats take four times as much."""
+    for start in range(0, len(images), size):
+        yield to_input(images[start : start + size], torch.device("cpu"))
+
+
 @torch.inference_mode()
 def encode(subject: Subject, images: np.ndarray, advance: Callable[[int], None]) -> list[Posterior]:
     """Posterior of each layer, (n, d_l) on the CPU; ``advance(k)`` as k more images are done."""
@@ -139,6 +145,12 @@ def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, An
         if missing <= 0:
             break
     return np.concatenate(parts), annotations
+
+
+def held_out_count(subject: Subject, limit: int) -> int:
+    """How many images ``held_out`` gives at most."""
+    splits = subject.shards.manifest.splits
+    return min(limit, sum(splits[s].samples for s in HELD_OUT if s in splits))
 
 
 def held_out(subject: Subject, limit: int, advance: Callable[[int], None]) -> Encoded:

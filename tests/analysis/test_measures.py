@@ -8,8 +8,11 @@ from sklearn.metrics import r2_score, roc_auc_score
 from analysis.arithmetic import combine
 from analysis.bootstrap import interval, resamples
 from analysis.image_quality import ssim
+from analysis.layers import moments
+from analysis.overfitting import distance_ratio, generalisation_gap, kernel_distance
+from analysis.pictures import interpolated
 from analysis.probes import Target, probe
-from analysis.scores import auc, r_squared
+from analysis.scores import accuracy, auc, r_squared
 
 
 def test_auc_and_r_squared_equal_scikit_learn_ties_included():
@@ -73,3 +76,64 @@ def test_arithmetic_is_a_minus_b_plus_c_on_every_layer():
     for x, y, z, result in zip(a, b, c, combine(a, b, c), strict=True):
         assert torch.equal(result, x - y + z)
     assert all(torch.allclose(r, z) for r, z in zip(combine(a, a, c), c, strict=True))
+
+
+def test_weighted_scores_are_scores_of_repeated_samples():
+    rng = np.random.default_rng(4)
+    truth, value = rng.integers(0, 2, 60).astype(float), rng.normal(size=60)
+    score = (truth + rng.normal(size=60)).round(1)
+    times = rng.integers(0, 4, (5, 60))
+    for row, weights in zip(times, times.astype(np.float32), strict=True):
+        again = np.repeat(np.arange(60), row)
+        assert auc(truth, score, weights[None])[0] == pytest.approx(roc_auc_score(truth[again], score[again]))
+        assert r_squared(value, score, weights[None])[0] == pytest.approx(r2_score(value[again], score[again]))
+        same = accuracy(truth, score.round(), weights[None])[0]
+        assert same == pytest.approx((truth[again] == score[again].round()).mean())
+    assert np.isnan(auc(np.ones(3), np.arange(3))[0])
+
+
+def test_resamples_draw_as_many_as_there_are():
+    weights = resamples(37)
+    assert weights.shape[1] == 37 and (weights.sum(1) == 37).all() and (weights == weights.round()).all()
+    assert not weights.flags.writeable
+
+
+def test_moments_of_the_prior_are_zero_and_of_others_are_not():
+    torch.manual_seed(1)
+    prior = moments(torch.randn(20_000, 4))
+    assert all(abs(value) < 0.1 for value in prior.values())
+    other = moments(torch.cat([torch.rand(20_000, 1).exp() * 2 + 3, torch.randn(20_000, 1)], dim=1))
+    assert other["mean"] > 1 and other["skewness"] > 0.2
+    z = torch.randn(2000, 1)
+    assert moments(torch.cat([z, 2 * z], dim=1))["correlation"] == pytest.approx(1, abs=1e-6)
+    assert moments(torch.cat([z, 2 * z], dim=1))["std"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_copies_of_training_images_are_found_out():
+    torch.manual_seed(2)
+    train, real = torch.rand(300, 30), torch.rand(100, 30)
+    assert distance_ratio(train[:100] + 1e-4, real, train)["ratio"] < 0.01
+    fresh = distance_ratio(torch.rand(100, 30), real, train)
+    assert fresh["ratio"] == pytest.approx(1, abs=0.1)
+    assert fresh["interval"][0] < fresh["ratio"] < fresh["interval"][1]
+
+
+def test_kernel_distance_tells_distributions_apart():
+    torch.manual_seed(3)
+    x, y = torch.randn(400, 8), torch.randn(400, 8)
+    assert abs(kernel_distance(x, y)[0]) < 0.1
+    distance, (low, high) = kernel_distance(x + 1, y)
+    assert distance > 1 and low <= distance <= high
+
+
+def test_the_gap_between_train_and_held_out_errors():
+    gap, (low, high) = generalisation_gap(np.full(50, 0.1), np.full(50, 0.12))
+    assert gap == pytest.approx(0.2) and low == pytest.approx(0.2) and high == pytest.approx(0.2)
+
+
+def test_interpolation_moves_the_named_layers_alone():
+    a, b = ([torch.randn(1, 2), torch.randn(1, 3)] for _ in range(2))
+    codes = interpolated(a, b, [1])
+    assert torch.allclose(codes[0], a[0].expand_as(codes[0]))
+    assert torch.allclose(codes[1][0], a[1][0]) and torch.allclose(codes[1][-1], b[1][0])
+    assert torch.allclose(codes[1][len(codes[1]) // 2], (a[1] + b[1])[0] / 2)

@@ -10,7 +10,9 @@ import sys
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from analysis.cli import app
 from tests.conftest import run_command
 
 
@@ -24,8 +26,9 @@ def made(run, tmp_path_factory):
 
 def test_every_promised_file_is_there_and_is_a_picture(made):
     out, _ = made
-    names = ["reconstructions", "samples", "arithmetic", "attributes", "edits", "training"]
-    for name in [*names, *(f"manifold_layer{layer}" for layer in range(3))]:
+    names = ["reconstructions", "samples", "arithmetic", "attributes", "edits", "training", "interpolations", "nearest"]
+    layers = [f"{kind}_layer{layer}" for kind in ("manifold", "traversals") for layer in range(3)]
+    for name in [*names, *layers]:
         picture = Image.open(out / f"{name}.png")
         assert min(picture.size) > 50
         assert len(picture.convert("L").resize((40, 40)).getcolors() or []) > 5, f"{name} is blank"
@@ -46,6 +49,25 @@ def test_metrics_follow_the_contract(made, face_shards):
         assert row["best_layer"] == row["r2"].index(max(row["r2"]))
         low, high = row["r2_all_interval"]
         assert low <= row["r2_all"] <= high or abs(low - row["r2_all"]) < 0.2
+    for row in [*metrics["attributes"].values(), *metrics["factors"].values()]:
+        assert row["n"] + row["n_fit"] == metrics["held_out"]
+    pairs = metrics["arithmetic"]["pairs"]
+    assert len(pairs) + len(metrics["arithmetic"]["not_judged"]) == 6
+    for pair in pairs:
+        for key in ("success", "chance", "kept"):
+            low, high = pair[f"{key}_interval"]
+            assert 0 <= low <= pair[key] <= high <= 1
+        assert min(pair["judge_auc"].values()) >= 0.75
+    for key in ("success", "reconstruction_ceiling", "chance"):
+        assert 0 <= metrics["arithmetic"][key] <= 1
+    for row in metrics["controls"]["factors"].values():
+        assert len(row["change"]) == 3 and min(row["change"]) >= 0 and row["n"] > 50
+    scores = metrics["disentanglement"]
+    assert scores["factors"] == manifest["factor_names"]
+    assert all(0 <= scores[key] <= 1 for key in ("mig", "sap"))
+    assert all(0 <= value <= 1 for value in scores["dci"].values()) and len(scores["layers"]) == 3
+    assert metrics["overfitting"]["nearest_train_ratio_features"] > 0
+    assert metrics["judge"]["scores"]["attribute"]["Blond_Hair"]["auc"] > 0.8
     assert metrics["held_out"] == sum(manifest["splits"][s]["samples"] for s in ("valid", "test"))
 
 
@@ -54,7 +76,7 @@ def test_the_page_is_whole_without_its_neighbours(made):
     page = (out / "index.html").read_text()
     assert not re.search(r'(src|href)="https?:', page)
     images = re.findall(r'<img src="data:image/webp;base64,([^"]+)"', page)
-    assert len(images) == 9
+    assert len(images) == len(list(out.glob("*.png"))) == 14
     for image in images:
         Image.open(io.BytesIO(base64.b64decode(image))).load()
     for link in re.findall(r'<a href="([^"#]+)"', page):
@@ -102,18 +124,50 @@ def test_two_checkpoints_stand_side_by_side(run, tmp_path):
     assert set(metrics) == {"run", "other"}
     assert metrics["run"]["layers"] == metrics["other"]["layers"]
     assert "Side by side" in (tmp_path / "r/index.html").read_text()
-    assert (tmp_path / "r/other/samples.png").exists()
+    assert (tmp_path / "r/other/samples.png").exists() and (tmp_path / "r/comparison.png").exists()
 
 
 def test_manifold_and_arithmetic_alone(run, faces_tree, tmp_path):
     done = run_command("analysis", "manifold", run / "ckpt.pt", "--out", tmp_path, "--side", 4)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "manifold_layer2.png").size[0] >= 4 * 32
+    done = run_command("analysis", "manifold", run / "ckpt.pt", "--out", tmp_path / "all.png", "--side", 4)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "all.png").size[0] >= 3 * 4 * 32
     faces = sorted((faces_tree / "img_align_celeba").glob("*.jpg"))[:3]
     words = ("--checkpoint", run / "ckpt.pt", "--out", tmp_path / "sum.png")
     done = run_command("analysis", "arithmetic", *faces, *words)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "sum.png").size[0] > 200
+
+
+def test_edit_and_interpolate_image_files(run, faces_tree, tmp_path):
+    one, two = sorted((faces_tree / "img_align_celeba").glob("*.jpg"))[:2]
+    checkpoint = ("--checkpoint", run / "ckpt.pt")
+    words = ("-a", "Blond_Hair", "-a", "Male", "--layer", 1, "--out", tmp_path / "edit.png")
+    done = run_command("analysis", "edit", one, *words, *checkpoint)
+    assert done.returncode == 0, done.stderr
+    width, height = Image.open(tmp_path / "edit.png").size
+    assert width > 7 * 96 and 2 * 96 < height < 3 * 96, "a row for each attribute"
+    done = run_command("analysis", "interpolate", one, two, "--out", tmp_path / "way.png", *checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "way.png").size[1] > 4 * 96, "all layers, then each of three"
+    for words, code, message in (
+        (("edit", one, "-a", "Nose_Ring"), 2, "no attribute Nose_Ring"),
+        (("edit", one, "--layer", 7), 2, "layers 0 to 2"),
+        (("interpolate", one, tmp_path / "none.jpg"), 1, "none.jpg"),
+        (("interpolate", one, run / "config.yaml"), 1, "not a readable image"),
+    ):
+        failed = CliRunner().invoke(app, [str(word) for word in (*words, *checkpoint)])
+        assert failed.exit_code == code and message in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_probe_prints_a_table_and_writes_it(run, tmp_path):
+    done = run_command("analysis", "probe", run / "ckpt.pt", "--json", tmp_path / "known.json")
+    assert done.returncode == 0, done.stderr
+    assert "Blond_Hair" in done.stdout and "skin_tone" in done.stdout and "layer 2" in done.stdout
+    known = json.loads((tmp_path / "known.json").read_text())
+    assert set(known) == {"attributes", "factors", "labels"} and len(known["factors"]["yaw"]["r2"]) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""Faces added and subtracted, measured: does the decoded a − b + c have what it should, in the judge's eyes?
+
+For a pair of attributes (s, t): a has s and t, b has s and not t, c has neither. The result should have t and not s,
+and keep what c had otherwise. Success stands between two figures of the same judge: the *ceiling*, plain
+reconstructions of real faces with t and not s, and *chance*, the reconstruction of c itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.arithmetic import FEWEST, PAIRS, combine, equation, members
+from analysis.bootstrap import mean_interval
+from analysis.judge import Judge, Verdict
+from analysis.subject import Encoded, Subject, decode
+from pipeline.latents import redraw
+
+TRIPLES = 120  # of each pair
+UNRELATED = 0.15  # |correlation| among real images under which one attribute should survive a change of another
+SEED = 0
+
+
+def has(verdict: Verdict, column: int) -> np.ndarray:
+    """Whether the judge sees the attribute: (n,) bool."""
+    return verdict.attributes[:, column].numpy() > 0.5
+
+
+def unrelated(encoded: Encoded, columns: Sequence[int], to: Sequence[int]) -> list[int]:
+    """Those of the attributes ``columns`` that hardly correlate with any of ``to`` among real images."""
+    values = encoded.annotations.attributes
+    known = (values[:, [*columns, *to]] >= 0).all(1)
+
+    def correlation(one: int, two: int) -> float:
+        x, y = values[known, one].astype(float), values[known, two].astype(float)
+        return 0.0 if not (x.std() and y.std()) else float(abs(np.corrcoef(x, y)[0, 1]))
+
+    return [c for c in columns if c not in to and all(correlation(c, other) < UNRELATED for other in to)]
+
+
+def _rows(codes: Sequence[Tensor], rows: np.ndarray) -> list[Tensor]:
+    return [z[torch.from_numpy(rows)] for z in codes]
+
+
+def _share(right: np.ndarray) -> tuple[float, list[float]]:
+    return float(right.mean()), mean_interval(right.astype(float))
+
+
+def measure_pair(
+    subject: Subject, encoded: Encoded, judge: Judge, pair: tuple[str, str], kinds: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """One entry of ``arithmetic.pairs``; ``kinds`` are the rows that may be a, b and c."""
+    s, t = (judge.attribute_names.index(name) for name in pair)
+    notes = encoded.annotations.attributes
+    rng = np.random.default_rng(SEED)
+    a, b, c = (_rows(encoded.means, rng.choice(rows, TRIPLES)) for rows in kinds)
+    shift = [encoded.means[i][kinds[0]].mean(0) - encoded.means[i][kinds[1]].mean(0) for i in range(len(c))]
+    result = combine(a, b, c)
+
+    def judged(codes: Sequence[Tensor]) -> tuple[Verdict, np.ndarray]:
+        verdict = judge(decode(subject, codes))
+        return verdict, has(verdict, t) & ~has(verdict, s)
+
+    plain, by_chance = judged(c)
+    verdict, right = judged(result)
+    _, by_mean = judged([z + d for z, d in zip(c, shift, strict=True)])
+    wanted = np.flatnonzero((notes[:, s] == 0) & (notes[:, t] == 1))[: 2 * TRIPLES]
+    ceiling = judged(_rows(encoded.means, wanted))[1] if len(wanted) >= FEWEST else None
+    others = unrelated(encoded, judge.known_attributes(), [s, t])
+    kept = np.stack([has(verdict, o) == has(plain, o) for o in others]).mean(0) if others else None
+    per_layer = [judged(redraw(c, result, layer))[1] for layer in range(len(c))]
+    entry: dict[str, Any] = {"s": pair[0], "t": pair[1], "equation": equation(*pair), "n": TRIPLES}
+    for key, values in (
+        ("success", right),
+        ("success_of_means", by_mean),
+        ("chance", by_chance),
+        ("reconstruction_ceiling", ceiling),
+        ("kept", kept),
+    ):
+        entry[key], entry[f"{key}_interval"] = (None, None) if values is None else _share(values)
+    entry["n_ceiling"] = len(wanted)
+    entry["success_per_layer"] = [float(values.mean()) for values in per_layer]
+    entry["judge_auc"] = {name: judge.scores["attribute"][name]["auc"] for name in pair}
+    return entry
+
+
+def arithmetic_success(subject: Subject, encoded: Encoded, judge: Judge) -> dict[str, Any]:
+    """``pairs``, and over them the means ``success``, ``success_of_means``, ``reconstruction_ceiling``, ``chance``.
+
+    ``not_judged`` lists the pairs whose attributes are absent, too rare, or unknown to the judge.
+    """
+    measured, not_judged = [], []
+    for pair in PAIRS:
+        kinds = members(encoded, judge.attribute_names, *pair)
+        if kinds is None or not all(judge.knows("attribute", name) for name in pair):
+            not_judged.append(equation(*pair))
+        else:
+            measured.append(measure_pair(subject, encoded, judge, pair, kinds))
+    result: dict[str, Any] = {"pairs": measured, "not_judged": not_judged}
+    for key in ("success", "success_of_means", "reconstruction_ceiling", "chance"):
+        values = [entry[key] for entry in measured if entry[key] is not None]
+        result[key] = float(np.mean(values)) if values else None
+    return result

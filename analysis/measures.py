@@ -1,0 +1,91 @@
+"""All numbers of one checkpoint: what ``metrics.json`` holds (docs/formats.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analysis.arithmetic_success import arithmetic_success
+from analysis.controls import what_layers_change
+from analysis.disentanglement import disentanglement
+from analysis.edit_strength import edit_strength
+from analysis.image_quality import reconstruction_errors, summarise
+from analysis.judge import Judge, examine, train_judge
+from analysis.layers import layer_measures
+from analysis.overfitting import generalisation_gap, memory_of_training
+from analysis.probes import probe_all, targets
+from analysis.subject import Encoded, Subject
+
+TRAIN_IMAGES = 20_000  # shown to the judge
+COMPARED_IMAGES = 10_000  # training images among which nearest neighbours are looked for
+TRAIN_ERRORS = 5_000  # training images that are reconstructed
+SHOWN_PER_HELD_OUT = 8  # images shown to the judge in training, for each held-out image: so that it keeps pace
+LEAST_SHOWN, MOST_SHOWN = 6_000, 80_000
+
+Say = Callable[[str, int], Callable[[int], None]]
+"""(what is being done, how many units it takes) -> a function that reports finished units."""
+
+
+def appoint_judge(subject: Subject, encoded: Encoded, train: np.ndarray, say: Say) -> Judge | None:
+    """A judge of these shards, trained on the images ``train`` of the train split and examined on the held-out ones.
+
+    None where nothing is annotated.
+    """
+    manifest = subject.shards.manifest
+    shown = min(MOST_SHOWN, max(LEAST_SHOWN, SHOWN_PER_HELD_OUT * len(encoded)))
+    notes = subject.shards.annotations("train", len(train))
+    names = tuple(manifest.attribute_names), tuple(manifest.factor_names)
+    judge = train_judge(train, notes, names, subject.device, shown, say("training the judge", shown))
+    return None if judge is None else examine(judge, encoded)
+
+
+def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge | None, say: Say) -> dict[str, Any]:
+    """The fields of ``metrics.json`` that are measured; those that need a judge are left out without one.
+
+    ``train`` are uint8 images (n, H, W, C) of the train split.
+    """
+    done = say("reconstructions", 2)
+    errors = {"train": reconstruction_errors(subject, train[: min(len(encoded), TRAIN_ERRORS)])}
+    done(1)
+    errors["valid"] = reconstruction_errors(subject, encoded.images, encoded.means)
+    done(1)
+    manifest = subject.shards.manifest
+    wanted = list(targets(encoded, manifest.attribute_names, manifest.factor_names))
+    layers = [z.numpy() for z in encoded.means]
+    metrics: dict[str, Any] = {
+        "reconstruction": {split: summarise(values) for split, values in errors.items()},
+        "layers": layer_measures(subject, encoded),
+        **probe_all(wanted, layers, say("what each layer knows", len(wanted))),
+    }
+    gap, gap_interval = generalisation_gap(errors["train"]["l1"], errors["valid"]["l1"])
+    memory, quality = memory_of_training(subject, train[:COMPARED_IMAGES], encoded.images, judge)
+    metrics["overfitting"] = {"generalisation_gap": gap, "generalisation_gap_interval": gap_interval, **memory}
+    if quality:
+        metrics["sample_quality"] = quality
+    done = say("disentanglement", 1)
+    metrics["disentanglement"] = disentanglement(layers, encoded.annotations.factors)
+    if found := metrics["disentanglement"].get("factors"):
+        metrics["disentanglement"]["factors"] = [manifest.factor_names[k] for k in found]
+    done(1)
+    if judge is not None:
+        metrics |= _judged(subject, encoded, judge, say)
+    return metrics
+
+
+def _judged(subject: Subject, encoded: Encoded, judge: Judge, say: Say) -> dict[str, Any]:
+    """What the judge says of decoded images, and how well it reads real ones."""
+    done = say("what each layer changes, arithmetic and edits, by the judge", 3)
+    controls = what_layers_change(subject, encoded, judge)
+    done(1)
+    success = arithmetic_success(subject, encoded, judge)
+    done(1)
+    edits = edit_strength(subject, encoded, judge)
+    done(1)
+    return {
+        "controls": controls,
+        "arithmetic": success,
+        "edits": edits,
+        "judge": {"n_train": judge.n_train, "scores": judge.scores},
+    }

@@ -1,0 +1,44 @@
+"""What each layer knows, as tables on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from analysis.charts import TABLES, as_table
+from analysis.measures import Say
+from analysis.probes import probe_all, targets
+from analysis.subject import Subject, held_out, held_out_count
+
+
+def probe_subject(subject: Subject, samples: int, say: Say) -> dict[str, dict[str, Any]]:
+    """What ``probe_all`` gives for up to ``samples`` held-out images. Raises SubjectError."""
+    encoded = held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
+    manifest = subject.shards.manifest
+    wanted = list(targets(encoded, manifest.attribute_names, manifest.factor_names))
+    layers = [z.numpy() for z in encoded.means]
+    return probe_all(wanted, layers, say("what each layer knows", len(wanted)))
+
+
+def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:
+    """One table a kind on stdout; the layer that knows best, if one clearly does, is marked."""
+    console = Console() if sys.stdout.isatty() else Console(width=140)  # a file has no width
+    for key, score, title, _ in TABLES:
+        rows = as_table(tables, key)
+        if not rows:
+            continue
+        shown = Table(title=title, title_justify="left", box=SIMPLE)
+        for heading in ("name", *(f"layer {layer}" for layer in range(depth)), "all", "95 %", "n"):
+            shown.add_column(heading, no_wrap=True, justify="left" if heading == "name" else "right")
+        for name, row in rows.items():
+            best = row["best_layer"] if row["best_is_known"] else None
+            cells = [f"{value:.3f}{'*' if layer == best else ' '}" for layer, value in enumerate(row[score])]
+            low, high = row[f"{score}_all_interval"]
+            shown.add_row(name, *cells, f"{row[f'{score}_all']:.3f}", f"{low:.2f} … {high:.2f}", str(row["n"]))
+        console.print(shown)
+    if not any(tables.values()):
+        print("nothing is annotated, or nothing varies: there is nothing to predict")

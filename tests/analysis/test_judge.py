@@ -1,0 +1,74 @@
+"""The judge, and what it measures, on a ladder whose every answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from analysis import arithmetic, arithmetic_success
+from analysis.arithmetic_success import arithmetic_success as measure_arithmetic
+from analysis.controls import what_layers_change
+from analysis.edit_strength import edit_strength
+from analysis.judge import examine, train_judge
+from tests.analysis.painted import NAMES, painted
+
+
+@pytest.fixture(scope="module")
+def judged():
+    _, seen = painted(256, seed=1)
+    subject, held_out = painted(200, seed=2)
+    judge = train_judge(seen.images, seen.annotations, (NAMES, ()), subject.device, 3000, lambda _: None)
+    return subject, held_out, examine(judge, held_out)
+
+
+def test_the_judge_reads_what_is_there_and_is_not_asked_about_what_is_not(judged):
+    _, held_out, judge = judged
+    assert judge.knows("attribute", "Left") and judge.knows("attribute", "Right")
+    assert judge.scores["attribute"]["Left"]["accuracy"] == 1
+    assert judge.scores["attribute"]["Left"]["n"] == len(held_out)
+    coin = np.random.default_rng(0).integers(0, 2, (len(held_out), 2)).astype(np.int8)
+    unrelated = replace(held_out.annotations, attributes=coin)
+    fooled = examine(judge, replace(held_out, annotations=unrelated))
+    assert not fooled.knows("attribute", "Left") and fooled.known_attributes() == []
+    assert not judge.knows("factor", "absent")
+
+
+def test_the_same_images_give_the_same_judge_and_leave_the_generator_alone():
+    subject, seen = painted(128, seed=3)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, two = (
+        train_judge(seen.images, seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None) for _ in range(2)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = zip(one.network.parameters(), two.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+    assert train_judge(seen.images[:10], seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None) is None
+
+
+def test_each_layer_changes_its_own_half_and_nothing_else(judged):
+    changes = what_layers_change(*judged)["attributes"]
+    assert changes["Left"]["change"] == pytest.approx([1, 0], abs=0.1)
+    assert changes["Right"]["change"] == pytest.approx([0, 1], abs=0.1)
+    assert changes["Left"]["best_layer"] == 0 and changes["Right"]["best_layer"] == 1
+    low, high = changes["Left"]["change_interval"][0]
+    assert low - 1e-6 <= changes["Left"]["change"][0] <= high + 1e-6
+
+
+def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
+    monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"), ("Left", "Absent")))
+    result = measure_arithmetic(*judged)
+    (pair,) = result["pairs"]
+    assert pair["success"] == pair["success_of_means"] == pair["reconstruction_ceiling"] == 1
+    assert pair["chance"] == 0
+    assert pair["success_per_layer"] == [0, 1], "the right half is painted by layer 1"
+    assert (result["success"], result["chance"]) == (1, 0)
+    assert result["not_judged"] == [arithmetic.equation("Left", "Absent")]
+
+
+def test_an_edit_changes_its_target_by_its_own_layer(judged):
+    edits = edit_strength(*judged)
+    assert edits["Left"]["target"] > 0.9 and edits["Left"]["others"] < 0.1
+    assert edits["Left"]["target_per_layer"] == pytest.approx([1, 0], abs=0.1)
+    assert edits["Right"]["target_per_layer"] == pytest.approx([0, 1], abs=0.1)
