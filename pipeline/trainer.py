@@ -164,7 +164,7 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU)
     window = Window(run)
     saved = run.step
-    batches = run.train_feed.batches(run.plan.rows, run.step, training.steps, run.config.data.prefetch_batches)
+    batches = run.train_feed.batches(run.plan, run.step, training.steps, run.config.data.prefetch_batches)
     run.objective.train()
     for batch in batches:
         train_step(run, batch, window)
