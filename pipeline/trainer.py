@@ -174,8 +174,9 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
         if _due(run.step, training.validate_every_steps, last):
             validate_and_log(run, metrics, log)
         if _due(run.step, training.preview_every_steps, last) and run.is_main:
-            feed = run.valid_feed or run.train_feed
-            draw_previews(run.average.module, feed, out / "previews" / f"step-{run.step:08d}", run.config.seed)
+            draw_previews(
+                run.average.module, run.preview_feed, out / "previews" / f"step-{run.step:08d}", run.config.seed
+            )
         asked = stop.agreed(run.step)
         if last or asked or _due(run.step, training.checkpoint_every_steps):
             save(run, out)

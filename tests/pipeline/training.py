@@ -23,14 +23,14 @@ SMALL = (
 
 
 def launch(
-    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> subprocess.CompletedProcess:
     """One run of the real command under accelerate's launcher."""
-    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch))
+    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch, data=data))
 
 
 def launch_words(
-    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> list[str]:
     """The words of the command that ``launch`` runs; 2 processes use the file that the documents name."""
     if processes == 1:
@@ -38,7 +38,16 @@ def launch_words(
     else:
         how = ["--config_file", "launch/accelerate/cpu-2.yaml", "--num_processes", str(processes)]
         how += ["--main_process_port", "0"]
-    options = ["--data", str(shards), "--out", str(out), "--steps", str(steps), "--global-batch-size", str(batch)]
+    options = [
+        "--data",
+        data or str(shards),
+        "--out",
+        str(out),
+        "--steps",
+        str(steps),
+        "--global-batch-size",
+        str(batch),
+    ]
     options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
     return ["accelerate", "launch", *how, "pipeline/train.py", *options, *SMALL, *overrides]
 
