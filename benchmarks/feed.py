@@ -9,6 +9,7 @@ page cache warm, one process without workers, batches of 256.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 import time
 import warnings
@@ -24,6 +25,9 @@ from rich.table import Table
 from pipeline.feed import MappedFeed
 from pipeline.sample_order import BatchPlan
 from pipeline.shard_region import ShardRegion
+from pipeline.shard_source import open_source
+from pipeline.streamed_feed import StreamedFeed
+from preprocess.manifest import Crop, Manifest, Shard, Source, Split
 from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
 
 SHAPE, BATCH, SHARD = (64, 64, 3), 256, 4096
@@ -89,6 +93,40 @@ def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Call
     return run
 
 
+def write_manifest(folder: Path, shards: list[tuple[Path, int]]) -> None:
+    """The manifest of the shards, for the feeds that read it."""
+    listed = []
+    for path, samples in shards:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        listed.append(Shard(file=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest))
+    total = sum(samples for _, samples in shards)
+    Manifest(
+        source=Source(kind="images", fingerprint="0" * 64, images=total),
+        crop=Crop(kind="none"),
+        resample="bilinear",
+        codec="npy",
+        image_shape=SHAPE,
+        attribute_names=(),
+        factor_names=(),
+        layout=LAYOUT,
+        seed=0,
+        shard_size=SHARD,
+        limit=None,
+        splits={"train": Split(samples=total, shards=tuple(listed))},
+        left_out=(),
+    ).write_atomically(folder)
+
+
+def streamed_batches(folder: Path) -> Iterator[int]:
+    """The streamed feed over the same shards, in this process's thread."""
+    source = open_source(str(folder), False)
+    samples = source.manifest.splits["train"].samples
+    feed = StreamedFeed(source, 8192, True, torch.device("cpu"), 0)
+    for batch in feed.batches(BatchPlan(samples, BATCH, 0, 0, 1), 0, 1 << 40, 4):
+        yield len(batch.images)
+
+
 def webdataset_batches(shards: list[tuple[Path, int]]) -> Iterator[int]:
     """The published library's own pipeline on the same shards."""
     paths = [str(path) for path, _ in shards]
@@ -108,6 +146,7 @@ def main() -> None:
     table = Table("64x64 batches of 256", "images/s", "of the copy", title="Feed (one thread unless said)")
     with tempfile.TemporaryDirectory() as folder:
         shards = write_shards(Path(folder), options.samples)
+        write_manifest(Path(folder), shards)
         few = shards[: max(1, 10_000 // SHARD)]
         copy = rate(copy_batches, options.seconds)
         rows = [
@@ -115,12 +154,18 @@ def main() -> None:
             ("mapped, 8,192 samples", rate(mapped_batches(few, None), options.seconds)),
             (f"mapped, {options.samples:,} samples", rate(mapped_batches(shards, None), options.seconds)),
             ("the same, gathered ahead by its thread", rate(mapped_batches(shards, 4), options.seconds)),
+            (
+                "streamed (npy shards, hashed as they pass)",
+                rate(lambda: streamed_batches(Path(folder)), options.seconds),
+            ),
             ("webdataset's own pipeline", rate(lambda: webdataset_batches(shards), options.seconds)),
         ]
     for name, images in rows:
         table.add_row(name, f"{images:,.0f}", f"{images / copy:.3f}")
     Console().print(table)
-    Console().print(f"mapped over webdataset: {rows[2][1] / rows[4][1]:.0f} x")
+    Console().print(
+        f"over webdataset: mapped {rows[2][1] / rows[5][1]:.0f} x, streamed {rows[4][1] / rows[5][1]:.1f} x"
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pipeline.config import Config, ConfigError, build_config, flatten
 from pipeline.vlae import VLAE
 
 SCHEMA_VERSION = 1
-LATEST = "ckpt.pt"
+LATEST, BEST = "ckpt.pt", "best.pt"
 _SEAL = b"sha256:"
 _SEAL_BYTES = len(_SEAL) + 64
 _REQUIRED = ("schema_version", "config", "image_shape", "model", "progress", "manifest_digest")
@@ -75,8 +75,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
+def write_checkpoint(folder: Path, state: dict[str, Any], keep: int, is_best: bool = False) -> Path:
     """Writes ``folder``/checkpoints/step-XXXXXXXX.pt and makes it ``folder``/ckpt.pt; keeps the newest ``keep``.
+
+    One that ``is_best`` becomes ``folder``/best.pt as well, and stays until another is better.
 
     At every moment there is a whole ckpt.pt, once there was one. Raises OSError (a full disk) with nothing lost.
     """
@@ -89,12 +91,13 @@ def write_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
         except RuntimeError as error:  # torch's word for a failed write; the cause is not kept
             raise OSError(f"writing {path} failed, is the disk full? ({str(error).splitlines()[0]})") from None
         _seal(temporary)
-    with replacing(folder / LATEST) as temporary:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(path, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, temporary)
+    for name in [LATEST, BEST] if is_best else [LATEST]:
+        with replacing(folder / name) as temporary:
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(path, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, temporary)
     for old in sorted(archive.glob("step-*.pt"))[:-keep]:
         old.unlink()
     return path

@@ -15,7 +15,7 @@ from pipeline.checkpoint import CheckpointError, newest_valid, read_checkpoint, 
 from pipeline.config import Config, ConfigError, parse_overrides, resolve, to_yaml
 from pipeline.feed import FeedError
 from pipeline.run_folder import MetricsLog, RunFolderError, lock_folder, write_config
-from pipeline.run_setup import Run, build_run, describe_feed, make_accelerator, restore, sample_order
+from pipeline.run_setup import Run, batch_norm_note, build_run, describe_feed, make_accelerator, restore, sample_order
 from pipeline.stop_request import STOPPED_EARLY, die_with_parent
 from pipeline.trainer import TrainingFailed, train
 from pipeline.training_log import TrainingLog
@@ -99,7 +99,7 @@ def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = Fals
     run = build_run(config, accelerator, allow_pipe)
     notes = resume_run(run, out, resume)
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
-    for line in [describe(run, out), describe_feed(run), *notes]:
+    for line in [describe(run, out), describe_feed(run), *batch_norm_note(run), *notes]:
         log.say(line)
     metrics = MetricsLog(out, run.step) if run.is_main else None
     if run.is_main:

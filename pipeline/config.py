@@ -165,7 +165,7 @@ class OptimizerConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Length, precision and rhythm of a run. Intervals are in optimizer steps; 0 = never."""
+    """Length, precision and rhythm of a run. Intervals are in optimizer steps unless named otherwise; 0 = never."""
 
     steps: int = Field(default=10_000, ge=1)
     global_batch_size: int = Field(default=256, ge=2)
@@ -179,8 +179,12 @@ class TrainingConfig(Section):
     """At most this many images of the valid split a validation."""
     preview_every_steps: int = Field(default=1_000, ge=0)
     checkpoint_every_steps: int = Field(default=1_000, ge=0)
+    checkpoint_every_minutes: float = Field(default=15.0, ge=0)
+    """A checkpoint also after so many minutes without one."""
     keep_checkpoints: int = Field(default=3, ge=1)
-    """Newest checkpoints kept under checkpoints/."""
+    """Newest checkpoints kept under checkpoints/; best.pt, of the lowest validation error, is kept besides."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile of encoder and decoder; auto = on GPUs only. What cannot be compiled runs as it is."""
     max_non_finite_steps: int = Field(default=20, ge=1)
     """Steps with a non-finite gradient, in a row, after which the run stops."""
     trackers: tuple[str, ...] = ("tensorboard",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,8 @@ _MAY_CHANGE |= {
         "validation_samples",
         "preview_every_steps",
         "checkpoint_every_steps",
+        "checkpoint_every_minutes",
+        "compile",
         "keep_checkpoints",
         "max_non_finite_steps",
     )
@@ -92,6 +95,11 @@ class MetricsLog:
         """Makes the log durable."""
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def best_so_far(folder: Path) -> float:
+    """The lowest validation L1 in a run's log; infinity when there is none."""
+    return min((line["valid"]["l1"] for line in read_metrics(folder) if "valid" in line), default=math.inf)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

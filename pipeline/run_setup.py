@@ -100,6 +100,23 @@ def check_shards(shards: ShardSet, config: Config, rank: int, world_size: int) -
             )
 
 
+def compile_ladder(vlae: VLAE) -> None:
+    """Compiles what takes the time; the collective on the latents and the MMD's chunks stay as they are."""
+    torch._dynamo.config.suppress_errors = True  # without a compiler on the machine it runs uncompiled, and says so
+    vlae.encode = torch.compile(vlae.encode, dynamic=False)
+    vlae.decode = torch.compile(vlae.decode, dynamic=False)
+
+
+def batch_norm_note(run: Run) -> list[str]:
+    """A warning where BatchNorm would see the rank's part of the batch."""
+    if run.config.model.norm != "batch" or run.plan.world_size == 1 or run.accelerator.device.type == "cuda":
+        return []
+    return [
+        "warning: BatchNorm on CPU processes sees each process's part of the batch only, so this run depends on their "
+        "number; model.norm=group does not, and GPUs synchronise it"
+    ]
+
+
 def make_plan(config: Config, source: ShardSource, rank: int, world_size: int) -> BatchPlan:
     """The order of samples. Raises ConfigError where the batches cannot be made."""
     counts = tuple(shard.samples for shard in source.shards("train"))
@@ -171,6 +188,8 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     else:
         preview_feed = valid_feed or train_feed
     average = MovingAverage(vlae)
+    if config.training.compile == "always" or (config.training.compile == "auto" and accelerator.device.type == "cuda"):
+        compile_ladder(vlae)
     prepared, optimizer = accelerator.prepare(objective, build_optimizer(objective, config))
     return Run(
         config,

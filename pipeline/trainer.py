@@ -12,13 +12,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.batch_inputs import prepare_batch
-from pipeline.checkpoint import write_checkpoint
 from pipeline.feed import Batch
 from pipeline.moving_average import decay_at
 from pipeline.objective import Losses
 from pipeline.preview import draw_previews
 from pipeline.run_folder import MetricsLog
-from pipeline.run_setup import Run, checkpoint_state
+from pipeline.run_setup import Run
+from pipeline.saver import Saver
 from pipeline.schedules import layer_fades, learning_rate
 from pipeline.stop_request import StopRequest
 from pipeline.training_log import TrainingLog
@@ -36,6 +36,8 @@ class Window:
 
     def __init__(self, run: Run) -> None:
         layers = len(run.vlae.latent_sizes)
+        self.parameter_names = [name for name, p in run.vlae.named_parameters() if p.requires_grad]
+        self.not_finite = torch.zeros(len(self.parameter_names), dtype=torch.bool, device=run.accelerator.device)
         self.losses = torch.zeros(2 + layers, dtype=torch.float64, device=run.accelerator.device)
         self.gradient_norm = torch.zeros((), device=run.accelerator.device)
         self.in_a_row = torch.zeros((), device=run.accelerator.device)
@@ -48,12 +50,14 @@ class Window:
         self.begin, self.first_step = time.perf_counter(), run.step
         self.waited_before = run.train_feed.waited_seconds
 
-    def add(self, losses: Losses, world_size: int, norm: Tensor) -> None:
+    def add(self, losses: Losses, world_size: int, norms: Tensor, norm: Tensor) -> None:
+        """``norms`` (P,) of each parameter's gradient and ``norm`` () of all, both averaged over ranks."""
         shares = [losses.loss.detach() / world_size, losses.reconstruction, *losses.regulariser]
         finite = norm.isfinite()
         self.losses += torch.where(finite, torch.stack([s.double() for s in shares]), 0.0)
         self.gradient_norm += torch.where(finite, norm, 0.0)
         self.skipped += ~finite
+        self.not_finite = torch.where(finite, self.not_finite, ~norms.isfinite())
         self.in_a_row = torch.where(finite, 0.0, self.in_a_row + 1)
 
 
@@ -74,20 +78,38 @@ def train_step(run: Run, batch: Batch, window: Window) -> None:
     )
     losses: Losses = run.objective(*inputs, fades)
     run.accelerator.backward(losses.loss)
-    limit = config.optimizer.clip_norm or math.inf
-    norm = run.accelerator.clip_grad_norm_(run.objective.parameters(), limit)
-    assert isinstance(norm, Tensor)
+    norms, norm = clip_gradient(run)
     if run.accelerator.scaler is None:
         # fused Adam skips the step on the device when this is 1, as it does for a gradient scaler
         run.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue]
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.average.update(run.vlae, decay_at(run.step, config.training.global_batch_size, config.training.ema_images))
-    window.add(losses, plan.world_size, norm)
+    window.add(losses, plan.world_size, norms, norm)
     run.step += 1
 
 
-def log_window(run: Run, window: Window, metrics: MetricsLog | None, log: TrainingLog) -> None:
+def clip_gradient(run: Run) -> tuple[Tensor, Tensor]:
+    """Scales the gradient down to ``optimizer.clip_norm``. Returns the norms before: (P,) a parameter and () of all."""
+    run.accelerator.unscale_gradients()
+    parameters = [p for p in run.vlae.parameters() if p.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]: all in one kernel
+    norm = torch.linalg.vector_norm(norms)
+    if run.config.optimizer.clip_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, run.config.optimizer.clip_norm, norm)
+    return norms, norm
+
+
+def culprits(window: Window) -> str:
+    """The parameters whose gradients were not finite in the last such step, in words."""
+    names = [name for name, bad in zip(window.parameter_names, window.not_finite.tolist(), strict=True) if bad]
+    if len(names) == len(window.parameter_names):
+        return "in every layer (the loss itself was not finite)"
+    return f"in {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, log: TrainingLog) -> None:
     """Reads the window off the device, sums it over ranks and writes one line. Every rank must call it."""
     steps = run.step - window.first_step
     losses = window.losses.clone()
@@ -122,19 +144,25 @@ def log_window(run: Run, window: Window, metrics: MetricsLog | None, log: Traini
         log.step(run.step, parts, line["images_per_second"], left)
     if in_a_row >= run.config.training.max_non_finite_steps:
         raise TrainingFailed(
-            f"the gradient was not finite for {in_a_row} steps in a row, up to step {run.step}; the weights are those "
-            "of the last finite step: lower optimizer.learning_rate, or train with --mixed-precision bf16 or no"
+            f"the gradient was not finite for {in_a_row} steps in a row, up to step {run.step}, {culprits(window)}; "
+            f"{last_good(out)}: lower optimizer.learning_rate, or train with --mixed-precision bf16 or no"
         )
     window.reset(run)
 
 
-def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> None:
-    """Validation with the averaged weights. Every rank must call it."""
+def last_good(out: Path) -> str:
+    """What a run that failed can go on from, in words."""
+    kept = sorted((out / "checkpoints").glob("step-*.pt"))
+    return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+
+
+def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> float:
+    """Validation with the averaged weights; the held-out L1 of [−1, 1] values. Every rank must call it."""
     if run.valid_feed is None:
-        return
+        return math.inf
     figures = validate(run.average.module, run.valid_feed, run.config, run.plan.rank, run.plan.world_size)
     if not run.is_main or metrics is None:
-        return
+        return figures["l1"]
     metrics.append({"step": run.step, "valid": figures})
     scalars = {f"valid/{key}": value for key, value in figures.items() if not isinstance(value, list)}
     for key in ("mmd", "effect"):
@@ -144,12 +172,7 @@ def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> 
     log.say(
         f"step {run.step}: valid l1 {figures['l1']:.4f}, PSNR {figures['psnr']:.1f} dB, effect of each layer {effects}"
     )
-
-
-def save(run: Run, out: Path) -> None:
-    """Writes a checkpoint from the main process."""
-    if run.is_main:
-        write_checkpoint(out, checkpoint_state(run), run.config.training.keep_checkpoints)
+    return figures["l1"]
 
 
 def _due(step: int, every: int, last: bool = False) -> bool:
@@ -163,26 +186,29 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
     on_cpu = run.accelerator.device.type == "cpu"
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU)
     window = Window(run)
-    saved = run.step
+    saver = Saver(run, out)
     batches = run.train_feed.batches(run.plan, run.step, training.steps, run.config.data.prefetch_batches)
     run.objective.train()
-    for batch in batches:
-        train_step(run, batch, window)
-        last = run.step == training.steps
-        if last or _due(run.step, training.log_every_steps):
-            log_window(run, window, metrics, log)
-        if _due(run.step, training.validate_every_steps, last):
-            validate_and_log(run, metrics, log)
-        if _due(run.step, training.preview_every_steps, last) and run.is_main:
-            draw_previews(
-                run.average.module, run.preview_feed, out / "previews" / f"step-{run.step:08d}", run.config.seed
-            )
-        asked = stop.agreed(run.step)
-        if last or asked or _due(run.step, training.checkpoint_every_steps):
-            save(run, out)
-            saved = run.step
-        if asked and not last:
-            batches.close()
-            log.say(f"stopped at step {saved} as asked; the same command goes on from there")
-            return False
-    return True
+    try:
+        for batch in batches:
+            train_step(run, batch, window)
+            last = run.step == training.steps
+            if last or _due(run.step, training.log_every_steps):
+                log_window(run, out, window, metrics, log)
+            valid_l1 = None
+            if _due(run.step, training.validate_every_steps, last):
+                valid_l1 = validate_and_log(run, metrics, log)
+            if run.is_main and _due(run.step, training.preview_every_steps, last):
+                folder = out / "previews" / f"step-{run.step:08d}"
+                draw_previews(run.average.module, run.preview_feed, folder, run.config.seed)
+            asked = stop.agreed(run.step)
+            if last or asked or saver.is_due(run, valid_l1):
+                saver.save(run, valid_l1)
+            if asked:
+                break
+    finally:
+        batches.close()
+        saver.finish()
+    if run.step < training.steps:
+        log.say(f"stopped at step {run.step} as asked; the same command goes on from there")
+    return run.step == training.steps
