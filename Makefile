@@ -34,5 +34,9 @@ bench: $(VENV)/installed  ## ratios taken in one run each; see docs/performance.
 	$(BIN)/python benchmarks/mmd.py
 	$(BIN)/python benchmarks/train.py
 
+docs: $(VENV)/installed  ## the pages that are made from code: docs/reference.md and the tables of docs/scaling.md
+	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python benchmarks/scaling.py
+
 clean:
 	rm -rf $(DEMO)
