@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed  ## faces → shards → two training processes → a report; under 8 minutes on 2 cores
 	$(BIN)/preprocess faces --out $(DEMO)/faces --count $(FACES) --seed 0
 	$(BIN)/preprocess celeba --source $(DEMO)/faces --out $(DEMO)/shards
-	$(BIN)/accelerate launch --config_file launch/accelerate/cpu-2.yaml pipeline/train.py \
+	CUDA_VISIBLE_DEVICES= $(BIN)/accelerate launch --config_file launch/accelerate/cpu-2.yaml pipeline/train.py \
 		--recipe launch/recipes/demo.yaml --data $(DEMO)/shards --out $(DEMO)/run
 	$(BIN)/analysis report $(DEMO)/run/ckpt.pt --out $(DEMO)/report
 

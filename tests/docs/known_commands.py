@@ -83,7 +83,9 @@ def _script(words: list[str], script: str) -> None:
 def _parsed_by_argparse(parser: Any, words: list[str]) -> Any:
     try:
         return parser.parse_args(words)
-    except SystemExit:
+    except SystemExit as end:
+        if end.code == 0:
+            return None  # --help
         raise NotAccepted(f"{parser.prog} does not take: {' '.join(words)}") from None
 
 
@@ -91,6 +93,8 @@ def _accelerate(words: list[str]) -> None:
     if words[:1] != ["launch"]:
         raise NotAccepted("only `accelerate launch` is known here")
     given = _parsed_by_argparse(launch_command_parser(), words[1:])
+    if given is None:
+        return
     if given.config_file:
         _file(given.config_file)
     _script(given.training_script_args, given.training_script)
@@ -167,7 +171,7 @@ def _python(words: list[str]) -> None:
     script = _file(words[0])
     done = subprocess.run(["python3", "-m", "py_compile", script], check=False, capture_output=True)
     options = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
-    if done.returncode or any(option.strip("-").replace("-", "_") not in script.read_text() for option in options):
+    if done.returncode or any(f'"{option}"' not in script.read_text() for option in options):
         raise NotAccepted(f"{script.name} does not take {' '.join(words[1:])}")
 
 

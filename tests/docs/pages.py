@@ -51,9 +51,9 @@ def inline_commands(page: Path) -> Iterator[Command]:
     name = page.relative_to(REPOSITORY).as_posix()
     for raw in re.findall(r"`([^`]+)`", text):
         code = " ".join(raw.split())
-        whole = "…" not in code and "|" not in code
-        if whole and " " in code and code.split()[0] in CHECKS and not code.startswith("python -m"):
-            yield Command(name, code)
+        if not set("…|→") & set(code) and " " in code and code.split()[0] in CHECKS:
+            named_only = len(code.split()) == 2 and code.split()[0] in {"preprocess", "analysis", "accelerate"}
+            yield Command(name, f"{code} --help" if named_only else code)
 
 
 def recipe_commands() -> Iterator[Command]:
