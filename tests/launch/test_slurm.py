@@ -18,7 +18,7 @@ from tests.preprocess.trees import hashes
 
 FOLDER = REPOSITORY / "launch/slurm"
 STUBS = Path(__file__).parent / "slurm_stub"
-STEPS = 40
+STEPS = 80  # many more than the tests look at: the signal must come in time on a busy machine
 EVERY = ("training.checkpoint_every_steps=20", "training.log_every_steps=1")
 
 
