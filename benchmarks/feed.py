@@ -74,13 +74,16 @@ def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Call
 
     def run() -> Iterator[int]:
         region = ShardRegion([path for path, _ in shards], [count for _, count in shards], LAYOUT)
+        region.wait()
         feed = MappedFeed(region, SHAPE, torch.device("cpu"))
         plan = BatchPlan(len(region), BATCH, 0, 0, 1)
         if prefetch is None:
+            buffer = torch.empty(BATCH, LAYOUT.image_bytes, dtype=torch.uint8)
             for step in range(1 << 40):
-                yield len(feed.load(plan.rows(step)).images)
+                region.gather(torch.tensor(plan.rows(step)), buffer)
+                yield BATCH
         else:
-            for batch in feed.batches(plan.rows, 0, 1 << 40, prefetch):
+            for batch in feed.batches(plan, 0, 1 << 40, prefetch):
                 yield len(batch.images)
 
     return run

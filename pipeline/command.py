@@ -15,7 +15,7 @@ from pipeline.checkpoint import CheckpointError, newest_valid, read_checkpoint, 
 from pipeline.config import Config, ConfigError, parse_overrides, resolve, to_yaml
 from pipeline.feed import FeedError
 from pipeline.run_folder import MetricsLog, RunFolderError, lock_folder, write_config
-from pipeline.run_setup import Run, build_run, make_accelerator, restore
+from pipeline.run_setup import Run, build_run, describe_feed, make_accelerator, restore, sample_order
 from pipeline.stop_request import STOPPED_EARLY, die_with_parent
 from pipeline.trainer import TrainingFailed, train
 from pipeline.training_log import TrainingLog
@@ -34,11 +34,14 @@ def main(
         list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Any recipe key.")
     ] = None,
     recipe: Annotated[Path, typer.Option(help="The YAML recipe.")] = REPOSITORY / "launch/recipes/celeba64.yaml",
-    data: Annotated[str | None, typer.Option(help="Folder of shards (data.path; default shards/).")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of shards or address (data.path; default shards/).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of this run (default runs/NAME).")] = None,
     resume: Annotated[str, typer.Option(help="auto: go on where --out stopped; never; or a checkpoint.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="training.steps")] = None,
     global_batch_size: Annotated[int | None, typer.Option(help="training.global_batch_size, over all ranks")] = None,
+    allow_pipe: Annotated[
+        bool, typer.Option("--allow-pipe", help="Let --data name a program: pipe:COMMAND {}.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="seed")] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="training.mixed_precision: no, bf16 or fp16")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe and exit.")] = False,
@@ -57,7 +60,7 @@ def main(
         if print_config:
             typer.echo(to_yaml(config), nl=False)
             return
-        stopped = not run_training(config, out or Path("runs") / config.name, resume)
+        stopped = not run_training(config, out or Path("runs") / config.name, resume, allow_pipe)
     except ConfigError as error:
         _give_up(str(error), USAGE)
     except (CheckpointError, FeedError, ManifestError, RunFolderError, ShardError, TrainingFailed) as error:
@@ -84,7 +87,7 @@ def _give_up(message: str, code: int) -> Never:
     os._exit(code)
 
 
-def run_training(config: Config, out: Path, resume: str) -> bool:
+def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = False) -> bool:
     """A whole run. True when it reached its last step, False when it was asked to stop early."""
     die_with_parent()
     began = time.perf_counter()
@@ -93,10 +96,10 @@ def run_training(config: Config, out: Path, resume: str) -> bool:
     if accelerator.is_main_process:
         lock = lock_folder(out)
         sweep_leftovers(out)
-    run = build_run(config, accelerator)
+    run = build_run(config, accelerator, allow_pipe)
     notes = resume_run(run, out, resume)
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
-    for line in [describe(run, out), *notes]:
+    for line in [describe(run, out), describe_feed(run), *notes]:
         log.say(line)
     metrics = MetricsLog(out, run.step) if run.is_main else None
     if run.is_main:
@@ -131,13 +134,27 @@ def resume_run(run: Run, out: Path, resume: str) -> list[str]:
     if resume != "auto":
         state: dict[str, Any] = read_checkpoint(Path(resume))
         restore(run, state, Path(resume))
-        return [f"resumed from {resume} at step {run.step}"]
+        return [*order_note(run, state), f"resumed from {resume} at step {run.step}"]
     found = newest_valid(out)
     if found is None:
         return []
     path, state, damaged = found
     restore(run, state, path)
-    return [f"passed over: {line}" for line in damaged] + [f"resumed from {path} at step {run.step}"]
+    return (
+        [f"passed over: {line}" for line in damaged]
+        + order_note(run, state)
+        + [f"resumed from {path} at step {run.step}"]
+    )
+
+
+def order_note(run: Run, state: dict[str, Any]) -> list[str]:
+    """A warning where a stream goes on in other parts than it stopped in."""
+    before, now = state.get("order", "planned"), sample_order(run)
+    if before == now:
+        return []
+    return [
+        f"the images were {before} processes and workers, now {now}: the rest of this epoch repeats and misses some"
+    ]
 
 
 def describe(run: Run, out: Path) -> str:

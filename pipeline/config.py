@@ -29,13 +29,26 @@ class DataConfig(Section):
     """Where the shards are and how they are fed."""
 
     path: str = "shards/"
-    """Folder with manifest.json and the tar shards."""
+    """Folder with manifest.json and the tar shards, or an address from which they are streamed."""
     horizontal_flip: bool = False
     """Mirror each image with probability 1/2, keyed by (seed, epoch, sample)."""
     verify: Literal["sha256", "size"] = "sha256"
     """Check of every train and valid shard before the first step: content, or byte count alone."""
+    mode: Literal["auto", "mapped", "resident", "streamed"] = "auto"
+    """mapped: npy shards on this machine's disk; resident: the whole split on the device; streamed: anything, anywhere.
+
+    auto = resident on a GPU where the split takes at most a quarter of its free memory, else mapped; for addresses
+    and compressed shards streamed. mapped and resident give the same batches.
+    """
+    shuffle_window: int = Field(default=0, ge=0)
+    """Samples shuffled among each other after the shards were permuted; 0 = the whole split (streamed: 8192).
+
+    A split larger than memory needs a window: reads are then sequential, where a full shuffle would seek.
+    """
+    workers: int = Field(default=0, ge=0)
+    """streamed: processes that read and decode, for each rank; 0 = a thread of the training process."""
     prefetch_batches: int = Field(default=4, ge=1)
-    """Batches gathered ahead of the step by the background thread."""
+    """Batches made ahead of the step."""
 
 
 class ModelConfig(Section):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.batch_inputs import normalise
-from pipeline.feed import MappedFeed
+from pipeline.feed import RowFeed
 from pipeline.latents import manifold_codes
 from pipeline.pictures import contact_sheet, save_png
 from pipeline.vlae import VLAE
@@ -18,9 +18,9 @@ SIDE = 8  # cells of a manifold's side
 
 
 @torch.no_grad()
-def draw_previews(vlae: VLAE, feed: MappedFeed, folder: Path, seed: int) -> None:
+def draw_previews(vlae: VLAE, feed: RowFeed, folder: Path, seed: int) -> None:
     """Writes reconstructions.png (image above its reconstruction) and manifold_layer{l}.png into ``folder``."""
-    images = normalise(feed.load(np.arange(min(RECONSTRUCTIONS, len(feed.region)))).images)
+    images = normalise(feed.load(np.arange(min(RECONSTRUCTIONS, feed.samples))).images)
     output = vlae.decode([q.mean for q in vlae.encode(images)])
     columns = min(8, len(images))
     rows = [

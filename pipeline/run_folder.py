@@ -16,6 +16,7 @@ METRICS = "metrics.jsonl"
 _MAY_CHANGE = {
     "name",
     "data.path",
+    "data.mode",
     "data.verify",
     "data.prefetch_batches",
     "training.steps",

@@ -18,11 +18,15 @@ from torch import nn
 
 from pipeline.checkpoint import SCHEMA_VERSION, CheckpointError, checkpoint_config
 from pipeline.config import Config, ConfigError
-from pipeline.feed import MappedFeed, open_region
+from pipeline.feed import RowFeed, TrainFeed
+from pipeline.feed_choice import Mode, choose_mode, open_row_feed, open_train_feed, split_bytes
 from pipeline.moving_average import MovingAverage
 from pipeline.objective import Objective
+from pipeline.preview import RECONSTRUCTIONS
 from pipeline.run_folder import differences
 from pipeline.sample_order import BatchPlan
+from pipeline.shard_source import ShardSource, open_source
+from pipeline.streamed_feed import StreamedFeed
 from pipeline.vlae import VLAE
 from preprocess.shardset import ShardError, ShardSet
 
@@ -35,10 +39,12 @@ class Run:
 
     config: Config
     accelerator: Accelerator
-    shards: ShardSet
+    source: ShardSource
+    mode: Mode
     plan: BatchPlan
-    train_feed: MappedFeed
-    valid_feed: MappedFeed | None
+    train_feed: TrainFeed
+    valid_feed: RowFeed | None
+    preview_feed: RowFeed
     vlae: VLAE
     objective: nn.Module
     """The VLAE with its loss, wrapped for data parallelism."""
@@ -94,6 +100,32 @@ def check_shards(shards: ShardSet, config: Config, rank: int, world_size: int) -
             )
 
 
+def make_plan(config: Config, source: ShardSource, rank: int, world_size: int) -> BatchPlan:
+    """The order of samples. Raises ConfigError where the batches cannot be made."""
+    counts = tuple(shard.samples for shard in source.shards("train"))
+    if not counts:
+        raise ConfigError(f"{source.address} has no images in its train split")
+    batch, window = config.training.global_batch_size, config.data.shuffle_window
+    try:
+        return BatchPlan(sum(counts), batch, config.seed, rank, world_size, window, counts if window else ())
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def sample_order(run: Run) -> str:
+    """What the order of samples depends on beside seed and batch; a stream is cut into parts, a plan is not."""
+    if run.mode != "streamed":
+        return "planned"
+    return f"streamed by {run.plan.world_size} x {max(1, run.config.data.workers)}"
+
+
+def describe_feed(run: Run) -> str:
+    """One line on where the images come from."""
+    size = f"{split_bytes(run.source, 'train') / 2**30:.2f} GiB of pixels"
+    where = {"mapped": "mapped from", "resident": f"resident on the {run.accelerator.device.type}, read from"}
+    return f"images: {size}, {where.get(run.mode, 'streamed from')} {run.source.address}"
+
+
 def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Fused Adam or AdamW. Norms, gates and biases are not decayed; ``rate_scale`` of a group slows wide weights."""
     settings = config.optimizer
@@ -111,32 +143,49 @@ def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
     return kind(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
-def build_run(config: Config, accelerator: Accelerator) -> Run:
+def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False) -> Run:
     """Opens the shards, builds model and optimizer, and wraps them for this number of processes.
 
     Raises ConfigError, ManifestError, ShardError or FeedError with a sentence for the terminal.
     """
     rank, world_size = accelerator.process_index, accelerator.num_processes
-    shards = ShardSet.open(config.data.path)
-    check_shards(shards, config, rank, world_size)
-    height, width, channels = shape = shards.manifest.image_shape
+    source = open_source(config.data.path, allow_pipe)
+    if source.local is not None:  # an address is checked while it is read
+        check_shards(source.local, config, rank, world_size)
+    plan = make_plan(config, source, rank, world_size)
+    mode = choose_mode(config.data.mode, source, accelerator.device)
+    height, width, channels = source.manifest.image_shape
     set_seed(config.seed)
     vlae = VLAE(config.model, (channels, height, width)).to(accelerator.device)
     vlae = vlae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     objective: nn.Module = Objective(vlae, config.objective, rank, world_size)
     if config.model.norm == "batch" and world_size > 1 and accelerator.device.type == "cuda":
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
-    train_region = open_region(shards, "train")
-    try:
-        plan = BatchPlan(len(train_region), config.training.global_batch_size, config.seed, rank, world_size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    has_valid = "valid" in shards.manifest.splits and shards.manifest.splits["valid"].samples > 1
-    valid_feed = MappedFeed(open_region(shards, "valid"), shape, accelerator.device) if has_valid else None
+    train_feed = open_train_feed(config.data, mode, source, accelerator.device, world_size)
+    valid_feed = None
+    if sum(shard.samples for shard in source.shards("valid")) > 1:
+        limit = config.training.validation_samples
+        valid_feed = open_row_feed(config.data, source, "valid", limit, accelerator.device)
+    if isinstance(train_feed, StreamedFeed):
+        preview_feed = valid_feed or open_row_feed(config.data, source, "train", RECONSTRUCTIONS, accelerator.device)
+    else:
+        preview_feed = valid_feed or train_feed
     average = MovingAverage(vlae)
     prepared, optimizer = accelerator.prepare(objective, build_optimizer(objective, config))
-    train_feed = MappedFeed(train_region, shape, accelerator.device)
-    return Run(config, accelerator, shards, plan, train_feed, valid_feed, vlae, prepared, optimizer, average)
+    return Run(
+        config,
+        accelerator,
+        source,
+        mode,
+        plan,
+        train_feed,
+        valid_feed,
+        preview_feed,
+        vlae,
+        prepared,
+        optimizer,
+        average,
+    )
 
 
 def checkpoint_state(run: Run) -> dict[str, Any]:
@@ -163,10 +212,11 @@ def checkpoint_state(run: Run) -> dict[str, Any]:
         },
         # all noise of training is keyed by (seed, step); this is torch's own generator, for whoever uses it
         "rng": {"torch": torch.get_rng_state()},
-        "manifest_digest": run.shards.digest,
-        "data": str(run.shards.folder.resolve()),
-        "attribute_names": list(run.shards.manifest.attribute_names),
-        "factor_names": list(run.shards.manifest.factor_names),
+        "manifest_digest": run.source.digest,
+        "data": run.source.address,
+        "order": sample_order(run),
+        "attribute_names": list(run.source.manifest.attribute_names),
+        "factor_names": list(run.source.manifest.factor_names),
         "versions": {
             "torch": str(torch.__version__),
             "accelerate": str(accelerate.__version__),
@@ -186,9 +236,15 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> None:
             f"{path} was trained with another configuration ({'; '.join(changed)}); train into another --out, or "
             "start anew with --resume never"
         )
-    if state["manifest_digest"] != run.shards.digest:
+    before, now = str(state.get("order", "planned")), sample_order(run)
+    if (before == "planned") != (now == "planned"):
         raise CheckpointError(
-            f"{path} was trained on other shards than {run.shards.folder} (the manifests differ); name the same "
+            f"{path} was trained in another order of samples ({before}; now {now}): set data.mode as it was, or train "
+            "into another --out"
+        )
+    if state["manifest_digest"] != run.source.digest:
+        raise CheckpointError(
+            f"{path} was trained on other shards than {run.source.address} (the manifests differ); name the same "
             "shards with --data, or train into another --out"
         )
     try:

@@ -10,14 +10,32 @@ import numpy as np
 from pipeline.keyed_noise import key_words
 
 
-@functools.lru_cache(maxsize=2)
-def epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of ``samples`` rows in one epoch: (samples,) int64, read-only.
+def shuffled(size: int, *key: int) -> np.ndarray:
+    """The permutation of ``size`` numbers that belongs to a key: (size,) int64.
 
     RandomState, not Generator: its stream is frozen, so a run resumed under another NumPy keeps its order.
     """
-    low, high = (word & 0xFFFFFFFF for word in key_words(seed, epoch))
-    order = np.random.RandomState(np.random.Philox(key=low | high << 32)).permutation(samples)
+    low, high = (word & 0xFFFFFFFF for word in key_words(*key))
+    return np.random.RandomState(np.random.Philox(key=low | high << 32)).permutation(size)
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tuple[int, ...] = ()) -> np.ndarray:
+    """The order of ``samples`` rows in one epoch: (samples,) int64, read-only.
+
+    A permutation of the whole split; or, with a ``window``, the shards (of these numbers of samples) permuted and the
+    rows shuffled inside one window after the other, so that reading stays near the one place at a time.
+    """
+    if not window:
+        order = shuffled(samples, seed, epoch)
+    else:
+        ends = np.cumsum(shards).tolist()
+        order = np.concatenate(
+            [np.arange(ends[i] - shards[i], ends[i]) for i in shuffled(len(shards), seed, epoch).tolist()]
+        )
+        for start in range(0, samples, window):
+            part = order[start : start + window]
+            order[start : start + window] = part[shuffled(len(part), seed, epoch, start + 1)]
     order.flags.writeable = False
     return order
 
@@ -31,6 +49,9 @@ class BatchPlan:
     seed: int
     rank: int
     world_size: int
+    window: int = 0
+    shards: tuple[int, ...] = ()
+    """Samples of each shard; needed with a ``window`` only."""
 
     def __post_init__(self) -> None:
         if self.global_batch_size % self.world_size:
@@ -60,4 +81,5 @@ class BatchPlan:
         """This rank's rows of the global batch of ``step``: (B_local,) int64."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         start = batch * self.global_batch_size + self.rank * self.local_batch_size
-        return epoch_order(self.samples, self.seed, epoch)[start : start + self.local_batch_size]
+        order = epoch_order(self.samples, self.seed, epoch, self.window, self.shards)
+        return order[start : start + self.local_batch_size]

@@ -164,7 +164,7 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU)
     window = Window(run)
     saved = run.step
-    batches = run.train_feed.batches(run.plan.rows, run.step, training.steps, run.config.data.prefetch_batches)
+    batches = run.train_feed.batches(run.plan, run.step, training.steps, run.config.data.prefetch_batches)
     run.objective.train()
     for batch in batches:
         train_step(run, batch, window)
@@ -174,8 +174,9 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
         if _due(run.step, training.validate_every_steps, last):
             validate_and_log(run, metrics, log)
         if _due(run.step, training.preview_every_steps, last) and run.is_main:
-            feed = run.valid_feed or run.train_feed
-            draw_previews(run.average.module, feed, out / "previews" / f"step-{run.step:08d}", run.config.seed)
+            draw_previews(
+                run.average.module, run.preview_feed, out / "previews" / f"step-{run.step:08d}", run.config.seed
+            )
         asked = stop.agreed(run.step)
         if last or asked or _due(run.step, training.checkpoint_every_steps):
             save(run, out)

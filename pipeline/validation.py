@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.batch_inputs import normalise
 from pipeline.config import Config
-from pipeline.feed import MappedFeed
+from pipeline.feed import RowFeed
 from pipeline.kernels import make_kernel
 from pipeline.keyed_noise import Stream, normal
 from pipeline.latents import layer_effects, split_layers
@@ -30,13 +30,13 @@ def _sum_over_ranks(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(vlae: VLAE, feed: MappedFeed, config: Config, rank: int, world_size: int) -> dict[str, Any]:
+def validate(vlae: VLAE, feed: RowFeed, config: Config, rank: int, world_size: int) -> dict[str, Any]:
     """Figures of ``vlae`` (in eval mode) on the valid split. Every rank must call it and gets the same answer.
 
     ``samples``, ``l1`` and ``mse`` (on [−1, 1] values), ``psnr`` (dB, of [0, 1] values), ``mmd`` (unbiased, per
     layer), ``effect`` (per layer, see ``layer_effects``).
     """
-    count = min(len(feed.region), config.training.validation_samples)
+    count = min(feed.samples, config.training.validation_samples)
     sizes, total = vlae.latent_sizes, sum(vlae.latent_sizes)
     codes = torch.zeros(min(count, MMD_SAMPLES), total, device=feed.device)
     sums = torch.zeros(2, dtype=torch.float64, device=feed.device)

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import BIN, REPOSITORY
-from tests.pipeline.training import launch, launch_words, weights
+from tests.pipeline.training import launch, launch_words, wait_for_step, weights
 
 STEPS = 40
 EVERY = "training.checkpoint_every_steps=7"
@@ -36,16 +35,6 @@ def start(face_shards, out):
         text=True,
         start_new_session=True,
     )
-
-
-def wait_for_step(out, step):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
-        if lines and json.loads(lines[-1])["step"] >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run did not get there")
 
 
 @pytest.mark.parametrize("moment", [5, 20])

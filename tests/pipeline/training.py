@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from pathlib import Path
 
 import torch
@@ -21,14 +23,14 @@ SMALL = (
 
 
 def launch(
-    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> subprocess.CompletedProcess:
     """One run of the real command under accelerate's launcher."""
-    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch))
+    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch, data=data))
 
 
 def launch_words(
-    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> list[str]:
     """The words of the command that ``launch`` runs; 2 processes use the file that the documents name."""
     if processes == 1:
@@ -36,7 +38,16 @@ def launch_words(
     else:
         how = ["--config_file", "launch/accelerate/cpu-2.yaml", "--num_processes", str(processes)]
         how += ["--main_process_port", "0"]
-    options = ["--data", str(shards), "--out", str(out), "--steps", str(steps), "--global-batch-size", str(batch)]
+    options = [
+        "--data",
+        data or str(shards),
+        "--out",
+        str(out),
+        "--steps",
+        str(steps),
+        "--global-batch-size",
+        str(batch),
+    ]
     options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
     return ["accelerate", "launch", *how, "pipeline/train.py", *options, *SMALL, *overrides]
 
@@ -50,3 +61,14 @@ def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
     """|a − b| / |a| over all weights, in float64."""
     difference = sum(float(((a[key].double() - b[key].double()) ** 2).sum()) for key in a)
     return (difference / sum(float((a[key].double() ** 2).sum()) for key in a)) ** 0.5
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    """Until the run in ``out`` has logged ``step``."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
+        if lines and json.loads(lines[-1])["step"] >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run did not get there")
