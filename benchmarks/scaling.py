@@ -99,7 +99,7 @@ def size_on(images: int, gpus: int, c: dict[str, float]) -> Size:
     fits = shard_bytes < c["memory_per_node"] / 2
     limits = {step.bottleneck: step.images_per_second}
     if not fits:
-        limits["random reads of the storage"] = c["storage_random_reads"]
+        limits["storage"] = c["storage_bandwidth"] / c["record_bytes"]
     limits["memory feed"] = gpus * c["feed_per_thread"]
     ranks_here = min(gpus, c["gpus_per_node"])
     order_bytes = 2 * ranks_here * images * c["permutation_bytes"]
@@ -108,11 +108,10 @@ def size_on(images: int, gpus: int, c: dict[str, float]) -> Size:
     if BATCH_PER_GPU * gpus * 100 > images:
         change.append("a batch is over 1 % of the images: fewer GPUs")
     if not fits:
-        change.append("larger than half a node's memory: no read-ahead")
-    if order_bytes > 0.05 * c["memory_per_node"]:
-        change.append(
-            f"the epoch's order takes {order_bytes / 1e9:.0f} GB a node, {images / c['permutation_per_second']:.0f} s"
-        )
+        mapped = f" (mapped, the order of an epoch would take {order_bytes / 1e9:.0f} GB a node"
+        mapped += f" and {images / c['permutation_per_second']:.0f} s)"
+        big = order_bytes > 0.05 * c["memory_per_node"]
+        change.append(f"larger than half a node's memory: data.mode=streamed{mapped if big else ''}")
     if verify > 300:
         change.append("data.verify=size, and preprocess verify beforehand")
     hours = images / rate / 3600

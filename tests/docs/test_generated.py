@@ -67,7 +67,7 @@ def test_more_of_anything_never_costs_less() -> None:
     assert scaling.step_on(64, c | {"inter_node_bandwidth": 1e9}).bottleneck == "network"
     assert scaling.step_on(1, c | {"host_seconds_per_step": 0.0}).bottleneck == "GPU: convolutions"
     assert scaling.step_on(512, c | {"mmd_pair_on_gpu": 1e-8}).bottleneck == "GPU: MMD"
-    assert scaling.size_on(10**9, 512, c).bottleneck == "random reads of the storage"
+    assert scaling.size_on(10**9, 512, c).bottleneck == "storage"
 
 
 @pytest.mark.parametrize("page", sorted(REPOSITORY.glob("docs/*.md")), ids=lambda page: page.name)
