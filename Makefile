@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed  ## faces → shards → two training processes → a report; under 8 minutes on 2 cores
 	$(BIN)/preprocess faces --out $(DEMO)/faces --count $(FACES) --seed 0
 	$(BIN)/preprocess celeba --source $(DEMO)/faces --out $(DEMO)/shards
-	$(BIN)/accelerate launch --config_file launch/accelerate/cpu-2.yaml pipeline/train.py \
+	CUDA_VISIBLE_DEVICES= $(BIN)/accelerate launch --config_file launch/accelerate/cpu-2.yaml pipeline/train.py \
 		--recipe launch/recipes/demo.yaml --data $(DEMO)/shards --out $(DEMO)/run
 	$(BIN)/analysis report $(DEMO)/run/ckpt.pt --out $(DEMO)/report
 
@@ -33,6 +33,10 @@ bench: $(VENV)/installed  ## ratios taken in one run each; see docs/performance.
 	$(BIN)/python benchmarks/feed.py
 	$(BIN)/python benchmarks/mmd.py
 	$(BIN)/python benchmarks/train.py
+
+docs: $(VENV)/installed  ## the pages that are made from code: docs/reference.md and the tables of docs/scaling.md
+	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf $(DEMO)

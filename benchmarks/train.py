@@ -103,8 +103,8 @@ def plain(run: Run, folder: Path, steps: int) -> float:
     device, latents = run.accelerator.device, sum(vlae.latent_sizes)
     taken, begin = 0, time.perf_counter()
     while taken < steps:
-        for images, _ in loader:
-            images = images.to(device, memory_format=torch.channels_last)
+        for loaded, _ in loader:
+            images = loaded.to(device, memory_format=torch.channels_last)
             noise, prior = torch.randn(2, len(images), latents, device=device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.training.mixed_precision == "bf16"):
                 losses = objective(images, images, noise, prior, None)

@@ -113,11 +113,13 @@ class ObjectiveConfig(Section):
     reconstruction: Literal["l1", "l2"] = "l1"
     """l1 = Laplace likelihood, l2 = Gaussian likelihood; both averaged over pixels and channels."""
     reconstruction_weight: float = Field(default=100.0, gt=0)
+    """Factor of the likelihood in the loss; published: 100."""
     detail_weight: float = Field(default=0.0, ge=0)
     """Adds this much of the same likelihood on each band of a Laplacian pyramid, where small features count."""
     regulariser: Literal["mmd", "kl"] = "mmd"
     """mmd = the paper; kl = the evidence lower bound's term, as a baseline."""
     regulariser_weight: float = Field(default=100.0, ge=0)
+    """Factor of the sum over layers of MMDs (or KLs) in the loss; published: 100."""
     kernel: KernelConfig = KernelConfig()
     estimator: Literal["biased", "unbiased"] = "unbiased"
     """Of the MMD in the loss; the logged `mmd` is always the unbiased one."""
@@ -145,13 +147,17 @@ class OptimizerConfig(Section):
     """Adam with a warm-up and a cosine or constant schedule."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
+    """The highest, after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay rates of the gradient's mean and of its square."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of matrices and convolutions; norms, gates and biases are not decayed."""
     decoupled_weight_decay: bool = True
     """True = AdamW; false = L2 in the gradient, as published."""
     warmup_images: int = Field(default=10_000, ge=0)
     """Images over which the learning rate rises linearly from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the learning rate after the warm-up, up to the last step."""
     final_share: float = Field(default=0.02, ge=0, le=1)
     """Cosine: last learning rate over the highest."""
     base_fan_in: int = Field(default=512, ge=0)
@@ -168,17 +174,23 @@ class TrainingConfig(Section):
     """Length, precision and rhythm of a run. Intervals are in optimizer steps unless named otherwise; 0 = never."""
 
     steps: int = Field(default=10_000, ge=1)
+    """Optimizer steps of the whole run."""
     global_batch_size: int = Field(default=256, ge=2)
     """Images a step over all ranks; a multiple of the world size."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    """Of the network under autocast; losses and the MMD are always float32."""
     ema_images: float = Field(default=100_000, ge=0)
     """Time constant of the weights' moving average in images; 0 = no averaging."""
     log_every_steps: int = Field(default=20, ge=1)
+    """Between lines of metrics.jsonl and of the terminal; each is a mean since the last."""
     validate_every_steps: int = Field(default=1_000, ge=0)
+    """Between validations with the averaged weights, which measure each layer's effect."""
     validation_samples: int = Field(default=10_000, ge=1)
     """At most this many images of the valid split a validation."""
     preview_every_steps: int = Field(default=1_000, ge=0)
+    """Between pictures under previews/."""
     checkpoint_every_steps: int = Field(default=1_000, ge=0)
+    """Between checkpoints; a run that is killed loses the steps since the last. There is one at the end in any case."""
     checkpoint_every_minutes: float = Field(default=15.0, ge=0)
     """A checkpoint also after so many minutes without one."""
     keep_checkpoints: int = Field(default=3, ge=1)
@@ -197,6 +209,7 @@ class Config(Section):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
     """Names the default output folder runs/NAME."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the initial weights, the order of samples and all noise."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
