@@ -80,7 +80,8 @@ def build(
             raise _write_failure(error, out, len(records), len(tasks)) from error
         if missing and catalogue.refingerprint() != recipe.source.fingerprint:
             raise RunError("the source changed while it was read: run the same command again with --overwrite")
-        manifest = _manifest(recipe, tasks, records, catalogue.left_out)
+        missed = catalogue.left_out if recipe.limit is None else ()  # what a limit did not choose is not missed
+        manifest = _manifest(recipe, tasks, records, missed)
         if not manifest.samples:
             reason = manifest.left_out[0].reason if manifest.left_out else "no images"
             raise RunError(f"not one image could be used (the first: {reason}); nothing to train on in {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import typer
 
 from preprocess.choices import PRESETS, choose_codec, choose_crop, choose_resample
 from preprocess.errors import RunError, UsageError
-from preprocess.manifest import Crop, Manifest
+from preprocess.manifest import MANIFEST_NAME, Crop, Manifest
 from preprocess.terminal import Terminal, clear_errors, print_summary
 
 if TYPE_CHECKING:  # what lists and reads images is imported by the commands, so that --help stays fast
@@ -41,6 +42,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the order inside each split (
 MaxBad = Annotated[
     float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
 ]
+MAX_BAD = 0.001  # what a whole copy of a real data set may lack; in fewer than a thousand images one is already more
 Yes = Annotated[bool, typer.Option("--yes", help="Download what is missing without asking.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")]
 Scheduler = Annotated[
@@ -85,7 +87,7 @@ def celeba(
     workers: Workers = None,
     limit: Limit = None,
     seed: Seed = 0,
-    max_bad: MaxBad = 1.0,
+    max_bad: MaxBad = MAX_BAD,
     yes: Yes = False,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
@@ -118,7 +120,7 @@ def images(
     workers: Workers = None,
     limit: Limit = None,
     seed: Seed = 0,
-    max_bad: MaxBad = 1.0,
+    max_bad: MaxBad = MAX_BAD,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
@@ -253,11 +255,20 @@ def _build(
         manifest = build(open_source(), options, out, terminal, make_executor)
         terminal.finish()
     print_summary(manifest, str(out))
-    share = len(manifest.left_out) / (manifest.samples + len(manifest.left_out))
-    if share > max_bad:
+    _refuse_too_many_bad(manifest, max_bad, out)
+
+
+def _refuse_too_many_bad(manifest: Manifest, max_bad: float, out: Path) -> None:
+    """Fails a run that is finished: what it made is kept, and the next command can accept it."""
+    bad = len(manifest.left_out)
+    total = manifest.samples + bad
+    if bad > max_bad * total:
+        accepting = math.ceil(bad / total * 10_000) / 10_000
         raise RunError(
-            f"{share:.2%} of the images were left out, more than --max-bad {max_bad:.2%}: the shards in {out} are "
-            "whole and usable, but look at the reasons in their manifest first"
+            f"{bad:,} of {total:,} images ({bad / total:.2%}) {'was' if bad == 1 else 'were'} left out, more than "
+            f"--max-bad {max_bad:g} allows; the shards in {out} are finished and whole: look at the reasons in "
+            f"{MANIFEST_NAME} there, and to accept them repeat the command with --max-bad {accepting:g}, "
+            "which makes nothing anew"
         )
 
 
