@@ -76,8 +76,14 @@ def celeba(
     out: Out = Path("shards"),
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder or zip of images; otherwise $CELEBA_ROOT, then data/celeba.", show_default=False),
+        typer.Option(
+            help="Folder or zip of images, or parquet files; otherwise $CELEBA_ROOT, then data/celeba.",
+            show_default=False,
+        ),
     ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What the source is taken for: auto (by looking), folder, zip, kaggle, hq or parquet.")
+    ] = "auto",
     size: Size = 64,
     crop: CropText = None,
     preset: Annotated[str | None, typer.Option(help=f"A published crop: {', '.join(PRESETS)}.")] = None,
@@ -95,17 +101,19 @@ def celeba(
 ) -> None:
     """Turn CelebA, or a tree like it, into shards (by default the centre 148 of CelebA, all of square images)."""
     from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
+    from preprocess.sources.celeba_kind import choose_kind  # noqa: PLC0415
     from preprocess.sources.download import CELEBA_LICENCE, download_celeba  # noqa: PLC0415
 
     with clear_errors():
         chosen = choose_crop(crop, preset)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
+        forced = choose_kind(kind)
         place = find_source(source)
         if place is None:
             if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENCE}."):
                 raise no_source()
             place = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
-        _build("celeba", partial(open_celeba, place, seed), options, out, max_bad, scheduler, quiet)
+        _build("celeba", partial(open_celeba, place, seed, forced), options, out, max_bad, scheduler, quiet)
 
 
 @app.command()
