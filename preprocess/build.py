@@ -72,6 +72,9 @@ def build(
         missing = [task for task in tasks if task.file not in records]
         _warn_of_space(missing, recipe, out, listener)
         try:
+            if missing and catalogue.unpack:
+                listener.say("unpacking the images, which this source gives up in its own order only")
+                catalogue.unpack(folder.scratch)
             for record in run_tasks(missing, options.workers, make_executor):
                 folder.record(record)
                 records[record.file] = record
@@ -126,7 +129,7 @@ def plan(catalogue: Catalogue, recipe: Recipe, folder: OutFolder) -> list[ShardT
                     folder=folder.path.resolve(),
                     scratch=folder.scratch.resolve(),
                     recipe=recipe,
-                    images=catalogue.reader(chosen),
+                    images=catalogue.reader(chosen, folder.scratch.resolve()),
                     table=catalogue.table.take(chosen),
                 )
             )

@@ -14,7 +14,15 @@ from preprocess.errors import UsageError
 from preprocess.manifest import LeftOut, Source
 from preprocess.sample_json import SampleTable
 from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
-from preprocess.sources.celeba_kind import Kind, default_crop, find_images, recognise, recognised, usual_size
+from preprocess.sources.celeba_kind import (
+    Kind,
+    default_crop,
+    find_images,
+    is_parquet,
+    recognise,
+    recognised,
+    usual_size,
+)
 from preprocess.sources.celeba_lists import Columns, read_attributes, read_factors, read_numbers, stem_of
 from preprocess.sources.containers import Container
 
@@ -74,6 +82,10 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     Raises:
         UsageError: there are no images, or an annotation file is damaged.
     """
+    if forced == "parquet" or (forced is None and is_parquet(path)):
+        from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415 - needs an extra
+
+        return open_parquet(path, seed, forced)
     container = find_images(path, forced)
     if not container.names:
         raise UsageError(f"{path} holds no images")
@@ -95,7 +107,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         factor_names=columns["factors"].names if "factors" in columns else (),
         label_names=(),
         channels=3,
-        reader=lambda rows: container.reader([names[row] for row in rows]),
+        reader=lambda rows, _: container.reader([names[row] for row in rows]),
         left_out=_missing(stems, columns, lists),
         notes=(recognised(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
         default_crop=crop,

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.manifest import Crop
 from preprocess.sources.containers import Container, FolderContainer, ZipContainer, is_image_name
+from preprocess.sources.parquet_files import holds_parquet
 
 Kind = Literal["folder", "zip", "kaggle", "hq", "parquet"]
 KIND_WORDS: dict[Kind, str] = {
@@ -67,6 +68,13 @@ def find_images(path: Path, forced: Kind | None) -> Container:
         f"{path} holds no images{wanted}: looked for a folder of images (as img_align_celeba/) up to {_DEPTH} levels "
         "down, for img_align_celeba.zip or archive.zip, and for parquet files"
     )
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a source is parquet files; a folder of images or an archive beside them goes first."""
+    if path.is_file() or not holds_parquet(path):
+        return path.is_file() and path.suffix == ".parquet"
+    return not _image_folders(path) and not any((path / name).is_file() for name in _ARCHIVES)
 
 
 def recognise(container: Container, size: tuple[int, int] | None, lists: Iterable[str], forced: Kind | None) -> Kind:

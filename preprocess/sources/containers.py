@@ -165,7 +165,7 @@ class FolderImages:
                 yield UnreadableImage(f"cannot be read: {error.strerror}")
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        return _decoded(self.files())
+        return decoded(self.files())
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class ZipImages:
             os.close(handle)
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        return _decoded(self.files())
+        return decoded(self.files())
 
 
 def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:
@@ -222,7 +222,8 @@ def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:
     return data
 
 
-def _decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | UnreadableImage]:
+def decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | UnreadableImage]:
+    """Decodes files one after the other: uint8 (h, w, 3), valid until the next, or the reason why not."""
     decoder = Decoder()
     for content in files:
         try:

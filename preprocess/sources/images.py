@@ -53,7 +53,7 @@ def open_images(folder: Path, seed: int) -> Catalogue:
         factor_names=(),
         label_names=tuple(printable(name) for name in label_names),
         channels=3,
-        reader=lambda rows: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
+        reader=lambda rows, _: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
         left_out=(),
         notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}",),
         default_crop=Crop(kind="square"),

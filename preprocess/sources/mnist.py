@@ -66,7 +66,7 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
     trained = len(labels[0])
     fingerprint = _fingerprint(paths)
 
-    def reader(rows: Sequence[int]) -> IdxImages:
+    def reader(rows: Sequence[int], _: Path) -> IdxImages:
         part = _PARTS[int(rows[0] >= trained)]  # a shard lies within one split, and so within one file
         offset = trained if part == "t10k" else 0
         return IdxImages(str(paths[part][0].resolve()), [row - offset for row in rows])
