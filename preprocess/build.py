@@ -95,7 +95,8 @@ def build(
 def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
     """Everything that determines the shards' bytes, before an image is read."""
     shape = (options.size, options.size, catalogue.channels)
-    longest = JsonEncoder(catalogue.attribute_names, catalogue.factor_names).longest(catalogue.table)
+    encoder = JsonEncoder(catalogue.attribute_names, catalogue.factor_names, catalogue.landmark_names)
+    longest = encoder.longest(catalogue.table)
     return Recipe(
         source=catalogue.source,
         crop=options.crop or catalogue.default_crop,
@@ -105,6 +106,7 @@ def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
         attribute_names=catalogue.attribute_names,
         factor_names=catalogue.factor_names,
         label_names=catalogue.label_names,
+        landmark_names=catalogue.landmark_names,
         layout=layout_of(shape, longest) if options.codec == "npy" else None,
         seed=options.seed,
         shard_size=options.shard_size,

@@ -70,7 +70,8 @@ class _Batches:
         recipe = task.recipe
         self.samples = 0
         self._recipe, self._table, self._output = recipe, task.table, output
-        self._texts = JsonEncoder(recipe.attribute_names, recipe.factor_names).encode(task.table)
+        encoder = JsonEncoder(recipe.attribute_names, recipe.factor_names, recipe.landmark_names)
+        self._texts = encoder.encode(task.table)
         self._writer = (
             RecordWriter(recipe.layout, recipe.image_shape, BATCH) if recipe.layout else EncodedWriter(recipe.codec)
         )

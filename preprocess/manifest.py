@@ -25,7 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: landmarks
+READABLE_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 
@@ -128,6 +129,7 @@ class Recipe(_Frozen):
     attribute_names: tuple[str, ...]
     factor_names: tuple[str, ...]
     label_names: tuple[str, ...] = ()  # where labels are folders: label i is label_names[i]
+    landmark_names: tuple[str, ...] = ()  # in pixels of the source image, before the crop
     layout: Layout | None  # None where samples differ in size, as compressed images do
     seed: int
     shard_size: PositiveInt
@@ -183,9 +185,9 @@ class Manifest(Recipe):
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{path} is not valid JSON ({error}); make the shards anew") from None
         version = plain.get("schema_version") if isinstance(plain, dict) else None
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise ManifestError(
-                f"{path} has schema version {version!r} and this program reads {SCHEMA_VERSION}: "
+                f"{path} has schema version {version!r} and this program reads up to {SCHEMA_VERSION}: "
                 "make the shards anew with this version of preprocess"
             )
         try:

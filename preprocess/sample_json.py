@@ -1,4 +1,4 @@
-"""The JSON beside each image: key, attributes, factors, identity, label, source; absent fields left out.
+"""The JSON beside each image: key, attributes, factors, landmarks, identity, label, source; absent fields left out.
 
 Built from pieces made once per shard, because `json.dumps` of 40 attributes costs a twentieth of a decode.
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NO_LANDMARK = int(np.iinfo(np.int32).min)  # landmarks may lie outside the image, so -1 is a place
+
 
 @dataclass(frozen=True)
 class SampleTable:
@@ -24,6 +26,7 @@ class SampleTable:
         factors: float64 (n, F), finite, or NaN where absent.
         identity: int64 (n,), -1 where absent.
         label: int64 (n,), -1 where absent.
+        landmarks: int32 (n, L), in pixels of the source image, or NO_LANDMARK where absent.
     """
 
     keys: Sequence[str]
@@ -32,6 +35,7 @@ class SampleTable:
     factors: np.ndarray
     identity: np.ndarray
     label: np.ndarray
+    landmarks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -46,6 +50,7 @@ class SampleTable:
             self.factors[index],
             self.identity[index],
             self.label[index],
+            self.landmarks[index],
         )
 
 
@@ -53,16 +58,20 @@ def table_without_annotations(keys: Sequence[str], sources: Sequence[str]) -> Sa
     """A table in which nothing but the names is known."""
     count = len(keys)
     none = np.full(count, -1, np.int64)
-    return SampleTable(keys, sources, np.empty((count, 0), np.int8), np.empty((count, 0)), none, none.copy())
+    attributes, factors, landmarks = (np.empty((count, 0), kind) for kind in (np.int8, np.float64, np.int32))
+    return SampleTable(keys, sources, attributes, factors, none, none.copy(), landmarks)
 
 
 class JsonEncoder:
     """Turns rows of a `SampleTable` into JSON texts, a column at a time."""
 
-    def __init__(self, attribute_names: Sequence[str], factor_names: Sequence[str]) -> None:
+    def __init__(
+        self, attribute_names: Sequence[str], factor_names: Sequence[str], landmark_names: Sequence[str] = ()
+    ) -> None:
         names = [json.dumps(name) for name in attribute_names]
         self._attributes = [(f"{name}:0", f"{name}:1", "") for name in names]  # indexed by 0, 1 and -1
         self._factors = [f"{json.dumps(name)}:" for name in factor_names]
+        self._landmarks = [f"{json.dumps(name)}:" for name in landmark_names]
 
     def encode(self, table: SampleTable) -> list[bytes]:
         """One compact JSON text per row."""
@@ -70,6 +79,7 @@ class JsonEncoder:
             [f'"key":{json.dumps(key)}' for key in table.keys],
             self._group("attributes", self._attribute_columns(table), len(table)),
             self._group("factors", self._factor_columns(table), len(table)),
+            self._group("landmarks", self._landmark_columns(table), len(table)),
             [f'"identity":{number}' if number >= 0 else "" for number in table.identity.tolist()],
             [f'"label":{number}' if number >= 0 else "" for number in table.label.tolist()],
             [f'"source":{json.dumps(source)}' for source in table.sources],
@@ -88,6 +98,7 @@ class JsonEncoder:
             np.array([extreme], np.float64),
             table.identity.max(keepdims=True),
             table.label.max(keepdims=True),
+            np.array([[_longest_number(column) for column in table.landmarks.T]], np.int32),
         )
         return len(self.encode(worst)[0])
 
@@ -102,6 +113,13 @@ class JsonEncoder:
             for name, column in zip(self._factors, columns, strict=True)
         ]
 
+    def _landmark_columns(self, table: SampleTable) -> list[list[str]]:
+        columns = table.landmarks.T.tolist()
+        return [
+            ["" if value == NO_LANDMARK else f"{name}{value}" for value in column]
+            for name, column in zip(self._landmarks, columns, strict=True)
+        ]
+
     @staticmethod
     def _group(name: str, columns: list[list[str]], count: int) -> list[str]:
         """`"name":{…}` for each row, or "" where the row has none of the columns."""
@@ -109,6 +127,13 @@ class JsonEncoder:
             return [""] * count
         joined = [",".join(filter(None, row)) for row in zip(*columns, strict=True)]
         return [f'"{name}":{{{inside}}}' if inside else "" for inside in joined]
+
+
+def _longest_number(column: np.ndarray) -> int:
+    """The value with the most characters: of whole numbers it is the largest or the smallest."""
+    present = column[column != NO_LANDMARK]
+    ends = [int(present.max()), int(present.min())] if len(present) else [NO_LANDMARK]
+    return max(ends, key=lambda value: len(str(value)))
 
 
 def _json_length(text: str) -> int:

@@ -29,6 +29,7 @@ class Catalogue:
         attribute_names: names of the table's attribute columns.
         factor_names: names of the table's factor columns.
         label_names: what the table's labels mean, where they are folders.
+        landmark_names: names of the table's landmark columns.
         channels: of every image (3 or 1).
         reader: for chosen rows, what reads their pixels in a worker; it is also told the run's scratch folder.
         left_out: images that are known to be unusable before anything is read.
@@ -51,6 +52,7 @@ class Catalogue:
     default_crop: Crop
     refingerprint: Callable[[], str]
     unpack: Callable[[Path], None] | None = None
+    landmark_names: tuple[str, ...] = ()
 
 
 def safe_key(stem: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from preprocess.errors import UsageError
 from preprocess.manifest import LeftOut, Source
-from preprocess.sample_json import SampleTable
+from preprocess.sample_json import NO_LANDMARK, SampleTable
 from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
 from preprocess.sources.celeba_kind import (
     Kind,
@@ -23,11 +23,19 @@ from preprocess.sources.celeba_kind import (
     recognised,
     usual_size,
 )
-from preprocess.sources.celeba_lists import Columns, read_attributes, read_factors, read_numbers, stem_of
+from preprocess.sources.celeba_lists import (
+    Columns,
+    read_attributes,
+    read_factors,
+    read_landmarks,
+    read_numbers,
+    stem_of,
+)
 from preprocess.sources.containers import Container
 
 DATA_FOLDER = "data/celeba"
 _LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
+_COLUMNS = (("attributes", -1, np.int8), ("factors", np.nan, np.float64), ("landmarks", NO_LANDMARK, np.int32))
 _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
     "attributes": (
         ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
@@ -41,6 +49,7 @@ _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
         ("identity_CelebA.txt", "identity_CelebA.csv"),
         lambda content, where: read_numbers(content, where, "identity"),
     ),
+    "landmarks": (("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"), read_landmarks),
     "factors": (("factors.csv",), read_factors),
 }
 
@@ -106,6 +115,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         attribute_names=columns["attributes"].names if "attributes" in columns else (),
         factor_names=columns["factors"].names if "factors" in columns else (),
         label_names=(),
+        landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
         channels=3,
         reader=lambda rows, _: container.reader([names[row] for row in rows]),
         left_out=_missing(stems, columns, lists),
@@ -163,7 +173,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
     """Joins images and annotations by stem; what an image lacks stays -1 or NaN."""
     count = len(stems)
     joined: dict[str, np.ndarray] = {}
-    for what, absent, kind in (("attributes", -1, np.int8), ("factors", np.nan, np.float64)):
+    for what, absent, kind in _COLUMNS:
         found = columns.get(what)
         joined[what] = _join(stems, found, absent, kind) if found else np.empty((count, 0), kind)
     identity = np.full((count, 1), -1, np.int64)
@@ -176,6 +186,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
         factors=joined["factors"],
         identity=identity[:, 0],
         label=np.full(count, -1, np.int64),
+        landmarks=joined["landmarks"],
     )
 
 
@@ -214,6 +225,7 @@ def _notes(stems: list[str], columns: dict[str, Columns]) -> list[str]:
         "attributes": "no attribute list (list_attr_celeba.txt): going on without attributes",
         "partition": "no partition list (list_eval_partition.txt): splitting 80/10/10 by a seeded hash of the name",
         "identities": "no identity list (identity_CelebA.txt): going on without identities",
+        "landmarks": "no landmark list (list_landmarks_align_celeba.txt): going on without landmarks",
     }
     for what, words in without.items():
         found = columns.get(what)

@@ -49,10 +49,12 @@ def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
             factors=np.empty((len(keys), 0)),
             identity=table.identity,
             label=table.label,
+            landmarks=table.landmarks,
         ),
         split=split,
         attribute_names=table.attribute_names,
         factor_names=(),
+        landmark_names=table.landmark_names,
         label_names=(),
         channels=3,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
@@ -114,6 +116,8 @@ def _absent(table: ParquetTable) -> list[str]:
         notes.append("no columns of attributes: going on without attributes")
     if not table.identity_known:
         notes.append("no column of identities (celeb_id): going on without identities")
+    if not table.landmark_names:
+        notes.append("no columns of landmarks (lefteye_x, …): going on without landmarks")
     if table.ignored:
         notes.append(f"columns that mean nothing here are passed over: {', '.join(table.ignored)}")
     return notes

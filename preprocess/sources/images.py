@@ -92,6 +92,7 @@ def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) ->
         factors=np.empty((count, 0)),
         identity=np.full(count, -1, np.int64),
         label=np.array([number.get(label, -1) for label in labels], np.int64),
+        landmarks=np.empty((count, 0), np.int32),
     )
 
 

@@ -112,6 +112,7 @@ def _table(keys: list[str], labels: np.ndarray) -> SampleTable:
         factors=np.empty((count, 0)),
         identity=np.full(count, -1, np.int64),
         label=labels,
+        landmarks=np.empty((count, 0), np.int32),
     )
 
 

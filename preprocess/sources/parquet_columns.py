@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 
 from preprocess.errors import UsageError
+from preprocess.sample_json import NO_LANDMARK
 from preprocess.sources.parquet_files import ParquetPart, open_parquet_file
 
 _IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")
 _LABEL_NAMES = ("label",)
-_MAX_NUMBER = 2**62
+_MAX_NUMBER, _MAX_PIXEL = 2**62, 10**6
+LANDMARK_NAMES = tuple(
+    f"{place}_{axis}" for place in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class ParquetTable:
         attributes: int8 (n, A), 1, 0, or -1 where null.
         identity: int64 (n,), -1 where absent.
         label: int64 (n,), -1 where absent.
+        landmark_names: of the columns of whole pixels that CelebA's landmark list has; all ten or none.
+        landmarks: int32 (n, L), NO_LANDMARK where null.
         identity_known: whether there is a column of identities.
         ignored: names of the columns that mean nothing here.
     """
@@ -36,6 +42,8 @@ class ParquetTable:
     attributes: np.ndarray
     identity: np.ndarray
     label: np.ndarray
+    landmark_names: tuple[str, ...]
+    landmarks: np.ndarray
     identity_known: bool
     ignored: tuple[str, ...]
 
@@ -54,9 +62,10 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
     columns = _read_columns(parts, schema, image, plain)
     identity_name = next((name for name in _IDENTITY_NAMES if name in columns), None)
     label_name = next((name for name in _LABEL_NAMES if name in columns), None)
-    candidates = [name for name in plain if name not in {*_IDENTITY_NAMES, *_LABEL_NAMES}]
+    landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(plain) else ()
+    candidates = [name for name in plain if name not in {*_IDENTITY_NAMES, *_LABEL_NAMES, *LANDMARK_NAMES}]
     names = tuple(name for name in candidates if _is_attribute(columns[name]))
-    used = {image, identity_name, label_name, *names}
+    used = {image, identity_name, label_name, *names, *landmark_names}
     rows = sum(part.rows for part in parts)
     return ParquetTable(
         image=image,
@@ -65,6 +74,8 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
         attributes=_attributes([columns[name] for name in names], rows, parts),
         identity=_numbers(columns.get(identity_name or ""), rows),
         label=_numbers(columns.get(label_name or ""), rows),
+        landmark_names=landmark_names,
+        landmarks=_landmarks([columns[name] for name in landmark_names], rows),
         identity_known=identity_name is not None,
         ignored=tuple(field.name for field in schema if field.name not in used),
     )
@@ -124,6 +135,13 @@ def _attributes(columns: list[np.ndarray], rows: int, parts: list[ParquetPart]) 
     signs[no] = 0
     signs[null] = -1
     return signs.astype(np.int8)
+
+
+def _landmarks(columns: list[np.ndarray], rows: int) -> np.ndarray:
+    if not columns:
+        return np.empty((rows, 0), np.int32)
+    pixels = np.stack(columns, axis=1)
+    return np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32)
 
 
 def _numbers(column: np.ndarray | None, rows: int) -> np.ndarray:
