@@ -28,7 +28,7 @@ app = typer.Typer(
     epilog="Every command that writes shards can be interrupted: the same command goes on from there.",
 )
 
-Out = Annotated[Path, typer.Option(help="Folder for the shards and manifest.json.")]
+Out = Annotated[str, typer.Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")]
 Size = Annotated[int, typer.Option(min=1, help="Side of the finished images, in pixels.")]
 CropText = Annotated[
     str | None, typer.Option("--crop", help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
@@ -73,7 +73,7 @@ def faces(
 
 @app.command()
 def celeba(
-    out: Out = Path("shards"),
+    out: Out = "shards",
     source: Annotated[
         Path | None,
         typer.Option(
@@ -119,7 +119,7 @@ def celeba(
 @app.command()
 def images(
     folder: Annotated[Path, typer.Argument(help="Any folder of images; subfolders are labels.")],
-    out: Out = Path("shards"),
+    out: Out = "shards",
     size: Size = 64,
     crop: CropText = None,
     resample: Resample = "bilinear",
@@ -148,7 +148,7 @@ def images(
 
 @app.command()
 def mnist(
-    out: Out = Path("shards-mnist"),
+    out: Out = "shards-mnist",
     source: Annotated[
         Path | None,
         typer.Option(help="Folder with the IDX files; otherwise $MNIST_ROOT, then data/mnist.", show_default=False),
@@ -250,23 +250,25 @@ def _build(
     what: str,
     open_source: Callable[[], Catalogue],
     options: Options,
-    out: Path,
+    out: str,
     max_bad: float,
     scheduler: str | None,
     quiet: bool,
 ) -> None:
     from preprocess.build import build  # noqa: PLC0415
+    from preprocess.destination import open_destination  # noqa: PLC0415
     from preprocess.scheduler import choose_executor  # noqa: PLC0415
 
     make_executor = choose_executor(scheduler)
+    folder = open_destination(out)
     with Terminal(what, quiet) as terminal:
-        manifest = build(open_source(), options, out, terminal, make_executor)
+        manifest = build(open_source(), options, folder, terminal, make_executor)
         terminal.finish()
-    print_summary(manifest, str(out))
+    print_summary(manifest, out)
     _refuse_too_many_bad(manifest, max_bad, out)
 
 
-def _refuse_too_many_bad(manifest: Manifest, max_bad: float, out: Path) -> None:
+def _refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
     """Fails a run that is finished: what it made is kept, and the next command can accept it."""
     bad = len(manifest.left_out)
     total = manifest.samples + bad
