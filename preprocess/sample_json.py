@@ -1,14 +1,14 @@
 """The JSON beside each image: key, attributes, factors, landmarks, identity, label, source; absent fields left out.
 
-Built from pieces made once per shard, because `json.dumps` of 40 attributes costs a twentieth of a decode.
+Built from a template made once per shard, because `json.dumps` of 40 attributes costs a twentieth of a decode.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _quoted
 
 import numpy as np
 
@@ -63,28 +63,30 @@ def table_without_annotations(keys: Sequence[str], sources: Sequence[str]) -> Sa
 
 
 class JsonEncoder:
-    """Turns rows of a `SampleTable` into JSON texts, a column at a time."""
+    """Turns rows of a `SampleTable` into JSON texts."""
 
     def __init__(
         self, attribute_names: Sequence[str], factor_names: Sequence[str], landmark_names: Sequence[str] = ()
     ) -> None:
-        names = [json.dumps(name) for name in attribute_names]
-        self._attributes = [(f"{name}:0", f"{name}:1", "") for name in names]  # indexed by 0, 1 and -1
-        self._factors = [f"{json.dumps(name)}:" for name in factor_names]
-        self._landmarks = [f"{json.dumps(name)}:" for name in landmark_names]
+        groups = {"attributes": attribute_names, "factors": factor_names, "landmarks": landmark_names}
+        self._groups = [(group, [_quoted(name) for name in names]) for group, names in groups.items()]
+        whole = (_group(group, [f"{name}:%s" for name in _literal(names)]) for group, names in self._groups)
+        self._whole = "".join(whole)  # of a row in which nothing is absent: one % instead of a piece for each value
 
     def encode(self, table: SampleTable) -> list[bytes]:
         """One compact JSON text per row."""
-        fields = [
-            [f'"key":{json.dumps(key)}' for key in table.keys],
-            self._group("attributes", self._attribute_columns(table), len(table)),
-            self._group("factors", self._factor_columns(table), len(table)),
-            self._group("landmarks", self._landmark_columns(table), len(table)),
-            [f'"identity":{number}' if number >= 0 else "" for number in table.identity.tolist()],
-            [f'"label":{number}' if number >= 0 else "" for number in table.label.tolist()],
-            [f'"source":{json.dumps(source)}' for source in table.sources],
-        ]
-        return [("{" + ",".join(filter(None, row)) + "}").encode("ascii") for row in zip(*fields, strict=True)]
+        rows = zip(table.attributes.tolist(), table.factors.tolist(), table.landmarks.tolist(), strict=True)
+        numbers = zip(table.identity.tolist(), table.label.tolist(), strict=True)
+        texts = []
+        for key, source, row, gaps, (identity, label) in zip(
+            table.keys, table.sources, rows, _rows_with_gaps(table), numbers, strict=True
+        ):
+            known = self._without_absent(row) if gaps else self._whole % (*row[0], *row[1], *row[2])
+            who = f'"identity":{identity},' if identity >= 0 else ""
+            what = f'"label":{label},' if label >= 0 else ""
+            text = f'{{"key":{_quoted(key)},{known}{who}{what}"source":{_quoted(source)}}}'
+            texts.append(text.encode("ascii"))
+        return texts
 
     def longest(self, table: SampleTable) -> int:
         """A length in bytes that no row's JSON exceeds, without encoding every row."""
@@ -92,9 +94,9 @@ class JsonEncoder:
             return 2
         extreme = [max(column.tolist(), key=_factor_length) for column in table.factors.T]
         worst = SampleTable(
-            [max(table.keys, key=_json_length)],
-            [max(table.sources, key=_json_length)],
-            np.ones((1, len(self._attributes)), np.int8),
+            [max(table.keys, key=_quoted_length)],
+            [max(table.sources, key=_quoted_length)],
+            np.ones((1, table.attributes.shape[1]), np.int8),
             np.array([extreme], np.float64),
             table.identity.max(keepdims=True),
             table.label.max(keepdims=True),
@@ -102,31 +104,29 @@ class JsonEncoder:
         )
         return len(self.encode(worst)[0])
 
-    def _attribute_columns(self, table: SampleTable) -> list[list[str]]:
-        columns = table.attributes.T.tolist()
-        return [[pieces[value] for value in column] for pieces, column in zip(self._attributes, columns, strict=True)]
+    def _without_absent(self, row: Sequence[Sequence[float]]) -> str:
+        return "".join(
+            _group(group, [f"{name}:{value}" for name, value in zip(names, values, strict=True) if present(value)])
+            for (group, names), values, present in zip(self._groups, row, _PRESENT, strict=True)
+        )
 
-    def _factor_columns(self, table: SampleTable) -> list[list[str]]:
-        columns = table.factors.T.tolist()
-        return [
-            ["" if math.isnan(value) else name + repr(value) for value in column]
-            for name, column in zip(self._factors, columns, strict=True)
-        ]
 
-    def _landmark_columns(self, table: SampleTable) -> list[list[str]]:
-        columns = table.landmarks.T.tolist()
-        return [
-            ["" if value == NO_LANDMARK else f"{name}{value}" for value in column]
-            for name, column in zip(self._landmarks, columns, strict=True)
-        ]
+_PRESENT = (lambda value: value >= 0, lambda value: not math.isnan(value), lambda value: value != NO_LANDMARK)
 
-    @staticmethod
-    def _group(name: str, columns: list[list[str]], count: int) -> list[str]:
-        """`"name":{…}` for each row, or "" where the row has none of the columns."""
-        if not columns:
-            return [""] * count
-        joined = [",".join(filter(None, row)) for row in zip(*columns, strict=True)]
-        return [f'"{name}":{{{inside}}}' if inside else "" for inside in joined]
+
+def _group(name: str, pairs: Sequence[str]) -> str:
+    """`"name":{…},` or nothing where there are no pairs."""
+    return f'"{name}":{{{",".join(pairs)}}},' if pairs else ""
+
+
+def _literal(texts: Sequence[str]) -> list[str]:
+    return [text.replace("%", "%%") for text in texts]
+
+
+def _rows_with_gaps(table: SampleTable) -> list[bool]:
+    """Whether anything is absent, for each row."""
+    gaps = (table.attributes < 0).any(axis=1) | np.isnan(table.factors).any(axis=1)
+    return (gaps | (table.landmarks == NO_LANDMARK).any(axis=1)).tolist()
 
 
 def _longest_number(column: np.ndarray) -> int:
@@ -136,8 +136,8 @@ def _longest_number(column: np.ndarray) -> int:
     return max(ends, key=lambda value: len(str(value)))
 
 
-def _json_length(text: str) -> int:
-    return len(json.dumps(text))
+def _quoted_length(text: str) -> int:
+    return len(_quoted(text))
 
 
 def _factor_length(value: float) -> int:
