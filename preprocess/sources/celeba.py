@@ -101,6 +101,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     lists = {what: found for what in _LISTS if (found := _find_list(container, what))}
     columns = {what: _LISTS[what][1](found.content, found.where) for what, found in lists.items()}
     fingerprint = _fingerprint(container, lists)
+    stamp = container.stamp()
     names = [name for name in container.names if stem_of(name)]
     stems = [stem_of(name) for name in names]
     _refuse_duplicates(container, names, stems)
@@ -121,7 +122,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         left_out=_missing(stems, columns, lists),
         notes=(recognised(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
         default_crop=crop,
-        refingerprint=lambda: _fingerprint(find_images(path, forced), lists),
+        refingerprint=lambda: _fingerprint_again(find_images(path, forced), lists, stamp),
     )
 
 
@@ -159,6 +160,11 @@ def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:
     for what in sorted(lists):
         digest.update(f"{what} {hashlib.sha256(lists[what].content).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _fingerprint_again(container: Container, lists: dict[str, _Found], stamp: int) -> str:
+    """The fingerprint, or something else where a file was written again at its old size."""
+    return _fingerprint(container, lists) if container.stamp() == stamp else "written again"
 
 
 def _refuse_duplicates(container: Container, names: list[str], stems: list[str]) -> None:
