@@ -3,22 +3,24 @@
     python benchmarks/preprocessing.py --count 12000
 
 The bar: images/s per core, writing included, over the bare JPEG decode (simplejpeg, files in memory) at least 0.6,
-aim 0.8. What a core does is measured in CPU time, of one shard made by the function that the workers run, so that
-other work on the machine falls out of it. Beside it the wall time of the whole command, marginal: start-up, which does
-not grow with the images, is taken off by running it on a part of them too. Last, the way people do it today
-(torchvision, one image at a time, `wds.ShardWriter` with JPEG members).
+aim 0.8. What a core does is measured in this process, with the function that the workers run, a thousand images at a
+time in turn with the bare decode of the same ones: CPU time and wall time. Beside it the whole command, marginal:
+start-up, which does not grow with the images, is taken off by running it on a part of them too. Last, the way people do
+it today (torchvision, one image at a time, `wds.ShardWriter` with JPEG members).
 
 The file is not called preprocess.py: started as a script it would hide the package of that name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -37,31 +39,46 @@ from preprocess.out_folder import OutFolder
 from preprocess.sources.celeba import open_celeba
 
 ROUNDS = 3
-BAR = 0.6
-SHARD = 2048
+BAR, AIM = 0.6, "0.6, aim 0.8"
+SHARD, CHUNK = 4096, 1024  # a shard has 2048 by default: what making one costs once must not weigh more here
 TODAY_IMAGES = 1000
 
 
-def bare_decode(tree: Path, images: int = SHARD) -> tuple[float, float]:
-    """Images/s of simplejpeg alone, files already in memory: by CPU time and by wall time."""
-    files = [path.read_bytes() for path in sorted((tree / "img_align_celeba").iterdir())[:images]]
-    start, start_cpu = time.perf_counter(), time.process_time()
-    for data in files:
-        simplejpeg.decode_jpeg(data, colorspace="RGB")
-    return len(files) / (time.process_time() - start_cpu), len(files) / (time.perf_counter() - start)
+@dataclass
+class Clock:
+    """Sums what stretches of work take, in CPU seconds of this process and in wall seconds."""
+
+    cpu: float = 0.0
+    wall: float = 0.0
+
+    @contextlib.contextmanager
+    def running(self):
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
 
 
-def one_shard(tree: Path, scratch: Path) -> float:
-    """Images/s by CPU time of making one shard: reading, decoding, resizing, hashing, writing and flushing it."""
-    options = Options(64, None, SHARD, 1, 0, None, False, "npy", "bilinear")
+def decode_and_shards(tree: Path, scratch: Path) -> tuple[Clock, Clock]:
+    """The bare decode of SHARD images (files in memory), and making shards of the same images, chunk by chunk in turn.
+
+    Making a shard is reading, decoding, resizing, hashing, writing and flushing it. Taken in turn, so that the two
+    share whatever else the machine does; the rate of either is SHARD over its seconds.
+    """
+    options = Options(64, None, CHUNK, 1, 0, SHARD, False, "npy", "bilinear")
     catalogue = open_celeba(tree, 0)
     folder = OutFolder(scratch / "shard")
     folder.scratch.mkdir(parents=True, exist_ok=True)
-    task = plan(catalogue, make_recipe(catalogue, options), folder)[0]
-    (folder.path / task.file).unlink(missing_ok=True)  # replacing it would cost what giving 30 MB back costs
-    start = time.process_time()
-    record = make_shard(task)
-    return record.samples / (time.process_time() - start)
+    bare, ours = Clock(), Clock()
+    for task in plan(catalogue, make_recipe(catalogue, options), folder):
+        files = [(tree / "img_align_celeba" / name).read_bytes() for name in task.table.sources]
+        with bare.running():
+            for data in files:
+                simplejpeg.decode_jpeg(data, colorspace="RGB")
+        (folder.path / task.file).unlink(missing_ok=True)  # replacing it would cost what giving its bytes back costs
+        with ours.running():
+            make_shard(task)
+    return bare, ours
 
 
 def command_seconds(tree: Path, scratch: Path, workers: int, limit: int) -> float:
@@ -111,30 +128,30 @@ def main(
             draw = ["faces", "--out", str(tree), "--count", str(count)]
             subprocess.run([sys.executable, "-c", "from preprocess.cli import app; app()", *draw], check=True)
         count = min(count, sum(1 for _ in (tree / "img_align_celeba").iterdir()))
-        bare, bare_wall, core, one, two = [], [], [], [], []
+        decode_and_shards(tree, scratch)  # warms up
+        clocks, one, two = [], [], []
         for _ in range(rounds):  # in turn, so that what else the machine does falls on all of them
-            by_cpu, by_wall = bare_decode(tree)
-            bare.append(by_cpu)
-            core.append(one_shard(tree, scratch))
-            bare_wall.append(by_wall)
+            clocks.append(decode_and_shards(tree, scratch))
             one.append(marginal_rate(tree, scratch, 1, count))
             two.append(marginal_rate(tree, scratch, 2, count))
         today = today_rate(tree, scratch)
     median = statistics.median
-    ratio = median(a / b for a, b in zip(core, bare, strict=True))
-    wall_ratio = median(a / b for a, b in zip(one, bare_wall, strict=True))
     speedup = median(b / a for a, b in zip(one, two, strict=True))
     table = Table("what", "images/s", "ratio", "bar")
-    table.add_row("bare simplejpeg decode, CPU time", f"{median(bare):,.0f}", "", "")
-    table.add_row("one shard, CPU time", f"{median(core):,.0f}", f"{ratio:.2f} of bare", "0.6, aim 0.8")
-    table.add_row("bare simplejpeg decode, wall time", f"{median(bare_wall):,.0f}", "", "")
-    table.add_row("preprocess celeba, 1 worker, marginal", f"{median(one):,.0f}", f"{wall_ratio:.2f} of bare", "0.6")
+    ratios = {}
+    for kind, words in (("cpu", "CPU time"), ("wall", "wall time")):
+        pairs = [(getattr(bare, kind), getattr(ours, kind)) for bare, ours in clocks]
+        ratios[kind] = median(bare / ours for bare, ours in pairs)
+        table.add_row(f"bare simplejpeg decode, {words}", f"{SHARD / median(bare for bare, _ in pairs):,.0f}", "", "")
+        rate = SHARD / median(ours for _, ours in pairs)
+        table.add_row(f"making shards, one core, {words}", f"{rate:,.0f}", f"{ratios[kind]:.2f} of bare", AIM)
+    table.add_row("preprocess celeba, 1 worker, marginal", f"{median(one):,.0f}", "", "")
     table.add_row("preprocess celeba, 2 workers, marginal", f"{median(two):,.0f}", f"{speedup:.2f} x one", "1.8")
     table.add_row(
         "torchvision + wds.ShardWriter, JPEG", f"{today:,.0f}", f"1/{median(one) / today:.1f} of 1 worker", ""
     )
     Console(width=100).print(table)
-    if ratio < BAR:
+    if ratios["cpu"] < BAR:
         raise typer.Exit(1)
 
 

@@ -6,16 +6,17 @@ import errno
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from preprocess.destination import Destination
 from preprocess.engine import local_processes, run_tasks
 from preprocess.errors import RunError
 from preprocess.manifest import SPLITS, Codec, Crop, LeftOut, Manifest, Recipe, Resample, Shard, Split
-from preprocess.out_folder import OutFolder
 from preprocess.sample_json import JsonEncoder
 from preprocess.shard_task import ShardRecord, ShardTask
 from preprocess.sources.catalogue import Catalogue, seeded_rank
@@ -50,7 +51,7 @@ class Listener(Protocol):
 def build(
     catalogue: Catalogue,
     options: Options,
-    out: Path,
+    folder: Destination,
     listener: Listener,
     make_executor: Callable[[int], Executor] = local_processes,
 ) -> Manifest:
@@ -63,27 +64,31 @@ def build(
     for note in catalogue.notes:
         listener.say(note)
     recipe = make_recipe(catalogue, options)
-    folder = OutFolder(out)
     with folder.locked():
         folder.claim(recipe, options.overwrite)
         tasks = plan(catalogue, recipe, folder)
         records = folder.finished(tasks, options.workers)
         _announce(tasks, records, listener)
         missing = [task for task in tasks if task.file not in records]
-        _warn_of_space(missing, recipe, out, listener)
+        _warn_of_space(missing, recipe, folder, listener)
         try:
-            for record in run_tasks(missing, options.workers, make_executor):
-                folder.record(record)
-                records[record.file] = record
-                listener.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
+            if missing and catalogue.unpack:
+                listener.say("unpacking the images, which this source gives up in its own order only")
+                catalogue.unpack(folder.scratch)
+            with closing(run_tasks(missing, options.workers, make_executor)) as made:  # no worker outlives the lock
+                for record in made:
+                    folder.record(record)
+                    records[record.file] = record
+                    listener.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
         except OSError as error:
-            raise _write_failure(error, out, len(records), len(tasks)) from error
+            raise _write_failure(error, folder.path, len(records), len(tasks)) from error
         if missing and catalogue.refingerprint() != recipe.source.fingerprint:
             raise RunError("the source changed while it was read: run the same command again with --overwrite")
-        manifest = _manifest(recipe, tasks, records, catalogue.left_out)
+        missed = catalogue.left_out if recipe.limit is None else ()  # what a limit did not choose is not missed
+        manifest = _manifest(recipe, tasks, records, missed)
         if not manifest.samples:
             reason = manifest.left_out[0].reason if manifest.left_out else "no images"
-            raise RunError(f"not one image could be used (the first: {reason}); nothing to train on in {out}")
+            raise RunError(f"not one image could be used (the first: {reason}); nothing to train on in {folder.name}")
         folder.finish(manifest)
     return manifest
 
@@ -91,7 +96,8 @@ def build(
 def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
     """Everything that determines the shards' bytes, before an image is read."""
     shape = (options.size, options.size, catalogue.channels)
-    longest = JsonEncoder(catalogue.attribute_names, catalogue.factor_names).longest(catalogue.table)
+    encoder = JsonEncoder(catalogue.attribute_names, catalogue.factor_names, catalogue.landmark_names)
+    longest = encoder.longest(catalogue.table)
     return Recipe(
         source=catalogue.source,
         crop=options.crop or catalogue.default_crop,
@@ -101,6 +107,7 @@ def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
         attribute_names=catalogue.attribute_names,
         factor_names=catalogue.factor_names,
         label_names=catalogue.label_names,
+        landmark_names=catalogue.landmark_names,
         layout=layout_of(shape, longest) if options.codec == "npy" else None,
         seed=options.seed,
         shard_size=options.shard_size,
@@ -108,7 +115,7 @@ def make_recipe(catalogue: Catalogue, options: Options) -> Recipe:
     )
 
 
-def plan(catalogue: Catalogue, recipe: Recipe, folder: OutFolder) -> list[ShardTask]:
+def plan(catalogue: Catalogue, recipe: Recipe, folder: Destination) -> list[ShardTask]:
     """Cuts each split's seeded permutation into shards; the order of one key does not depend on the others."""
     tasks = []
     keys = catalogue.table.keys
@@ -125,7 +132,7 @@ def plan(catalogue: Catalogue, recipe: Recipe, folder: OutFolder) -> list[ShardT
                     folder=folder.path.resolve(),
                     scratch=folder.scratch.resolve(),
                     recipe=recipe,
-                    images=catalogue.reader(chosen),
+                    images=catalogue.reader(chosen, folder.scratch.resolve()),
                     table=catalogue.table.take(chosen),
                 )
             )
@@ -147,13 +154,13 @@ def _announce(tasks: list[ShardTask], records: dict[str, ShardRecord], listener:
     listener.start(sum(len(task.table) for task in tasks if task.file not in records))
 
 
-def _warn_of_space(missing: list[ShardTask], recipe: Recipe, out: Path, listener: Listener) -> None:
-    if recipe.layout is None:
+def _warn_of_space(missing: list[ShardTask], recipe: Recipe, folder: Destination, listener: Listener) -> None:
+    if recipe.layout is None or str(folder.path) != folder.name:  # a stage holds a few shards at a time
         return
     needed = recipe.layout.record_bytes * sum(len(task.table) for task in missing)
-    free = shutil.disk_usage(out).free
+    free = shutil.disk_usage(folder.path).free
     if needed > free:
-        listener.say(f"{out} has {_gigabytes(free)} free and the shards need about {_gigabytes(needed)}")
+        listener.say(f"{folder.name} has {_gigabytes(free)} free and the shards need about {_gigabytes(needed)}")
 
 
 def _write_failure(error: OSError, out: Path, finished: int, total: int) -> RunError:

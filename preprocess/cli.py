@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import typer
 
 from preprocess.choices import PRESETS, choose_codec, choose_crop, choose_resample
 from preprocess.errors import RunError, UsageError
-from preprocess.manifest import Crop, Manifest
+from preprocess.manifest import MANIFEST_NAME, Crop, Manifest
 from preprocess.terminal import Terminal, clear_errors, print_summary
 
 if TYPE_CHECKING:  # what lists and reads images is imported by the commands, so that --help stays fast
@@ -27,7 +28,7 @@ app = typer.Typer(
     epilog="Every command that writes shards can be interrupted: the same command goes on from there.",
 )
 
-Out = Annotated[Path, typer.Option(help="Folder for the shards and manifest.json.")]
+Out = Annotated[str, typer.Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")]
 Size = Annotated[int, typer.Option(min=1, help="Side of the finished images, in pixels.")]
 CropText = Annotated[
     str | None, typer.Option("--crop", help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
@@ -41,6 +42,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the order inside each split (
 MaxBad = Annotated[
     float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
 ]
+MAX_BAD = 0.001  # what a whole copy of a real data set may lack; in fewer than a thousand images one is already more
 Yes = Annotated[bool, typer.Option("--yes", help="Download what is missing without asking.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")]
 Scheduler = Annotated[
@@ -71,11 +73,17 @@ def faces(
 
 @app.command()
 def celeba(
-    out: Out = Path("shards"),
+    out: Out = "shards",
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder or zip of images; otherwise $CELEBA_ROOT, then data/celeba.", show_default=False),
+        typer.Option(
+            help="Folder or zip of images, or parquet files; otherwise $CELEBA_ROOT, then data/celeba.",
+            show_default=False,
+        ),
     ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What the source is taken for: auto (by looking), folder, zip, kaggle, hq or parquet.")
+    ] = "auto",
     size: Size = 64,
     crop: CropText = None,
     preset: Annotated[str | None, typer.Option(help=f"A published crop: {', '.join(PRESETS)}.")] = None,
@@ -85,7 +93,7 @@ def celeba(
     workers: Workers = None,
     limit: Limit = None,
     seed: Seed = 0,
-    max_bad: MaxBad = 1.0,
+    max_bad: MaxBad = MAX_BAD,
     yes: Yes = False,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
@@ -93,23 +101,25 @@ def celeba(
 ) -> None:
     """Turn CelebA, or a tree like it, into shards (by default the centre 148 of CelebA, all of square images)."""
     from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
+    from preprocess.sources.celeba_kind import choose_kind  # noqa: PLC0415
     from preprocess.sources.download import CELEBA_LICENCE, download_celeba  # noqa: PLC0415
 
     with clear_errors():
         chosen = choose_crop(crop, preset)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
+        forced = choose_kind(kind)
         place = find_source(source)
         if place is None:
             if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENCE}."):
                 raise no_source()
             place = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
-        _build("celeba", partial(open_celeba, place, seed), options, out, max_bad, scheduler, quiet)
+        _build("celeba", partial(open_celeba, place, seed, forced), options, out, max_bad, scheduler, quiet)
 
 
 @app.command()
 def images(
     folder: Annotated[Path, typer.Argument(help="Any folder of images; subfolders are labels.")],
-    out: Out = Path("shards"),
+    out: Out = "shards",
     size: Size = 64,
     crop: CropText = None,
     resample: Resample = "bilinear",
@@ -118,7 +128,7 @@ def images(
     workers: Workers = None,
     limit: Limit = None,
     seed: Seed = 0,
-    max_bad: MaxBad = 1.0,
+    max_bad: MaxBad = MAX_BAD,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
@@ -138,7 +148,7 @@ def images(
 
 @app.command()
 def mnist(
-    out: Out = Path("shards-mnist"),
+    out: Out = "shards-mnist",
     source: Annotated[
         Path | None,
         typer.Option(help="Folder with the IDX files; otherwise $MNIST_ROOT, then data/mnist.", show_default=False),
@@ -240,24 +250,35 @@ def _build(
     what: str,
     open_source: Callable[[], Catalogue],
     options: Options,
-    out: Path,
+    out: str,
     max_bad: float,
     scheduler: str | None,
     quiet: bool,
 ) -> None:
     from preprocess.build import build  # noqa: PLC0415
+    from preprocess.destination import open_destination  # noqa: PLC0415
     from preprocess.scheduler import choose_executor  # noqa: PLC0415
 
     make_executor = choose_executor(scheduler)
+    folder = open_destination(out)
     with Terminal(what, quiet) as terminal:
-        manifest = build(open_source(), options, out, terminal, make_executor)
+        manifest = build(open_source(), options, folder, terminal, make_executor)
         terminal.finish()
-    print_summary(manifest, str(out))
-    share = len(manifest.left_out) / (manifest.samples + len(manifest.left_out))
-    if share > max_bad:
+    print_summary(manifest, out)
+    _refuse_too_many_bad(manifest, max_bad, out)
+
+
+def _refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
+    """Fails a run that is finished: what it made is kept, and the next command can accept it."""
+    bad = len(manifest.left_out)
+    total = manifest.samples + bad
+    if bad > max_bad * total:
+        accepting = math.ceil(bad / total * 10_000) / 10_000
         raise RunError(
-            f"{share:.2%} of the images were left out, more than --max-bad {max_bad:.2%}: the shards in {out} are "
-            "whole and usable, but look at the reasons in their manifest first"
+            f"{bad:,} of {total:,} images ({bad / total:.2%}) {'was' if bad == 1 else 'were'} left out, more than "
+            f"--max-bad {max_bad:g} allows; the shards in {out} are finished and whole: look at the reasons in "
+            f"{MANIFEST_NAME} there, and to accept them repeat the command with --max-bad {accepting:g}, "
+            "which makes nothing anew"
         )
 
 

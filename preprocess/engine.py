@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 
 from preprocess.errors import RunError
 from preprocess.shard_task import ShardRecord, ShardTask
@@ -29,8 +30,8 @@ def local_processes(workers: int) -> Executor:
 
 def run_tasks(
     tasks: Sequence[ShardTask], workers: int, make_executor: Callable[[int], Executor] = local_processes
-) -> Iterator[ShardRecord]:
-    """Yields the record of each task as it is done, in no fixed order.
+) -> Generator[ShardRecord, None, None]:
+    """Yields the record of each task as it is done, in no fixed order; closing it waits for the workers to end.
 
     A worker that dies (out of memory, killed) costs its own shard only: it is made again by a new one.
 
@@ -42,10 +43,11 @@ def run_tasks(
     deaths = 0
     while remaining:
         try:
-            for record in _run_until_a_death(list(remaining.values()), workers, make_executor):
-                del remaining[record.file]
-                deaths = 0
-                yield record
+            with closing(_run_until_a_death(list(remaining.values()), workers, make_executor)) as records:
+                for record in records:
+                    del remaining[record.file]
+                    deaths = 0
+                    yield record
         except BrokenProcessPool:
             deaths += 1
             if deaths == MAX_DEATHS_IN_A_ROW:
@@ -61,7 +63,7 @@ def run_tasks(
 
 def _run_until_a_death(
     tasks: list[ShardTask], workers: int, make_executor: Callable[[int], Executor]
-) -> Iterator[ShardRecord]:
+) -> Generator[ShardRecord, None, None]:
     executor = make_executor(min(workers, len(tasks)))
     waiting = iter(tasks)
     running: set[Future[ShardRecord]] = set()

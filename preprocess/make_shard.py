@@ -70,12 +70,14 @@ class _Batches:
         recipe = task.recipe
         self.samples = 0
         self._recipe, self._table, self._output = recipe, task.table, output
-        self._texts = JsonEncoder(recipe.attribute_names, recipe.factor_names).encode(task.table)
+        self._encoder = JsonEncoder(recipe.attribute_names, recipe.factor_names, recipe.landmark_names)
         self._writer = (
             RecordWriter(recipe.layout, recipe.image_shape, BATCH) if recipe.layout else EncodedWriter(recipe.codec)
         )
         self._crops = np.empty((BATCH, 0, 0, recipe.image_shape[2]), np.uint8)
         self._rows: list[int] = []
+        self._shape: tuple[int, ...] = ()
+        self._box = (0, 0, 0, 0)
 
     def add(self, row: int, image: np.ndarray) -> None:
         """Takes a copy of the crop of one image.
@@ -83,7 +85,10 @@ class _Batches:
         Raises:
             UnreadableImage: the image is smaller than the crop.
         """
-        top, left, height, width = crop_box(self._recipe.crop, image.shape[0], image.shape[1])
+        if image.shape != self._shape:  # nearly all images of a source have one size
+            self._box = crop_box(self._recipe.crop, image.shape[0], image.shape[1])
+            self._shape = image.shape
+        top, left, height, width = self._box
         if self._crops.shape[1:3] != (height, width):
             self.flush()
             self._crops = np.empty((BATCH, height, width, image.shape[2]), np.uint8)
@@ -98,9 +103,8 @@ class _Batches:
             return
         height, width, _ = self._recipe.image_shape
         images = resize_batch(self._crops[: len(self._rows)], height, width, self._recipe.resample)
-        keys = [self._table.keys[row] for row in self._rows]
-        texts = [self._texts[row] for row in self._rows]
-        self._output.write(self._writer.records(keys, images, texts))
+        known = self._table.take(self._rows)
+        self._output.write(self._writer.records(known.keys, images, self._encoder.encode(known)))
         self.samples += len(self._rows)
         self._rows.clear()
 

@@ -25,7 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: landmarks
+READABLE_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 
@@ -128,6 +129,7 @@ class Recipe(_Frozen):
     attribute_names: tuple[str, ...]
     factor_names: tuple[str, ...]
     label_names: tuple[str, ...] = ()  # where labels are folders: label i is label_names[i]
+    landmark_names: tuple[str, ...] = ()  # in pixels of the source image, before the crop
     layout: Layout | None  # None where samples differ in size, as compressed images do
     seed: int
     shard_size: PositiveInt
@@ -171,7 +173,7 @@ class Manifest(Recipe):
         """
         path = Path(folder) / MANIFEST_NAME
         try:
-            plain = json.loads(path.read_bytes())
+            content = path.read_bytes()
         except FileNotFoundError:
             raise ManifestError(
                 f"{path} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
@@ -180,20 +182,31 @@ class Manifest(Recipe):
             raise ManifestError(f"{folder} is a file, not a folder of shards") from None
         except OSError as error:
             raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> Manifest:
+        """Checks the content of a manifest; `where` names it in messages.
+
+        Raises:
+            ManifestError: it is not JSON, of another schema version, or holds what it must not.
+        """
+        try:
+            plain = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{path} is not valid JSON ({error}); make the shards anew") from None
+            raise ManifestError(f"{where} is not valid JSON ({error}); make the shards anew") from None
         version = plain.get("schema_version") if isinstance(plain, dict) else None
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise ManifestError(
-                f"{path} has schema version {version!r} and this program reads {SCHEMA_VERSION}: "
+                f"{where} has schema version {version!r} and this program reads up to {SCHEMA_VERSION}: "
                 "make the shards anew with this version of preprocess"
             )
         try:
             return cls.model_validate(plain)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ManifestError(f"{path}: {where}: {first['msg']}") from None
+            field = ".".join(str(part) for part in first["loc"])
+            raise ManifestError(f"{where}: {field}: {first['msg']}") from None
 
     def write_atomically(self, folder: Path) -> None:
         """Puts the manifest in place whole or not at all."""

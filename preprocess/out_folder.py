@@ -33,15 +33,17 @@ from preprocess.manifest import (
 from preprocess.shard_task import ShardRecord, ShardTask
 
 SHARD_NAME = re.compile(r"(train|valid|test)-\d{6}\.tar")
-_LOCK, _SCRATCH, _RECIPE = ".lock", ".unfinished", "recipe.json"
+SCRATCH_NAME, RECIPE_NAME = ".unfinished", "recipe.json"
+_LOCK = ".lock"
 
 
 class OutFolder:
     """Where one run puts its shards."""
 
     def __init__(self, path: Path) -> None:
+        self.name = str(path)
         self.path = path
-        self.scratch = path / _SCRATCH
+        self.scratch = path / SCRATCH_NAME
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,10 +73,10 @@ class OutFolder:
         if overwrite:
             self._clear_if_other(recipe)
         else:
-            self._refuse_if_other(recipe)
+            refuse_if_other(self._recipe_there(), recipe, self.name)
         self._sweep()
         self.scratch.mkdir(exist_ok=True)
-        write_json_atomically(self.scratch / _RECIPE, recipe.model_dump(mode="json"))
+        write_json_atomically(self.scratch / RECIPE_NAME, recipe.model_dump(mode="json"))
 
     def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
         """The records of the shards that are there, whole and right; every byte of them is read."""
@@ -97,12 +99,10 @@ class OutFolder:
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
         records: dict[str, ShardRecord] = {}
         with contextlib.suppress(ManifestError):
-            records |= _records_of(Manifest.read(self.path), tasks)
+            records |= records_of(Manifest.read(self.path), tasks)
         for task in tasks:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                plain = json.loads((self.scratch / f"{task.file}.json").read_bytes())
-                left_out = tuple(LeftOut.model_validate(left) for left in plain.pop("left_out"))
-                records[task.file] = ShardRecord(**plain, left_out=left_out)
+                records[task.file] = parse_record((self.scratch / f"{task.file}.json").read_bytes())
         return records
 
     def _is_whole(self, record: ShardRecord) -> bool:
@@ -117,7 +117,7 @@ class OutFolder:
         """The recipe of the finished or unfinished set in this folder; None where there is neither."""
         with contextlib.suppress(FileNotFoundError):
             try:
-                return Recipe.model_validate_json((self.scratch / _RECIPE).read_bytes())
+                return Recipe.model_validate_json((self.scratch / RECIPE_NAME).read_bytes())
             except ValidationError:
                 raise UsageError(
                     f"{self.path} holds an unfinished run of another version of preprocess: "
@@ -134,14 +134,6 @@ class OutFolder:
                 "choose another --out, or add --overwrite"
             )
         return None
-
-    def _refuse_if_other(self, recipe: Recipe) -> None:
-        there = self._recipe_there()
-        differences = there.differences(recipe) if there else []
-        if differences:
-            raise UsageError(
-                f"{self.path} holds shards of {'; '.join(differences)}: choose another --out, or add --overwrite"
-            )
 
     def _clear_if_other(self, recipe: Recipe) -> None:
         with contextlib.suppress(UsageError):
@@ -169,7 +161,25 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
+def refuse_if_other(there: Recipe | None, recipe: Recipe, where: str) -> None:
+    """Raises UsageError, with the differences named, where the recipe there is another one."""
+    differences = there.differences(recipe) if there else []
+    if differences:
+        raise UsageError(f"{where} holds shards of {'; '.join(differences)}: choose another --out, or add --overwrite")
+
+
+def parse_record(content: bytes) -> ShardRecord:
+    """Reads what was remembered of a finished shard.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is damaged.
+    """
+    plain = json.loads(content)
+    left_out = tuple(LeftOut.model_validate(left) for left in plain.pop("left_out"))
+    return ShardRecord(**plain, left_out=left_out)
+
+
+def records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
     """The manifest's shards as records; what was left out is known by the keys of each task."""
     reasons = {left.key: left for left in manifest.left_out}
     shards = {shard.file: shard for split in manifest.splits.values() for shard in split.shards}

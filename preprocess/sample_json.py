@@ -1,16 +1,18 @@
-"""The JSON beside each image: key, attributes, factors, identity, label, source; absent fields left out.
+"""The JSON beside each image: key, attributes, factors, landmarks, identity, label, source; absent fields left out.
 
-Built from pieces made once per shard, because `json.dumps` of 40 attributes costs a twentieth of a decode.
+Built from a template made once per shard, because `json.dumps` of 40 attributes costs a twentieth of a decode.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _quoted
 
 import numpy as np
+
+NO_LANDMARK = int(np.iinfo(np.int32).min)  # landmarks may lie outside the image, so -1 is a place
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class SampleTable:
         factors: float64 (n, F), finite, or NaN where absent.
         identity: int64 (n,), -1 where absent.
         label: int64 (n,), -1 where absent.
+        landmarks: int32 (n, L), in pixels of the source image, or NO_LANDMARK where absent.
     """
 
     keys: Sequence[str]
@@ -32,6 +35,7 @@ class SampleTable:
     factors: np.ndarray
     identity: np.ndarray
     label: np.ndarray
+    landmarks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -46,6 +50,7 @@ class SampleTable:
             self.factors[index],
             self.identity[index],
             self.label[index],
+            self.landmarks[index],
         )
 
 
@@ -53,28 +58,35 @@ def table_without_annotations(keys: Sequence[str], sources: Sequence[str]) -> Sa
     """A table in which nothing but the names is known."""
     count = len(keys)
     none = np.full(count, -1, np.int64)
-    return SampleTable(keys, sources, np.empty((count, 0), np.int8), np.empty((count, 0)), none, none.copy())
+    attributes, factors, landmarks = (np.empty((count, 0), kind) for kind in (np.int8, np.float64, np.int32))
+    return SampleTable(keys, sources, attributes, factors, none, none.copy(), landmarks)
 
 
 class JsonEncoder:
-    """Turns rows of a `SampleTable` into JSON texts, a column at a time."""
+    """Turns rows of a `SampleTable` into JSON texts."""
 
-    def __init__(self, attribute_names: Sequence[str], factor_names: Sequence[str]) -> None:
-        names = [json.dumps(name) for name in attribute_names]
-        self._attributes = [(f"{name}:0", f"{name}:1", "") for name in names]  # indexed by 0, 1 and -1
-        self._factors = [f"{json.dumps(name)}:" for name in factor_names]
+    def __init__(
+        self, attribute_names: Sequence[str], factor_names: Sequence[str], landmark_names: Sequence[str] = ()
+    ) -> None:
+        groups = {"attributes": attribute_names, "factors": factor_names, "landmarks": landmark_names}
+        self._groups = [(group, [_quoted(name) for name in names]) for group, names in groups.items()]
+        whole = (_group(group, [f"{name}:%s" for name in _literal(names)]) for group, names in self._groups)
+        self._whole = "".join(whole)  # of a row in which nothing is absent: one % instead of a piece for each value
 
     def encode(self, table: SampleTable) -> list[bytes]:
         """One compact JSON text per row."""
-        fields = [
-            [f'"key":{json.dumps(key)}' for key in table.keys],
-            self._group("attributes", self._attribute_columns(table), len(table)),
-            self._group("factors", self._factor_columns(table), len(table)),
-            [f'"identity":{number}' if number >= 0 else "" for number in table.identity.tolist()],
-            [f'"label":{number}' if number >= 0 else "" for number in table.label.tolist()],
-            [f'"source":{json.dumps(source)}' for source in table.sources],
-        ]
-        return [("{" + ",".join(filter(None, row)) + "}").encode("ascii") for row in zip(*fields, strict=True)]
+        rows = zip(table.attributes.tolist(), table.factors.tolist(), table.landmarks.tolist(), strict=True)
+        numbers = zip(table.identity.tolist(), table.label.tolist(), strict=True)
+        texts = []
+        for key, source, row, gaps, (identity, label) in zip(
+            table.keys, table.sources, rows, _rows_with_gaps(table), numbers, strict=True
+        ):
+            known = self._without_absent(row) if gaps else self._whole % (*row[0], *row[1], *row[2])
+            who = f'"identity":{identity},' if identity >= 0 else ""
+            what = f'"label":{label},' if label >= 0 else ""
+            text = f'{{"key":{_quoted(key)},{known}{who}{what}"source":{_quoted(source)}}}'
+            texts.append(text.encode("ascii"))
+        return texts
 
     def longest(self, table: SampleTable) -> int:
         """A length in bytes that no row's JSON exceeds, without encoding every row."""
@@ -82,37 +94,50 @@ class JsonEncoder:
             return 2
         extreme = [max(column.tolist(), key=_factor_length) for column in table.factors.T]
         worst = SampleTable(
-            [max(table.keys, key=_json_length)],
-            [max(table.sources, key=_json_length)],
-            np.ones((1, len(self._attributes)), np.int8),
+            [max(table.keys, key=_quoted_length)],
+            [max(table.sources, key=_quoted_length)],
+            np.ones((1, table.attributes.shape[1]), np.int8),
             np.array([extreme], np.float64),
             table.identity.max(keepdims=True),
             table.label.max(keepdims=True),
+            np.array([[_longest_number(column) for column in table.landmarks.T]], np.int32),
         )
         return len(self.encode(worst)[0])
 
-    def _attribute_columns(self, table: SampleTable) -> list[list[str]]:
-        columns = table.attributes.T.tolist()
-        return [[pieces[value] for value in column] for pieces, column in zip(self._attributes, columns, strict=True)]
-
-    def _factor_columns(self, table: SampleTable) -> list[list[str]]:
-        columns = table.factors.T.tolist()
-        return [
-            ["" if math.isnan(value) else name + repr(value) for value in column]
-            for name, column in zip(self._factors, columns, strict=True)
-        ]
-
-    @staticmethod
-    def _group(name: str, columns: list[list[str]], count: int) -> list[str]:
-        """`"name":{…}` for each row, or "" where the row has none of the columns."""
-        if not columns:
-            return [""] * count
-        joined = [",".join(filter(None, row)) for row in zip(*columns, strict=True)]
-        return [f'"{name}":{{{inside}}}' if inside else "" for inside in joined]
+    def _without_absent(self, row: Sequence[Sequence[float]]) -> str:
+        return "".join(
+            _group(group, [f"{name}:{value}" for name, value in zip(names, values, strict=True) if present(value)])
+            for (group, names), values, present in zip(self._groups, row, _PRESENT, strict=True)
+        )
 
 
-def _json_length(text: str) -> int:
-    return len(json.dumps(text))
+_PRESENT = (lambda value: value >= 0, lambda value: not math.isnan(value), lambda value: value != NO_LANDMARK)
+
+
+def _group(name: str, pairs: Sequence[str]) -> str:
+    """`"name":{…},` or nothing where there are no pairs."""
+    return f'"{name}":{{{",".join(pairs)}}},' if pairs else ""
+
+
+def _literal(texts: Sequence[str]) -> list[str]:
+    return [text.replace("%", "%%") for text in texts]
+
+
+def _rows_with_gaps(table: SampleTable) -> list[bool]:
+    """Whether anything is absent, for each row."""
+    gaps = (table.attributes < 0).any(axis=1) | np.isnan(table.factors).any(axis=1)
+    return (gaps | (table.landmarks == NO_LANDMARK).any(axis=1)).tolist()
+
+
+def _longest_number(column: np.ndarray) -> int:
+    """The value with the most characters: of whole numbers it is the largest or the smallest."""
+    present = column[column != NO_LANDMARK]
+    ends = [int(present.max()), int(present.min())] if len(present) else [NO_LANDMARK]
+    return max(ends, key=lambda value: len(str(value)))
+
+
+def _quoted_length(text: str) -> int:
+    return len(_quoted(text))
 
 
 def _factor_length(value: float) -> int:

@@ -1,6 +1,6 @@
 """Reading a finished set of shards: as memory-mapped arrays of pixels, and as arrays of annotations.
 
-Letters in shapes: n samples, H W C image, A attributes, F factors.
+Letters in shapes: n samples, H W C image, A attributes, F factors, L landmarks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import mmap
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from preprocess.manifest import Layout, Manifest, Shard, Split
 __all__ = ["Annotations", "ShardError", "ShardSet"]
 
 
+def _no_landmarks() -> np.ndarray:
+    return np.empty((0, 0), np.float32)
+
+
 @dataclass(frozen=True)
 class Annotations:
     """What is known of each sample, in shard order and then record order."""
@@ -30,6 +34,7 @@ class Annotations:
     factors: np.ndarray  # float32 (n, F), NaN where absent
     identity: np.ndarray  # int64 (n,), -1 where absent
     label: np.ndarray  # int64 (n,), -1 where absent
+    landmarks: np.ndarray = field(default_factory=_no_landmarks)  # float32 (n, L), source pixels, NaN where absent
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,11 @@ class ShardSet:
         count = total if limit is None else min(limit, total)
         attribute_index = {name: i for i, name in enumerate(self.manifest.attribute_names)}
         factor_index = {name: i for i, name in enumerate(self.manifest.factor_names)}
+        landmark_index = {name: i for i, name in enumerate(self.manifest.landmark_names)}
         keys: list[str] = []
         attributes = np.full((count, len(attribute_index)), -1, np.int8)
         factors = np.full((count, len(factor_index)), np.nan, np.float32)
+        landmarks = np.full((count, len(landmark_index)), np.nan, np.float32)
         identity = np.full(count, -1, np.int64)
         label = np.full(count, -1, np.int64)
         for row, sample in zip(range(count), self._samples(split), strict=False):
@@ -93,9 +100,11 @@ class ShardSet:
                 attributes[row, attribute_index[name]] = value
             for name, value in sample.get("factors", {}).items():
                 factors[row, factor_index[name]] = value
+            for name, value in sample.get("landmarks", {}).items():
+                landmarks[row, landmark_index[name]] = value
             identity[row] = sample.get("identity", -1)
             label[row] = sample.get("label", -1)
-        return Annotations(keys, attributes, factors, identity, label)
+        return Annotations(keys, attributes, factors, identity, label, landmarks)
 
     def _split(self, split: str) -> Split:
         found = self.manifest.splits.get(split)  # type: ignore[call-overload]

@@ -96,6 +96,8 @@ def print_summary(manifest: Manifest, where: str) -> None:
     """A table of what is in the shards, on stdout."""
     height, width, channels = manifest.image_shape
     known = f"{len(manifest.attribute_names)} attributes, {len(manifest.factor_names)} factors"
+    if manifest.landmark_names:
+        known += f", {len(manifest.landmark_names)} landmark coordinates"
     table = Table()
     table.add_column("split")
     for column in ("samples", "shards", "MB"):

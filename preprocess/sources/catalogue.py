@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -28,12 +29,14 @@ class Catalogue:
         attribute_names: names of the table's attribute columns.
         factor_names: names of the table's factor columns.
         label_names: what the table's labels mean, where they are folders.
+        landmark_names: names of the table's landmark columns.
         channels: of every image (3 or 1).
-        reader: for chosen rows, what reads their pixels in a worker.
+        reader: for chosen rows, what reads their pixels in a worker; it is also told the run's scratch folder.
         left_out: images that are known to be unusable before anything is read.
         notes: what a person should hear once, for example that there are no attributes.
         default_crop: what to cut out unless a person asks for something else.
         refingerprint: looks at the source again; another value means it changed meanwhile.
+        unpack: for a source that cannot be read at random: puts what `reader` needs into the scratch folder.
     """
 
     source: Source
@@ -43,11 +46,13 @@ class Catalogue:
     factor_names: tuple[str, ...]
     label_names: tuple[str, ...]
     channels: int
-    reader: Callable[[Sequence[int]], PixelReader]
+    reader: Callable[[Sequence[int], Path], PixelReader]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
     default_crop: Crop
     refingerprint: Callable[[], str]
+    unpack: Callable[[Path], None] | None = None
+    landmark_names: tuple[str, ...] = ()
 
 
 def safe_key(stem: str) -> str:

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.errors import UnreadableImage, UsageError
-from preprocess.manifest import Crop, LeftOut, Source
-from preprocess.sample_json import SampleTable
+from preprocess.errors import UsageError
+from preprocess.manifest import LeftOut, Source
+from preprocess.sample_json import NO_LANDMARK, SampleTable
 from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
-from preprocess.sources.celeba_lists import Columns, read_attributes, read_factors, read_numbers, stem_of
-from preprocess.sources.containers import Container, FolderContainer, ZipContainer, is_image_name
+from preprocess.sources.celeba_kind import (
+    Kind,
+    default_crop,
+    find_images,
+    is_parquet,
+    recognise,
+    recognised,
+    usual_size,
+)
+from preprocess.sources.celeba_lists import (
+    Columns,
+    read_attributes,
+    read_factors,
+    read_landmarks,
+    read_numbers,
+    stem_of,
+)
+from preprocess.sources.containers import Container
 
 DATA_FOLDER = "data/celeba"
-CELEBA_CROP = Crop(kind="centre", size=148)
-_LOOKED_AT = 20  # images, to see which crop suits them
-_DEPTH, _MAX_FOLDERS = 3, 500  # how far below --source images are looked for
-_USUAL_NAMES = frozenset({"img_align_celeba", "CelebA-HQ-img"})
-_ARCHIVES = ("img_align_celeba.zip", "Img/img_align_celeba.zip", "celeba/img_align_celeba.zip", "archive.zip")
 _LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
+_COLUMNS = (("attributes", -1, np.int8), ("factors", np.nan, np.float64), ("landmarks", NO_LANDMARK, np.int32))
 _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
     "attributes": (
         ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
@@ -38,6 +49,7 @@ _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
         ("identity_CelebA.txt", "identity_CelebA.csv"),
         lambda content, where: read_numbers(content, where, "identity"),
     ),
+    "landmarks": (("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"), read_landmarks),
     "factors": (("factors.csv",), read_factors),
 }
 
@@ -68,98 +80,57 @@ def no_source() -> UsageError:
     )
 
 
-def open_celeba(path: Path, seed: int) -> Catalogue:
+def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     """Lists the images and reads the annotations of one CelebA-format source.
 
     Args:
-        path: a folder, a folder of images, or a zip archive.
+        path: a folder, a folder of images, a zip archive, or parquet files.
         seed: of the split, where the source has no partition.
+        forced: what the source is to be taken for; recognised by looking at it where None.
 
     Raises:
         UsageError: there are no images, or an annotation file is damaged.
     """
-    container = _find_images(path)
+    if forced == "parquet" or (forced is None and is_parquet(path)):
+        from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415 - needs an extra
+
+        return open_parquet(path, seed, forced)
+    container = find_images(path, forced)
     if not container.names:
         raise UsageError(f"{path} holds no images")
     lists = {what: found for what in _LISTS if (found := _find_list(container, what))}
     columns = {what: _LISTS[what][1](found.content, found.where) for what, found in lists.items()}
     fingerprint = _fingerprint(container, lists)
+    stamp = container.stamp()
     names = [name for name in container.names if stem_of(name)]
     stems = [stem_of(name) for name in names]
     _refuse_duplicates(container, names, stems)
     table = _table(names, stems, columns)
-    kind = "celeba zip" if isinstance(container, ZipContainer) else "celeba folder"
-    default_crop, crop_note = _default_crop(container, names)
+    size = usual_size(container)
+    kind = recognise(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
+    crop, crop_note = default_crop(kind, size)
     return Catalogue(
-        source=Source(kind=kind, fingerprint=fingerprint, images=len(names)),
+        source=Source(kind=f"celeba {kind}", fingerprint=fingerprint, images=len(names)),
         table=table,
         split=_split(table, stems, columns.get("partition"), seed),
         attribute_names=columns["attributes"].names if "attributes" in columns else (),
         factor_names=columns["factors"].names if "factors" in columns else (),
         label_names=(),
+        landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
         channels=3,
-        reader=lambda rows: container.reader([names[row] for row in rows]),
+        reader=lambda rows, _: container.reader([names[row] for row in rows]),
         left_out=_missing(stems, columns, lists),
-        notes=(f"{kind}: {container.path}", *crop_note, *_notes(stems, columns)),
-        default_crop=default_crop,
-        refingerprint=lambda: _fingerprint(_find_images(path), lists),
+        notes=(recognised(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
+        default_crop=crop,
+        refingerprint=lambda: _fingerprint_again(find_images(path, forced), lists, stamp),
     )
 
 
 @dataclass(frozen=True)
 class _Found:
-    where: str
+    name: str  # of the file, without folders
+    where: str  # for a person
     content: bytes
-
-
-def _find_images(path: Path) -> Container:
-    if path.is_file():
-        return ZipContainer(path)
-    folders = _image_folders(path)
-    named = [folder for folder in folders if folder.name in _USUAL_NAMES]
-    chosen = folders if len(folders) == 1 else named
-    if len(chosen) == 1:
-        return FolderContainer(chosen[0])
-    if folders:
-        some = ", ".join(str(folder) for folder in folders[:4])
-        raise UsageError(f"{path} holds several folders of images ({some}): point --source to one of them")
-    for archive in _ARCHIVES:
-        if (path / archive).is_file():
-            return ZipContainer(path / archive)
-    raise UsageError(
-        f"{path} holds no images: looked for a folder of images (as img_align_celeba/) up to {_DEPTH} levels down, "
-        "and for img_align_celeba.zip or archive.zip"
-    )
-
-
-def _image_folders(top: Path) -> list[Path]:
-    """Folders that directly hold images, breadth first; nothing below them is looked at."""
-    found: list[Path] = []
-    level = [top]
-    for _ in range(_DEPTH + 1):
-        deeper: list[Path] = []
-        for folder in level[:_MAX_FOLDERS]:
-            subfolders = _subfolders_unless_images(folder)
-            if subfolders is None:
-                found.append(folder)
-            else:
-                deeper += subfolders
-        level = deeper
-    return found
-
-
-def _subfolders_unless_images(folder: Path) -> list[Path] | None:
-    subfolders = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if is_image_name(entry.name) and entry.is_file():
-                    return None
-                if not entry.name.startswith(".") and entry.is_dir():
-                    subfolders.append(folder / entry.name)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
-    return sorted(subfolders)
 
 
 def _find_list(container: Container, what: str) -> _Found | None:
@@ -168,32 +139,17 @@ def _find_list(container: Container, what: str) -> _Found | None:
     for name in file_names:
         content = container.text(name)
         if content is not None:
-            return _Found(f"{name} in {container.path}", content)
+            return _Found(name, f"{name} in {container.path}", content)
     here = container.path.resolve()
     above = [here.parent, here.parent.parent] if here.is_file() else [here, here.parent, here.parent.parent]
     for folder in above:
         for path in (folder / part / name for part in _LIST_FOLDERS for name in file_names):
             if path.is_file():
                 try:
-                    return _Found(str(path), path.read_bytes())
+                    return _Found(path.name, str(path), path.read_bytes())
                 except OSError as error:
                     raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     return None
-
-
-def _default_crop(container: Container, names: list[str]) -> tuple[Crop, list[str]]:
-    """The crop that suits most of the first images, and what to say about it."""
-    looked_at = container.reader(names[:_LOOKED_AT]).pixels()
-    sizes = Counter(image.shape[:2] for image in looked_at if not isinstance(image, UnreadableImage))
-    if not sizes:
-        return CELEBA_CROP, []
-    ((height, width), _), *_ = sizes.most_common(1)
-    if height == width:
-        return Crop(kind="square"), ["the images are square, as CelebA-HQ's: no crop unless one is asked for"]
-    if min(height, width) < (CELEBA_CROP.size or 0):
-        words = f"the images ({width} x {height}) are smaller than the usual crop: taking the largest central square"
-        return Crop(kind="square"), [words]
-    return CELEBA_CROP, []
 
 
 def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:
@@ -204,6 +160,11 @@ def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:
     for what in sorted(lists):
         digest.update(f"{what} {hashlib.sha256(lists[what].content).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _fingerprint_again(container: Container, lists: dict[str, _Found], stamp: int) -> str:
+    """The fingerprint, or something else where a file was written again at its old size."""
+    return _fingerprint(container, lists) if container.stamp() == stamp else "written again"
 
 
 def _refuse_duplicates(container: Container, names: list[str], stems: list[str]) -> None:
@@ -218,7 +179,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
     """Joins images and annotations by stem; what an image lacks stays -1 or NaN."""
     count = len(stems)
     joined: dict[str, np.ndarray] = {}
-    for what, absent, kind in (("attributes", -1, np.int8), ("factors", np.nan, np.float64)):
+    for what, absent, kind in _COLUMNS:
         found = columns.get(what)
         joined[what] = _join(stems, found, absent, kind) if found else np.empty((count, 0), kind)
     identity = np.full((count, 1), -1, np.int64)
@@ -231,6 +192,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
         factors=joined["factors"],
         identity=identity[:, 0],
         label=np.full(count, -1, np.int64),
+        landmarks=joined["landmarks"],
     )
 
 
@@ -256,7 +218,7 @@ def _missing(stems: list[str], columns: dict[str, Columns], lists: dict[str, _Fo
     for what, found in columns.items():
         if what not in {"attributes", "partition"}:
             continue
-        list_name = Path(lists[what].where.split(" in ")[0]).name
+        list_name = lists[what].name
         for name in found.files:
             if stem_of(name) not in known:
                 missing.setdefault(safe_key(stem_of(name)), f"listed in {list_name}, but there is no such image")
@@ -269,6 +231,7 @@ def _notes(stems: list[str], columns: dict[str, Columns]) -> list[str]:
         "attributes": "no attribute list (list_attr_celeba.txt): going on without attributes",
         "partition": "no partition list (list_eval_partition.txt): splitting 80/10/10 by a seeded hash of the name",
         "identities": "no identity list (identity_CelebA.txt): going on without identities",
+        "landmarks": "no landmark list (list_landmarks_align_celeba.txt): going on without landmarks",
     }
     for what, words in without.items():
         found = columns.get(what)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,8 @@ class Columns:
         names: the columns' names.
         rows: stem -> row number.
         files: the image files' names as listed, in the file's order.
-        values: (n, columns): int8 for attributes, int64 for partitions and identities, float64 for factors.
+        values: (n, columns): int8 for attributes, int32 for landmarks, int64 for partitions and
+            identities, float64 for factors.
         note: something odd that a person should hear, or "".
     """
 
@@ -45,28 +47,42 @@ def read_attributes(content: bytes, where: str) -> Columns:
     Raises:
         UsageError: naming file and line, where a row has another number of columns or another value.
     """
+    return _read_named(content, where, "b", _SIGNS.__getitem__, "an attribute's 1 or -1")
+
+
+def read_landmarks(content: bytes, where: str) -> Columns:
+    """list_landmarks_align_celeba: whole pixels, int32 (n, 10): x and y of both eyes, nose, both ends of the mouth.
+
+    Raises:
+        UsageError: naming file and line, where a row has another number of columns or another value.
+    """
+    return _read_named(content, where, "i", _pixels, "a number of pixels")
+
+
+def _read_named(content: bytes, where: str, code: str, convert: Callable[[str], int], what: str) -> Columns:
+    """A list with a header that names its columns: values of array type `code`, (n, columns)."""
     lines = _lines(content, where)
     number, first = next(lines)
     stated = None
     if len(first) == 1 and first[0].isdigit():
         stated, (number, first) = int(first[0]), next(lines, (number, []))
     names, table = first, _Table(where)
-    flat = bytearray()
+    flat = array(code)
     for number, fields in lines:
         if not table.files and len(names) == len(fields):
             names = names[1:]  # a CSV's header also names the column of files
         _expect_columns(where, number, fields, len(names) + 1)
         table.add(number, fields[0])
         try:
-            flat += bytes([_SIGNS[value] for value in fields[1:]])
+            flat.extend([convert(value) for value in fields[1:]])
         except KeyError as error:
-            raise UsageError(f"{where}, line {number}: {error.args[0]!r} is not an attribute's 1 or -1") from None
+            raise UsageError(f"{where}, line {number}: {error.args[0]!r} is not {what}") from None
     if not table.files or len(set(names)) != len(names):
-        raise UsageError(f"{where} is not an attribute list: no rows, or two columns of one name")
+        raise UsageError(f"{where} is not a list with named columns: no rows, or two columns of one name")
     note = ""
     if stated is not None and stated != len(table.files):
         note = f"{where} announces {stated:,} rows and has {len(table.files):,}"
-    values = np.frombuffer(bytes(flat), np.int8).reshape(len(table.files), len(names))
+    values = np.frombuffer(flat, flat.typecode).reshape(len(table.files), len(names))
     return Columns(tuple(names), table.rows, table.files, values, note)
 
 
@@ -151,6 +167,13 @@ def _lines(content: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
 def _expect_columns(where: str, number: int, fields: list[str], count: int) -> None:
     if len(fields) != count:
         raise UsageError(f"{where}, line {number}: {len(fields)} columns where {count} are expected")
+
+
+def _pixels(text: str) -> int:
+    """Raises KeyError where the text is not a whole number of a size that an image can have."""
+    if not text.removeprefix("-").isdecimal() or len(text) > 7:
+        raise KeyError(text)
+    return int(text)
 
 
 def _real(text: str, where: str, number: int) -> float:

@@ -40,6 +40,10 @@ class Container(Protocol):
         """One line per image that changes when the image does (name, size, …)."""
         ...
 
+    def stamp(self) -> int:
+        """Another number when an image is written again, though its name and size stay; of this place and time only."""
+        ...
+
     def reader(self, names: Sequence[str]) -> PixelReader: ...
 
     def text(self, name: str) -> bytes | None:
@@ -57,11 +61,14 @@ class FolderContainer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._sizes = self._list()
-        self.names = sorted(self._sizes)
+        self._listed = self._list()
+        self.names = sorted(self._listed)
 
     def identity(self) -> Iterable[str]:
-        return (f"{name}\0{self._sizes[name]}" for name in self.names)
+        return (f"{name}\0{self._listed[name][0]}" for name in self.names)
+
+    def stamp(self) -> int:
+        return hash(tuple(self._listed[name][1] for name in self.names))
 
     def reader(self, names: Sequence[str]) -> PixelReader:
         return FolderImages(str(self.path.resolve()), list(names))
@@ -70,10 +77,12 @@ class FolderContainer:
         del name
         return None
 
-    def _list(self) -> dict[str, int]:
+    def _list(self) -> dict[str, tuple[int, int]]:
+        """Size and time of change (ns) of each file."""
         try:
             with os.scandir(self.path) as entries:
-                return {e.name: e.stat().st_size for e in entries if is_image_name(e.name) and e.is_file()}
+                found = ((e.name, e.stat()) for e in entries if is_image_name(e.name) and e.is_file())
+                return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found}
         except OSError as error:
             raise UsageError(f"{self.path} cannot be read: {error.strerror}") from None
 
@@ -97,6 +106,9 @@ class ZipContainer:
 
     def identity(self) -> Iterable[str]:
         return (f"{n}\0{self._entries[n].file_size}\0{self._entries[n].CRC}" for n in self.names)
+
+    def stamp(self) -> int:
+        return 0  # the checksums of the identity tell
 
     def reader(self, names: Sequence[str]) -> PixelReader:
         infos = [self._entries[name] for name in names]
@@ -165,7 +177,7 @@ class FolderImages:
                 yield UnreadableImage(f"cannot be read: {error.strerror}")
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        return _decoded(self.files())
+        return decoded(self.files())
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,7 @@ class ZipImages:
             os.close(handle)
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        return _decoded(self.files())
+        return decoded(self.files())
 
 
 def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:
@@ -222,7 +234,8 @@ def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:
     return data
 
 
-def _decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | UnreadableImage]:
+def decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | UnreadableImage]:
+    """Decodes files one after the other: uint8 (h, w, 3), valid until the next, or the reason why not."""
     decoder = Decoder()
     for content in files:
         try:

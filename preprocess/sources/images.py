@@ -32,7 +32,8 @@ def open_images(folder: Path, seed: int) -> Catalogue:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of images")
-    sizes = dict(sorted(_walk(str(folder))))
+    found = sorted(_walk(str(folder)))
+    sizes = {name: size for name, size, _ in found}
     names = list(sizes)
     if not names:
         raise UsageError(f"{folder} holds no images")
@@ -53,16 +54,16 @@ def open_images(folder: Path, seed: int) -> Catalogue:
         factor_names=(),
         label_names=tuple(printable(name) for name in label_names),
         channels=3,
-        reader=lambda rows: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
+        reader=lambda rows, _: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
         left_out=(),
         notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}",),
         default_crop=Crop(kind="square"),
-        refingerprint=lambda: _fingerprint(dict(sorted(_walk(str(folder))))),
+        refingerprint=lambda: _fingerprint(sizes) if sorted(_walk(str(folder))) == found else "changed",
     )
 
 
-def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """(relative name, bytes) of each image file; hidden folders and links to folders are passed over."""
+def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int, int]]:
+    """(relative name, bytes, time of change in ns) of each image; hidden and linked folders are passed over."""
     try:
         with os.scandir(folder) as entries:
             listed = list(entries)
@@ -74,7 +75,7 @@ def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int]]:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, f"{prefix}{entry.name}/")
         elif is_image_name(entry.name) and entry.is_file():
-            yield prefix + entry.name, entry.stat().st_size
+            yield prefix + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
 
 
 def _label(name: str, has_splits: bool) -> str:
@@ -92,6 +93,7 @@ def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) ->
         factors=np.empty((count, 0)),
         identity=np.full(count, -1, np.int64),
         label=np.array([number.get(label, -1) for label in labels], np.int64),
+        landmarks=np.empty((count, 0), np.int32),
     )
 
 

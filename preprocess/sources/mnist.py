@@ -66,7 +66,7 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
     trained = len(labels[0])
     fingerprint = _fingerprint(paths)
 
-    def reader(rows: Sequence[int]) -> IdxImages:
+    def reader(rows: Sequence[int], _: Path) -> IdxImages:
         part = _PARTS[int(rows[0] >= trained)]  # a shard lies within one split, and so within one file
         offset = trained if part == "t10k" else 0
         return IdxImages(str(paths[part][0].resolve()), [row - offset for row in rows])
@@ -112,6 +112,7 @@ def _table(keys: list[str], labels: np.ndarray) -> SampleTable:
         factors=np.empty((count, 0)),
         identity=np.full(count, -1, np.int64),
         label=labels,
+        landmarks=np.empty((count, 0), np.int32),
     )
 
 

@@ -183,7 +183,7 @@ def test_damaged_images_are_left_out_with_their_reasons(tree: Path, tmp_path: Pa
     (images / "000005.jpg").write_bytes(jpeg(5, 120, 140))
     (images / "000006.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
     (images / "000007.jpg").write_bytes(jpeg(7, 200, 300))
-    done = shard(broken, tmp_path / "out")
+    done = shard(broken, tmp_path / "out", "--max-bad", 0.5)
     assert done.exit_code == 0, done.stderr
     assert "6 images left out" in done.stdout
     manifest = Manifest.read(tmp_path / "out")
@@ -197,7 +197,7 @@ def test_damaged_images_are_left_out_with_their_reasons(tree: Path, tmp_path: Pa
     assert "smaller than the crop" in reasons["000005"]
     assert "damaged JPEG" in reasons["000006"]
     clean = json.loads(json.dumps(hashes(tmp_path / "out")))
-    assert shard(broken, tmp_path / "again", "--workers", 2).exit_code == 0
+    assert shard(broken, tmp_path / "again", "--workers", 2, "--max-bad", 0.5).exit_code == 0
     assert hashes(tmp_path / "again") == clean
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_zip_member_is_left_out(tree: Path, tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[offset + 1000] ^= 1
     path.write_bytes(data)
-    assert shard(path, tmp_path / "out").exit_code == 0
+    assert shard(path, tmp_path / "out").exit_code == 1
     (left,) = Manifest.read(tmp_path / "out").left_out
     assert left.key == "000009"
     assert "checksum" in left.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 from preprocess.decode import Decoder
 from preprocess.manifest import Manifest
 from preprocess.shardset import ShardError, ShardSet
-from tests.preprocess.trees import encoded, hashes, invoke, jpeg, shard, smooth_picture
+from tests.preprocess.trees import encoded, hashes, invoke, jpeg, shard, smooth_picture, write_tree
 
 
 def images(folder: Path, out: Path, *words: object) -> object:
@@ -77,7 +78,7 @@ def test_a_folder_of_odd_things(tmp_path: Path) -> None:
     odd_name = sys.platform == "linux"
     if odd_name:
         write(Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.jpg")), jpeg(4))
-    done = images(folder, tmp_path / "out")
+    done = images(folder, tmp_path / "out", "--max-bad", 0.5)
     assert done.exit_code == 0, done.stderr
     manifest = Manifest.read(tmp_path / "out")
     assert manifest.samples == 5 + odd_name
@@ -95,14 +96,36 @@ def test_no_images_is_bad_usage(tmp_path: Path) -> None:
     assert "holds no images" in done.stderr
 
 
-def test_too_many_bad_images_fail_after_finishing(tmp_path: Path) -> None:
-    for number in range(8):
-        write(tmp_path / "in" / f"{number}.jpg", jpeg(number) if number else b"")
-    done = images(tmp_path / "in", tmp_path / "out", "--max-bad", 0.1)
+@pytest.mark.parametrize("words", [(), ("--max-bad", 0.1)], ids=["default", "given"])
+def test_too_many_bad_images_fail_after_finishing(words: tuple[object, ...], tmp_path: Path) -> None:
+    for number in range(12):
+        write(tmp_path / "in" / f"{number}.jpg", jpeg(number) if number > 1 else b"")
+    out = tmp_path / "out"
+    done = images(tmp_path / "in", out, *words)
     assert done.exit_code == 1
-    assert "12.50% of the images were left out" in done.stderr
-    assert invoke("verify", tmp_path / "out").exit_code == 0
-    assert images(tmp_path / "in", tmp_path / "out", "--max-bad", 0.2).exit_code == 0
+    assert "2 of 12 images (16.67%) were left out, more than --max-bad" in done.stderr
+    assert invoke("verify", out).exit_code == 0
+    made, stamps = hashes(out), {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    accepting = re.search(r"repeat the command with (--max-bad) ([0-9.]+)", done.stderr)
+    assert images(tmp_path / "in", out, *accepting.groups()).exit_code == 0  # as the message says
+    assert hashes(out) == made
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")} == stamps
+
+
+def test_a_thousandth_of_bad_images_passes(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(1000):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(jpeg(number % 3, 24, 24) if number else b"")
+    assert images(tmp_path / "in", tmp_path / "out").exit_code == 0
+    (tmp_path / "in" / "1.jpg").write_bytes(b"")
+    assert images(tmp_path / "in", tmp_path / "two").exit_code == 1
+
+
+def test_the_limit_does_not_miss_what_it_did_not_choose(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", 20)
+    (tree / "img_align_celeba" / "000004.jpg").unlink()
+    assert shard(tree, tmp_path / "few", "--limit", 10).exit_code == 0
+    assert shard(tree, tmp_path / "all").exit_code == 1
 
 
 @pytest.mark.parametrize("codec", ["png", "webp", "jpg"])

@@ -117,10 +117,10 @@ def test_left_out_images_are_remembered(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", 30)
     for number in (3, 8, 30):
         (tree / "img_align_celeba" / f"{number:06d}.jpg").write_bytes(b"")
-    assert shard(tree, tmp_path / "out", shard_size=6).exit_code == 0
+    assert shard(tree, tmp_path / "out", "--max-bad", 0.1, shard_size=6).exit_code == 0
     first = hashes(tmp_path / "out")
     (tmp_path / "out" / "train-000001.tar").unlink()
-    assert shard(tree, tmp_path / "out", shard_size=6).exit_code == 0
+    assert shard(tree, tmp_path / "out", "--max-bad", 0.1, shard_size=6).exit_code == 0
     assert hashes(tmp_path / "out") == first
     assert len(Manifest.read(tmp_path / "out").left_out) == 3
 
@@ -243,16 +243,24 @@ def test_verify_without_shards(tmp_path: Path) -> None:
     assert "holds no finished shards" in done.stderr
 
 
-def test_a_source_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command_name", ["celeba", "images"])
+@pytest.mark.parametrize("same_size", [False, True])
+def test_a_source_that_changes_meanwhile(
+    command_name: str, same_size: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = write_tree(tmp_path / "tree", 12)
     run_tasks = build.run_tasks
 
     def run_and_change(*arguments: object) -> Iterator[ShardRecord]:
         yield from run_tasks(*arguments)
-        (tree / "img_align_celeba" / "000003.jpg").write_bytes(b"shorter now")
+        image = tree / "img_align_celeba" / "000003.jpg"
+        image.write_bytes(bytes(image.stat().st_size) if same_size else b"shorter now")
 
     monkeypatch.setattr(build, "run_tasks", run_and_change)
-    done = shard(tree, tmp_path / "out")
+    if command_name == "celeba":
+        done = shard(tree, tmp_path / "out")
+    else:
+        done = invoke("images", tree, "--out", tmp_path / "out", "--size", 32, "--workers", 1)
     assert done.exit_code == 1
     assert "source changed while it was read" in done.stderr
     assert not (tmp_path / "out" / "manifest.json").exists()

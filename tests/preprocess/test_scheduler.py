@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from preprocess import scheduler
-from tests.preprocess.test_nothing_lost import command
+from tests.preprocess.test_nothing_lost import cmdline, command, processes_of
 from tests.preprocess.trees import hashes, shard
 
 
@@ -53,6 +54,21 @@ def test_a_cluster_that_runs_already(tree: Path, shards: Path, tmp_path: Path) -
             os.killpg(cluster.pid, signal.SIGKILL)
     assert process.returncode == 0, errors
     assert hashes(tmp_path / "out") == hashes(shards)
+
+
+def test_a_dask_worker_that_dies_costs_its_shard_only(tree: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    assert shard(tree, tmp_path / "whole", shard_size=1).exit_code == 0
+    out = tmp_path / "out"
+    process = command(tree, out, "--shard-size", 1, "--scheduler", "local-cluster")
+    while len(list(out.glob("*.tar"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    workers = [pid for pid in processes_of(process.pid) if b"spawn_main" in cmdline(pid)]
+    assert len(workers) >= 2
+    os.kill(max(workers), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert hashes(out) == hashes(tmp_path / "whole")
 
 
 def test_a_cluster_that_is_not_there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

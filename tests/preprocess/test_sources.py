@@ -53,7 +53,7 @@ def test_kaggles_folder_and_archive(tree: Path, tmp_path: Path) -> None:
     for source, out in ((holder / "archive.zip", "archive"), (holder, "beside")):
         done = shard(source, tmp_path / out)
         assert done.exit_code == 0, done.stderr
-        assert "celeba zip" in done.stderr
+        assert "(kaggle)" in done.stderr
         assert shard_hashes(tmp_path / out) == shard_hashes(tmp_path / "expected")
 
 
@@ -102,6 +102,44 @@ def test_small_images_are_not_all_left_out(tmp_path: Path) -> None:
     done = shard(tmp_path / "in", tmp_path / "none", "--crop", 148)
     assert done.exit_code == 1
     assert "not one image could be used (the first: 90 x 110 is smaller than the crop of 148 x 148)" in done.stderr
+
+
+def test_the_kind_is_said_and_can_be_forced(tree: Path, shards: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(tree, both)
+    write_zip(tree, both / "img_align_celeba.zip")
+    for words, said in (
+        ((), "a folder of aligned CelebA images (folder), 50 images; another --kind"),
+        (("--kind", "folder"), "(folder), 50 images; as --kind folder says"),
+        (
+            ("--kind", "zip"),
+            "celeba.zip: an archive of aligned CelebA images (zip), 50 images; as --kind zip",
+        ),
+    ):
+        out = tmp_path / f"out{len(words)}{words[-1:]}"
+        done = shard(both, out, *words)
+        assert done.exit_code == 0, done.stderr
+        assert said in " ".join(done.stderr.split())
+        assert shard_hashes(out) == shard_hashes(shards)
+    done = shard(both, tmp_path / "hq", "--kind", "hq")
+    assert done.exit_code == 0, done.stderr
+    assert Manifest.read(tmp_path / "hq").crop.kind == "square"
+    assert Manifest.read(tmp_path / "hq").source.kind == "celeba hq"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("kaggle", "no list_attr_celeba.csv"),
+        ("zip", "holds no images of --kind zip"),
+        ("rar", "auto, folder, zip, kaggle, hq, parquet are"),
+    ],
+)
+def test_a_kind_that_does_not_fit(kind: str, words: str, tree: Path, tmp_path: Path) -> None:
+    done = shard(tree, tmp_path / "out", "--kind", kind)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_folders_of_images_are_not_guessed_at(tmp_path: Path) -> None:

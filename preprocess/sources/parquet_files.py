@@ -1,0 +1,103 @@
+"""Which parquet files make up a source, in which order, and which split each of them is.
+
+This module and its neighbours are the only ones that need pyarrow, an extra.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocess.errors import UsageError
+from preprocess.manifest import SPLITS
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
+
+_SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "test": 2, "testing": 2}
+_FILE_SPLIT, _FOLDER_SPLIT = re.compile(r"([a-z]+)[-_.]"), re.compile(r"(?:partial-)?([a-z]+)$")
+# below --source; the hub's own conversion has CONFIGURATION/SPLIT/0000.parquet
+_PLACES = ("*.parquet", "data/*.parquet", "*/*.parquet", "*/*/*.parquet")
+_FOOTER_END = 8  # a parquet file ends with the length of its footer and the letters PAR1
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """One file: where it is, which split its name says (-1: none), and what names its content."""
+
+    path: Path
+    split: int
+    rows: int
+    footer_sha256: str
+
+
+def holds_parquet(folder: Path) -> bool:
+    """Whether there are parquet files in a folder."""
+    return bool(_listed(folder))
+
+
+def list_parts(path: Path) -> list[ParquetPart]:
+    """The parquet files of a source: train first, then valid and test, each by name.
+
+    Raises:
+        UsageError: pyarrow is missing, there are no such files, or one of them is damaged.
+    """
+    paths = [path] if path.is_file() else _listed(path)
+    if not paths:
+        raise UsageError(f"{path} holds no parquet files: looked for *.parquet and data/*.parquet")
+    parts = [_part(each) for each in paths]
+    return sorted(parts, key=lambda part: (part.split % (len(SPLITS) + 1), str(part.path)))
+
+
+def open_parquet_file(path: Path) -> ParquetFile:
+    """Opens one file for reading page by page, which keeps memory flat however large its row groups are.
+
+    Raises:
+        UsageError: pyarrow is missing, or the file is damaged.
+    """
+    pyarrow, parquet = _import_pyarrow()
+    try:
+        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not a whole parquet file ({reason}); download it again") from None
+
+
+def split_of(path: Path) -> int:
+    """0 train, 1 valid, 2 test as the file's name or its folder's says; -1 where neither does."""
+    for word in (_FILE_SPLIT.match(path.name.lower()), _FOLDER_SPLIT.match(path.resolve().parent.name.lower())):
+        if word and word[1] in _SPLIT_NAMES:
+            return _SPLIT_NAMES[word[1]]
+    return -1
+
+
+def _import_pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+        from pyarrow import parquet  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'") from None
+    return pyarrow, parquet
+
+
+def _listed(folder: Path) -> list[Path]:
+    found = (sorted(path for path in folder.glob(place) if path.is_file()) for place in _PLACES)
+    return next(filter(None, found), [])
+
+
+def _part(path: Path) -> ParquetPart:
+    rows = open_parquet_file(path).metadata.num_rows
+    return ParquetPart(path, split_of(path), rows, _footer_sha256(path))
+
+
+def _footer_sha256(path: Path) -> str:
+    """Of the footer: it holds the place, size and number of values of every column chunk, so new content changes it."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(size - _FOOTER_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - _FOOTER_END - length))
+        return hashlib.sha256(file.read()).hexdigest()
