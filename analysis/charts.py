@@ -32,9 +32,8 @@ def as_picture(figure: Figure) -> Image.Image:
 
 
 def as_table(metrics: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """``attributes`` or ``factors`` as they are; ``labels``, which is one entry or {}, as a table of one row."""
-    found = metrics.get(key) or {}
-    return {"label": found} if key == "labels" and found else found
+    """The table ``attributes``, ``factors`` or ``labels`` of metrics.json; {} where there is none."""
+    return metrics.get(key) or {}
 
 
 def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:

@@ -43,7 +43,7 @@ def _changes(judge: Judge, before: Verdict, after: Verdict) -> dict[tuple[str, s
 
 
 def what_layers_change(subject: Subject, encoded: Encoded, judge: Judge) -> dict[str, Any]:
-    """``attributes``, ``factors`` {name: entry} and ``labels`` (entry or {}), as the judge reads them.
+    """``attributes``, ``factors`` and ``labels``, each {name: entry}, as the judge reads them.
 
     An entry: ``change``, for each layer the mean |change| of the reading (a probability; a factor in standard
     deviations) when that layer alone is drawn anew, over the mean |change| when all are, ``change_all``; its
@@ -64,15 +64,11 @@ def what_layers_change(subject: Subject, encoded: Encoded, judge: Judge) -> dict
             continue
         parts = [changes[kind, name] for changes in alone]
         change = [float(part.mean() / everything.mean()) for part in parts]
-        entry = {
+        tables[kind][name] = {
             "change": change,
             "change_interval": [ratio_interval(part, everything) for part in parts],
             "change_all": float(everything.mean()),
             "best_layer": int(np.argmax(change)),
             "n": count,
         }
-        if kind == "labels":
-            tables["labels"] = entry
-        else:
-            tables[kind][name] = entry
     return tables
