@@ -15,7 +15,8 @@ from analysis.image_quality import reconstruction_errors, summarise
 from analysis.judge import Judge, examine, train_judge
 from analysis.layers import layer_measures
 from analysis.overfitting import generalisation_gap, memory_of_training
-from analysis.probes import probe_all, targets
+from analysis.probes import probe_all
+from analysis.strokes import all_targets
 from analysis.subject import Encoded, Subject
 
 TRAIN_IMAGES = 20_000  # shown to the judge
@@ -51,8 +52,7 @@ def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge 
     done(1)
     errors["valid"] = reconstruction_errors(subject, encoded.images, encoded.means)
     done(1)
-    manifest = subject.shards.manifest
-    wanted = list(targets(encoded, manifest.attribute_names, manifest.factor_names))
+    wanted = list(all_targets(subject, encoded))
     layers = [z.numpy() for z in encoded.means]
     metrics: dict[str, Any] = {
         "reconstruction": {split: summarise(values) for split, values in errors.items()},
@@ -67,7 +67,7 @@ def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge 
     done = say("disentanglement", 1)
     metrics["disentanglement"] = disentanglement(layers, encoded.annotations.factors)
     if found := metrics["disentanglement"].get("factors"):
-        metrics["disentanglement"]["factors"] = [manifest.factor_names[k] for k in found]
+        metrics["disentanglement"]["factors"] = [subject.shards.manifest.factor_names[k] for k in found]
     done(1)
     if judge is not None:
         metrics |= _judged(subject, encoded, judge, say)
