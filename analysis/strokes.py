@@ -9,6 +9,7 @@ everywhere else, falls below RIDGE), not scikit-image's medial axis, which saves
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
@@ -23,12 +24,12 @@ NAMES = ("stroke_thickness", "slant")
 
 def thickness(image: np.ndarray) -> float:
     """Mean stroke thickness in pixels of a light digit (H, W) on black; NaN for an empty image."""
-    large = ndimage.zoom(image.astype(np.float32), ENLARGED, order=3)
+    large = cast(np.ndarray, ndimage.zoom(image.astype(np.float32), ENLARGED, order=3))
     low, high = float(large.min()), float(large.max())
     if high <= low:
         return float("nan")
     ink = np.pad(large >= (low + high) / 2, 1)  # a stroke that touches the edge of the picture ends there
-    distance = np.asarray(ndimage.distance_transform_edt(ink))
+    distance = cast(np.ndarray, ndimage.distance_transform_edt(ink))
     rise, run = np.gradient(distance)
     skeleton = ink & (np.hypot(rise, run) < RIDGE)
     if not skeleton.any():
