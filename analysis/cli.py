@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from analysis.terminal import (
+    FAILED,
+    USAGE,
+    chosen_layers,
+    explained,
+    give_up,
+    newest_run,
+    open_with_warnings,
+    progress,
+    short_names,
+)
 
 if TYPE_CHECKING:
-    from analysis.subject import Subject
+    from analysis.measures import Say
+    from analysis.subject import Encoded, Subject
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,87 +32,14 @@ app = typer.Typer(
     help="Shows and measures what each layer of a trained ladder has learned.",
 )
 
-USAGE, FAILED = 2, 1
 QUICK_SAMPLES = 1000
+SHOWN = 2000  # held-out images among which a picture's are looked for
 
 Data = Annotated[Path | None, typer.Option(help="Folder of shards; default: the one trained on.")]
 OptionalCheckpoint = Annotated[
     Path | None, typer.Option("--checkpoint", "-c", help="A ckpt.pt; default: the newest under runs/.")
 ]
 Checkpoint = Annotated[Path | None, typer.Argument(help="A ckpt.pt; default: the newest under runs/.")]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turns what a person can do something about into one sentence and the right exit code."""
-    from analysis.subject import SubjectError  # noqa: PLC0415
-    from pipeline.checkpoint import CheckpointError  # noqa: PLC0415
-    from preprocess.manifest import ManifestError  # noqa: PLC0415
-    from preprocess.shardset import ShardError  # noqa: PLC0415
-
-    try:
-        yield
-    except (SubjectError, CheckpointError, ManifestError, ShardError) as error:
-        _give_up(str(error), FAILED)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _give_up(f"{error.strerror or error}{where}", FAILED)
-
-
-def _give_up(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """A way to say what is being done: a bar for each task on a terminal, a line for each elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def line(text: str, total: int) -> Callable[[int], None]:
-            print(f"{text} ({total})", file=sys.stderr, flush=True)
-            return lambda _: None
-
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(28), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, "ETA", TimeRemainingColumn(), console=console) as bar:
-
-        def task(text: str, total: int) -> Callable[[int], None]:
-            number = bar.add_task(text, total=total)
-            return lambda count: bar.advance(number, count)
-
-        yield task
-
-
-def _newest_run() -> Path:
-    """The ckpt.pt under runs/ that was written last; said on the terminal."""
-    found = sorted(Path("runs").glob("*/ckpt.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        _give_up("there is no runs/*/ckpt.pt here; name a checkpoint", USAGE)
-    print(f"checkpoint: {found[-1]}", file=sys.stderr)
-    return found[-1]
-
-
-def _open(path: Path, data: Path | None) -> Subject:
-    """A checkpoint with its shards; what is odd about them is said on the terminal."""
-    from analysis.subject import open_subject  # noqa: PLC0415
-
-    subject, warnings = open_subject(path, data)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return subject
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """A short distinct name of each checkpoint: its folder, with its file where that is needed."""
-    names = [path.resolve().parent.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}-{path.stem}" for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{name}" for number, name in enumerate(names)]
-    return [re.sub(r"[^A-Za-z0-9._-]", "_", name) for name in names]
 
 
 @app.command()
@@ -117,14 +53,14 @@ def report(
     quick: Annotated[bool, typer.Option("--quick", help=f"At most {QUICK_SAMPLES} held-out images.")] = False,
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
-    with _explained(), _progress() as say:
+    with explained(), progress() as say:
         from analysis.report import headline, investigate, write_report  # noqa: PLC0415
         from analysis.subject import open_subject  # noqa: PLC0415
 
         opened = [open_subject(path, data) for path in checkpoints]
         found = []
         judges: dict = {}
-        for (subject, warnings), name in zip(opened, _names(checkpoints), strict=True):
+        for (subject, warnings), name in zip(opened, short_names(checkpoints), strict=True):
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             findings = investigate(subject, name, min(samples, QUICK_SAMPLES) if quick else samples, say, judges)
@@ -136,6 +72,19 @@ def report(
             for line in headline(findings.metrics):
                 print(f"  {line}")
         print(f"report: {page}")
+
+
+def _held_out(subject: Subject, samples: int, say: Say) -> Encoded:
+    """Up to ``samples`` held-out images of the shards with their codes."""
+    from analysis.subject import held_out, held_out_count  # noqa: PLC0415
+
+    return held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
+
+
+def _count(files: list[Path] | None, wanted: int) -> None:
+    """Ends the command where another number of image files was named than it takes; none means held-out images."""
+    if files and len(files) != wanted:
+        give_up(f"{len(files)} image files were named: name {wanted}, or none for held-out images", USAGE)
 
 
 @app.command()
@@ -150,13 +99,13 @@ def manifold(
     data: Data = None,
 ) -> None:
     """Draws each layer over [-3, 3], the others held (the paper's Figures 2 and 3)."""
-    path = checkpoint or _newest_run()
-    with _explained():
+    path = checkpoint or newest_run()
+    with explained():
         from analysis import pictures  # noqa: PLC0415
         from pipeline.pictures import save_png  # noqa: PLC0415
 
-        subject = _open(path, data)
-        layers = _layers(layer, len(subject.sizes))
+        subject = open_with_warnings(path, data)
+        layers = chosen_layers(layer, len(subject.sizes))
         sheets = [pictures.manifold(subject, number, side, seed) for number in layers]
         if out.suffix.lower() == ".png":
             save_png(pictures.side_by_side(sheets, [f"layer {number}" for number in layers]), out)
@@ -167,65 +116,69 @@ def manifold(
             print(out / f"manifold_layer{number}.png")
 
 
-def _layers(only: int | None, depth: int) -> list[int]:
-    """The layers asked for with --layer."""
-    if only is not None and not 0 <= only < depth:
-        _give_up(f"--layer {only}: the model has layers 0 to {depth - 1}", USAGE)
-    return list(range(depth)) if only is None else [only]
-
-
 @app.command()
 def arithmetic(
-    a: Annotated[Path, typer.Argument(help="Image to start from.")],
-    b: Annotated[Path, typer.Argument(help="Image to subtract.")],
-    c: Annotated[Path, typer.Argument(help="Image to add.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[A B C]", help="Image files; default: held-out images of the shards."),
+    ] = None,
     checkpoint: OptionalCheckpoint = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("arithmetic.png"),
     data: Data = None,
 ) -> None:
-    """Draws a, b, c and a - b + c for three image files (the paper's Figure 4)."""
-    path = checkpoint or _newest_run()
-    with _explained():
+    """Draws a, b, c and a - b + c of three image files, or of held-out images (the paper's Figure 4)."""
+    _count(files, 3)
+    path = checkpoint or newest_run()
+    with explained(), progress() as say:
         import torch  # noqa: PLC0415
 
         from analysis import pictures  # noqa: PLC0415
-        from analysis.arithmetic import Row, combine  # noqa: PLC0415
+        from analysis.arithmetic import Row, all_rows, combine  # noqa: PLC0415
         from analysis.image_files import codes_of_files  # noqa: PLC0415
         from analysis.subject import decode  # noqa: PLC0415
         from pipeline.pictures import save_png  # noqa: PLC0415
 
-        subject = _open(path, data)
-        images, codes = codes_of_files(subject, [a, b, c])
-        shown = torch.cat([pictures.images_to_tensor(images), decode(subject, combine(*codes))])
-        label = f"{a.name}\n− {b.name}\n+ {c.name}"
-        save_png(pictures.arithmetic([Row(label, shown, True)]), out)
+        subject = open_with_warnings(path, data)
+        if files:
+            images, codes = codes_of_files(subject, files)
+            shown = torch.cat([pictures.images_to_tensor(images), decode(subject, combine(*codes))])
+            rows = [Row("{}\n− {}\n+ {}".format(*(file.name for file in files)), shown, True)]
+        else:
+            rows, _ = all_rows(subject, _held_out(subject, SHOWN, say), subject.shards.manifest.attribute_names)
+        save_png(pictures.arithmetic(rows), out)
         print(out)
 
 
 @app.command()
 def interpolate(
-    a: Annotated[Path, typer.Argument(help="Image to start from.")],
-    b: Annotated[Path, typer.Argument(help="Image to end at.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[A B]", help="Image files; default: two held-out images.")
+    ] = None,
     checkpoint: OptionalCheckpoint = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("interpolation.png"),
     data: Data = None,
 ) -> None:
-    """Draws the way from one image file to another: on all layers together, and on each layer alone."""
-    path = checkpoint or _newest_run()
-    with _explained():
+    """Draws the way from one image to another: on all layers together, and on each layer alone."""
+    _count(files, 2)
+    path = checkpoint or newest_run()
+    with explained(), progress() as say:
         from analysis import pictures  # noqa: PLC0415
         from analysis.image_files import codes_of_files  # noqa: PLC0415
         from pipeline.pictures import save_png  # noqa: PLC0415
 
-        subject = _open(path, data)
-        _, codes = codes_of_files(subject, [a, b])
-        save_png(pictures.interpolation_picture(subject, *codes), out)
+        subject = open_with_warnings(path, data)
+        if files:
+            _, codes = codes_of_files(subject, files)
+            sheet = pictures.interpolation_picture(subject, *codes)
+        else:
+            sheet = pictures.interpolations(subject, _held_out(subject, SHOWN, say))
+        save_png(sheet, out)
         print(out)
 
 
 @app.command()
 def edit(
-    image: Annotated[Path, typer.Argument(help="Image to edit.")],
+    image: Annotated[Path | None, typer.Argument(help="Image file to edit; default: a held-out image.")] = None,
     attribute: Annotated[
         list[str] | None, typer.Option("--attribute", "-a", help="One to add and remove; repeatable; default: all.")
     ] = None,
@@ -235,25 +188,25 @@ def edit(
     samples: Annotated[int, typer.Option(min=40, help="Held-out images that give the directions.")] = 5000,
     data: Data = None,
 ) -> None:
-    """Adds attributes to an image file and removes them, in steps from -3 to 3."""
-    path = checkpoint or _newest_run()
-    with _explained(), _progress() as say:
+    """Adds attributes to an image and removes them, in steps from -3 to 3."""
+    path = checkpoint or newest_run()
+    with explained(), progress() as say:
         from analysis import pictures  # noqa: PLC0415
         from analysis.arithmetic import named_directions  # noqa: PLC0415
         from analysis.image_files import codes_of_files  # noqa: PLC0415
-        from analysis.subject import held_out, held_out_count  # noqa: PLC0415
         from pipeline.pictures import save_png  # noqa: PLC0415
 
-        subject = _open(path, data)
-        moved = _layers(layer, len(subject.sizes))
+        subject = open_with_warnings(path, data)
+        moved = chosen_layers(layer, len(subject.sizes))
         known = subject.shards.manifest.attribute_names
         if unknown := [name for name in attribute or () if name not in known]:
-            _give_up(f"the shards have no attribute {unknown[0]}; they have {', '.join(known) or 'none'}", USAGE)
-        _, (code,) = codes_of_files(subject, [image])
-        encoded = held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
+            give_up(f"the shards have no attribute {unknown[0]}; they have {', '.join(known) or 'none'}", USAGE)
+        code = codes_of_files(subject, [image])[1][0] if image else None
+        encoded = _held_out(subject, samples, say)
+        code = code or [z[:1] for z in encoded.means]
         directions = named_directions(encoded, known, attribute or known, moved)
         if not directions:
-            _give_up(f"too few held-out images have, or lack, {', '.join(attribute or ['any attribute'])}", FAILED)
+            give_up(f"too few held-out images have, or lack, {', '.join(attribute or ['any attribute'])}", FAILED)
         rows = [(name.replace("_", " "), pictures.edited(subject, code, by)) for name, by in directions.items()]
         save_png(pictures.edit_picture(rows), out)
         print(out)
@@ -267,13 +220,51 @@ def probe(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores and intervals here.")] = None,
 ) -> None:
     """Prints how well each layer's code predicts each attribute, factor and label of held-out images."""
-    path = checkpoint or _newest_run()
-    with _explained(), _progress() as say:
+    path = checkpoint or newest_run()
+    with explained(), progress() as say:
         from analysis.probe_table import print_tables, probe_subject  # noqa: PLC0415
         from analysis.report import write_json  # noqa: PLC0415
 
-        subject = _open(path, data)
+        subject = open_with_warnings(path, data)
         tables = probe_subject(subject, samples, say)
         print_tables(tables, len(subject.sizes))
         if json_file is not None:
             write_json(tables, json_file)
+
+
+class ExportFormat(StrEnum):
+    """What ``analysis export`` can write; the values are ``analysis.export.Format``."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+    torch_export = "torch-export"
+
+
+@app.command()
+def export(
+    checkpoint: Checkpoint = None,
+    format: Annotated[ExportFormat, typer.Option(help="All but torch-export need pip install 'mmd-vlae[export]'.")] = (
+        ExportFormat.safetensors
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into; default: export-FORMAT/ beside the checkpoint.")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="A report's metrics.json for the card; default: report/ beside the checkpoint.")
+    ] = None,
+) -> None:
+    """Writes encoder and decoder for other programs, checked against the checkpoint, with a model card."""
+    path = checkpoint or newest_run()
+    with explained():
+        from analysis.export import export_model  # noqa: PLC0415
+        from analysis.model_card import read_report, write_card  # noqa: PLC0415
+        from pipeline.checkpoint import load_vlae  # noqa: PLC0415
+
+        vlae, config, state = load_vlae(path)
+        measured = read_report(metrics, path.parent / "report/metrics.json")
+        folder = out or path.parent / f"export-{format.value}"
+        differences = export_model(vlae, config, format.value, folder)
+        write_card(folder, path, state, config, format.value, measured, differences)
+        for part, difference in differences.items():
+            print(f"{part}: outputs differ by at most {difference:.1e} from the checkpoint's")
+        print(folder)

@@ -53,7 +53,7 @@ def distance_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str
 
     Well below 1 means copies. ``ratio`` with its 95 % ``interval``.
     """
-    near, real = nearest(samples, train)[0], nearest(held_out, train)[0]
+    near, real = (np.maximum(nearest(rows, train)[0], 1e-12) for rows in (samples, held_out))  # twins: no division by 0
     rng = np.random.default_rng(0)
     ratios = [np.median(rng.choice(near, len(near))) / np.median(rng.choice(real, len(real))) for _ in range(RESAMPLES)]
     return {"ratio": float(np.median(near) / np.median(real)), "interval": interval(np.array(ratios))}

@@ -11,15 +11,15 @@ from rich.table import Table
 
 from analysis.charts import TABLES, as_table
 from analysis.measures import Say
-from analysis.probes import probe_all, targets
+from analysis.probes import probe_all
+from analysis.strokes import all_targets
 from analysis.subject import Subject, held_out, held_out_count
 
 
 def probe_subject(subject: Subject, samples: int, say: Say) -> dict[str, dict[str, Any]]:
     """What ``probe_all`` gives for up to ``samples`` held-out images. Raises SubjectError."""
     encoded = held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
-    manifest = subject.shards.manifest
-    wanted = list(targets(encoded, manifest.attribute_names, manifest.factor_names))
+    wanted = list(all_targets(subject, encoded))
     layers = [z.numpy() for z in encoded.means]
     return probe_all(wanted, layers, say("what each layer knows", len(wanted)))
 

@@ -162,6 +162,16 @@ def test_edit_and_interpolate_image_files(run, faces_tree, tmp_path):
         assert failed.exit_code == code and message in failed.stderr and "Traceback" not in failed.stderr
 
 
+def test_pictures_of_held_out_images_need_no_files(run, tmp_path):
+    for words in (("arithmetic",), ("interpolate",), ("edit", "-a", "Blond_Hair")):
+        out = tmp_path / f"{words[0]}.png"
+        done = CliRunner().invoke(app, [str(word) for word in (*words, "-c", run / "ckpt.pt", "--out", out)])
+        assert done.exit_code == 0, done.stderr
+        assert min(Image.open(out).size) > 96
+    failed = CliRunner().invoke(app, ["interpolate", "one.jpg", "-c", str(run / "ckpt.pt")])
+    assert failed.exit_code == 2 and "name 2, or none" in failed.stderr
+
+
 def test_probe_prints_a_table_and_writes_it(run, tmp_path):
     done = run_command("analysis", "probe", run / "ckpt.pt", "--json", tmp_path / "known.json")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,101 @@
+"""What every command of ``analysis`` shares: clear errors, progress, opening checkpoints. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from analysis.subject import Subject
+
+USAGE, FAILED = 2, 1
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what a person can do something about into one sentence and the right exit code."""
+    from analysis.export import ExportError  # noqa: PLC0415
+    from analysis.subject import SubjectError  # noqa: PLC0415
+    from pipeline.checkpoint import CheckpointError  # noqa: PLC0415
+    from preprocess.manifest import ManifestError  # noqa: PLC0415
+    from preprocess.shardset import ShardError  # noqa: PLC0415
+
+    try:
+        yield
+    except (SubjectError, CheckpointError, ManifestError, ShardError, ExportError) as error:
+        give_up(str(error), FAILED)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        give_up(f"{error.strerror or error}{where}", FAILED)
+
+
+def give_up(message: str, code: int) -> NoReturn:
+    """Ends the command with one sentence on stderr."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A way to say what is being done: a bar for each task on a terminal, a line for each elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def line(text: str, total: int) -> Callable[[int], None]:
+            print(f"{text} ({total})", file=sys.stderr, flush=True)
+            return lambda _: None
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(28), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, "ETA", TimeRemainingColumn(), console=console) as bar:
+
+        def task(text: str, total: int) -> Callable[[int], None]:
+            number = bar.add_task(text, total=total)
+            return lambda count: bar.advance(number, count)
+
+        yield task
+
+
+def newest_run() -> Path:
+    """The ckpt.pt under runs/ that was written last; said on the terminal."""
+    found = sorted(Path("runs").glob("*/ckpt.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        give_up("there is no runs/*/ckpt.pt here; name a checkpoint", USAGE)
+    print(f"checkpoint: {found[-1]}", file=sys.stderr)
+    return found[-1]
+
+
+def open_with_warnings(path: Path, data: Path | None) -> Subject:
+    """A checkpoint with its shards; what is odd about them is said on the terminal."""
+    from analysis.subject import open_subject  # noqa: PLC0415
+
+    subject, warnings = open_subject(path, data)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return subject
+
+
+def short_names(paths: list[Path]) -> list[str]:
+    """A short distinct name of each checkpoint: its folder, with its file where that is needed."""
+    names = [path.resolve().parent.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.resolve().parent.name}-{path.stem}" for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names)]
+    return [re.sub(r"[^A-Za-z0-9._-]", "_", name) for name in names]
+
+
+def chosen_layers(only: int | None, depth: int) -> list[int]:
+    """The layers asked for with --layer: one, or all."""
+    if only is not None and not 0 <= only < depth:
+        give_up(f"--layer {only}: the model has layers 0 to {depth - 1}", USAGE)
+    return list(range(depth)) if only is None else [only]
