@@ -170,8 +170,13 @@ def _dask(words: list[str]) -> None:
 def _python(words: list[str]) -> None:
     script = _file(words[0])
     done = subprocess.run(["python3", "-m", "py_compile", script], check=False, capture_output=True)
+    text = script.read_text()
+
+    def takes(option: str) -> bool:  # as argparse or as typer declares it
+        return f'"{option}"' in text or f"    {option[2:].replace('-', '_')}: Annotated[" in text
+
     options = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
-    if done.returncode or any(f'"{option}"' not in script.read_text() for option in options):
+    if done.returncode or not all(takes(option) for option in options):
         raise NotAccepted(f"{script.name} does not take {' '.join(words[1:])}")
 
 
