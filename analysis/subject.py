@@ -17,6 +17,8 @@ from torch import Tensor
 from pipeline.batch_inputs import normalise
 from pipeline.checkpoint import load_vlae
 from pipeline.config import Config
+from pipeline.shard_source import ShardSource
+from pipeline.streamed_feed import load_images
 from pipeline.vlae import VLAE, Posterior
 from preprocess.shardset import Annotations, ShardSet
 
@@ -138,6 +140,9 @@ def decode(subject: Subject, codes: Sequence[Tensor]) -> Tensor:
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
     """The first ``limit`` images of a split (shards are in random order) and what is known of them."""
     annotations = shards.annotations(split, limit)
+    if shards.manifest.layout is None:  # compressed members are decoded one by one
+        source = ShardSource(str(shards.folder), shards.manifest, shards.digest, shards)
+        return load_images(source, split, limit, hashed=True).numpy(), annotations
     parts, missing = [], limit
     for view in shards.images(split):
         parts.append(view[:missing])

@@ -25,12 +25,13 @@ def explained() -> Iterator[None]:
     from analysis.export import ExportError  # noqa: PLC0415
     from analysis.subject import SubjectError  # noqa: PLC0415
     from pipeline.checkpoint import CheckpointError  # noqa: PLC0415
+    from pipeline.feed import FeedError  # noqa: PLC0415
     from preprocess.manifest import ManifestError  # noqa: PLC0415
     from preprocess.shardset import ShardError  # noqa: PLC0415
 
     try:
         yield
-    except (SubjectError, CheckpointError, ManifestError, ShardError, ExportError) as error:
+    except (SubjectError, CheckpointError, ExportError, FeedError, ManifestError, ShardError) as error:
         give_up(str(error), FAILED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

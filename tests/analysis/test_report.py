@@ -13,6 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analysis.cli import app
+from analysis.subject import load_split
+from preprocess.shardset import ShardSet
 from tests.conftest import run_command
 
 
@@ -204,3 +206,18 @@ def test_help_is_quick_and_imports_nothing_heavy():
     code = "import sys, analysis.cli; print(sorted({'torch', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_compressed_shards_are_analysed_too_and_a_damaged_one_is_named(run, faces_tree, face_shards, tmp_path):
+    shards = tmp_path / "png"
+    words = ("--codec", "png", "--size", 32, "--shard-size", 100, "--workers", 1)
+    assert run_command("preprocess", "celeba", "--source", faces_tree, "--out", shards, *words).returncode == 0
+    found = [load_split(ShardSet.open(folder), "valid", 30)[0] for folder in (shards, face_shards)]
+    assert len(found[0]) == 30 and (found[0] == found[1]).all()
+    assert run_command("analysis", "probe", run / "ckpt.pt", "--data", shards).returncode == 0
+    damaged = shards / "valid-000000.tar"
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    done = run_command("analysis", "probe", run / "ckpt.pt", "--data", shards)
+    assert done.returncode == 1 and damaged.name in done.stderr and "Traceback" not in done.stderr
