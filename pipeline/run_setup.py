@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import accelerate
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.checkpoint import SCHEMA_VERSION, CheckpointError, checkpoint_config
 from pipeline.config import Config, ConfigError
@@ -57,8 +60,29 @@ class Run:
         return self.accelerator.is_main_process
 
 
+def join_after_restart() -> None:
+    """Joins the process group under a name of this attempt's own when the launcher has started the ranks again.
+
+    torch's ranks meet in the launcher's key-value store, which outlives them: a rank that is quick may read there the
+    address of one that died, and wait for it. Several nodes count restarts apart, so their launcher must be told to
+    make a store an attempt (docs/launch.md).
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return
+    store, rank, world_size = next(rendezvous("env://", timeout=START_TIMEOUT))
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=dist.PrefixStore(f"restart-{attempt}", store),  # pyright: ignore[reportPrivateImportUsage]
+        rank=rank,
+        world_size=world_size,
+        timeout=START_TIMEOUT,
+    )
+
+
 def make_accelerator(config: Config, out: Path) -> Accelerator:
     """The process group and precision. Raises ConfigError where the device cannot do what is asked."""
+    join_after_restart()
     handlers = [
         InitProcessGroupKwargs(timeout=START_TIMEOUT),
         DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
