@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 FACES ?= 12000
+OPTIONS ?=
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench drill docs clean
 
 # pyproject.toml newer than the stamp means that dependencies may have changed
 $(VENV)/installed: pyproject.toml
@@ -33,6 +34,9 @@ bench: $(VENV)/installed  ## ratios taken in one run each; see docs/performance.
 	$(BIN)/python benchmarks/feed.py
 	$(BIN)/python benchmarks/mmd.py
 	$(BIN)/python benchmarks/train.py
+
+drill: $(VENV)/installed  ## every fault drill of docs/faults.md, under 45 minutes on 2 cores
+	$(BIN)/python -m tests.drills $(OPTIONS)
 
 docs: $(VENV)/installed  ## the pages that are made from code: docs/reference.md and the tables of docs/scaling.md
 	$(BIN)/python docs/generate_reference.py

@@ -1,0 +1,1 @@
+"""Fault drills on the real commands: ``make drill`` runs all, the test suite a short case of each."""

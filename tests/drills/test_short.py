@@ -1,0 +1,23 @@
+"""The short case of every drill, on the code as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.drills.drill import Drill, Ground, copy_of_the_code
+from tests.drills.every import DRILLS
+
+
+@pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
+def test_what_must_hold_does(drill: Drill, faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
+    assert drill.run(Ground(tmp_path, REPOSITORY, faces_tree, face_shards))
+
+
+def test_every_removal_still_finds_its_protection(tmp_path: Path) -> None:
+    assert all(drill.removals for drill in DRILLS)
+    for drill in DRILLS:
+        for number, removal in enumerate(drill.removals):
+            removal.apply(copy_of_the_code(tmp_path / f"{drill.name} {number}"))
