@@ -144,12 +144,16 @@ class GrowthConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Adam with a warm-up and a cosine or constant schedule."""
+    """Adam or Muon with a warm-up and a cosine or constant schedule."""
 
+    name: Literal["adam", "muon"] = "adam"
+    """muon = matrices move by orthogonalised momentum (Jordan et al. 2024): few-pixel features are learned sooner."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Of Muon's matrices; vectors follow betas."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """The highest, after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates of the gradient's mean and of its square."""
+    """Adam's decay rates of the gradient's mean and of its square; Muon's for vectors."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Of matrices and convolutions; norms, gates and biases are not decayed."""
     decoupled_weight_decay: bool = True
@@ -164,10 +168,17 @@ class OptimizerConfig(Section):
     """Weights of more inputs than this learn slower in proportion; 0 = all alike, as published.
 
     One Adam step moves an output by up to rate x inputs: the heads of the lower layers, which read whole feature maps,
-    would jump at a rate that suits the rest, and such a layer dies (Yang et al. 2022, Table 3, for Adam).
+    would jump at a rate that suits the rest, and such a layer dies (Yang et al. 2022, Table 3, for Adam). Muon scales
+    each update by its matrix and takes no notice of this.
     """
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest norm of the whole gradient; 0 = no clipping."""
+
+    @model_validator(mode="after")
+    def _muon_decays_weights_themselves(self) -> OptimizerConfig:
+        if self.name == "muon" and not self.decoupled_weight_decay:
+            raise ValueError("muon knows decoupled weight decay only: leave decoupled_weight_decay at true")
+        return self
 
 
 class TrainingConfig(Section):

@@ -25,6 +25,7 @@ from pipeline.feed import RowFeed, TrainFeed
 from pipeline.feed_choice import Mode, choose_mode, open_row_feed, open_train_feed, split_bytes
 from pipeline.moving_average import MovingAverage
 from pipeline.objective import Objective
+from pipeline.orthogonal_updates import Muon
 from pipeline.preview import RECONSTRUCTIONS
 from pipeline.run_folder import differences
 from pipeline.sample_order import BatchPlan
@@ -168,18 +169,20 @@ def describe_feed(run: Run) -> str:
 
 
 def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Fused Adam or AdamW. Norms, gates and biases are not decayed; ``rate_scale`` of a group slows wide weights."""
+    """Fused Adam or AdamW, or Muon. Norms, gates and biases are not decayed; ``rate_scale`` slows wide weights."""
     settings = config.optimizer
     grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
-        base = settings.base_fan_in or fan_in
+        base = settings.base_fan_in if settings.name == "adam" else 0
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-        grouped.setdefault((min(1.0, base / fan_in), decay), []).append(parameter)
-    groups = [
+        grouped.setdefault((min(1.0, (base or fan_in) / fan_in), decay), []).append(parameter)
+    groups: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay, "rate_scale": scale}
         for (scale, decay), parameters in grouped.items()
     ]
+    if settings.name == "muon":
+        return Muon(groups, settings.learning_rate, settings.momentum, settings.betas)
     kind = torch.optim.AdamW if settings.decoupled_weight_decay else torch.optim.Adam
     return kind(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
