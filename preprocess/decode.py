@@ -19,7 +19,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit; a few kilobytes can claim to be t
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it runs a program
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_COLOURS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # CMYK is Pillow's business
-_APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
+_MARKER, _APP1, _METADATA = 0xFF, 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
 
 
 class Decoder:
@@ -36,19 +36,24 @@ class Decoder:
         """
         if not data:
             raise UnreadableImage("empty file")
-        if data.startswith(_JPEG_START):
-            try:
-                height, width, colours = _jpeg_header(data)
-            except ValueError as error:
-                raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
-            _refuse_bomb(width, height)
-            if colours in _JPEG_COLOURS and not _has_exif(data):
-                return self._jpeg(data, height * width * 3)
+        if data.startswith(_JPEG_START) and not _has_exif(data):
+            try:  # nearly every image is a whole JPEG of a size seen before: its header need not be read twice
+                return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=self._buffer)
+            except (ValueError, RuntimeError):
+                return self._other_jpeg(data)
         return _decode_with_pillow(data)
 
-    def _jpeg(self, data: bytes, size: int) -> np.ndarray:
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, np.uint8)
+    def _other_jpeg(self, data: bytes) -> np.ndarray:
+        """One that does not fit the buffer, is CMYK, a bomb or damaged."""
+        try:
+            height, width, colours = _jpeg_header(data)
+        except ValueError as error:
+            raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
+        _refuse_bomb(width, height)
+        if colours not in _JPEG_COLOURS:
+            return _decode_with_pillow(data)
+        if self._buffer.size < height * width * 3:
+            self._buffer = np.empty(height * width * 3, np.uint8)
         return _decode_jpeg(data, self._buffer)
 
 
@@ -67,7 +72,7 @@ def _decode_jpeg(data: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
 def _has_exif(data: bytes) -> bool:
     """Walks the metadata segments at the file's start; searching the whole file would cost five times as much."""
     position = 2
-    while data[position : position + 1] == b"\xff" and data[position + 1] in _METADATA:
+    while position + 1 < len(data) and data[position] == _MARKER and data[position + 1] in _METADATA:
         if data[position + 1] == _APP1 and data.startswith(b"Exif\0", position + 4):
             return True
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
