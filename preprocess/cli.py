@@ -58,11 +58,12 @@ def faces(
     count: Annotated[int, typer.Option(min=1, help="Number of faces.")] = 12_000,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other faces.")] = 0,
     workers: Workers = None,
+    quiet: Quiet = False,
 ) -> None:
     """Draw faces whose factors are all known, as a tree like CelebA's: the built-in data set."""
     from preprocess.faces import draw_tree  # noqa: PLC0415
 
-    with clear_errors(), Terminal("faces") as terminal:
+    with clear_errors(), Terminal("faces", quiet) as terminal:
         terminal.start(count)
         try:
             draw_tree(out, count, seed, workers or _cores(), terminal.advance)

@@ -16,10 +16,11 @@ from PIL import Image, ImageOps
 from preprocess.errors import UnreadableImage
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit; a few kilobytes can claim to be thousands of times more
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it runs a program
+# no EPS: it runs a program
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_COLOURS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # CMYK is Pillow's business
-_MARKER, _APP1, _METADATA = 0xFF, 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
+_APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
 
 
 class Decoder:
@@ -36,24 +37,19 @@ class Decoder:
         """
         if not data:
             raise UnreadableImage("empty file")
-        if data.startswith(_JPEG_START) and not _has_exif(data):
-            try:  # nearly every image is a whole JPEG of a size seen before: its header need not be read twice
-                return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=self._buffer)
-            except (ValueError, RuntimeError):
-                return self._other_jpeg(data)
+        if data.startswith(_JPEG_START):
+            try:
+                height, width, colours = _jpeg_header(data)
+            except ValueError as error:
+                raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
+            _refuse_bomb(width, height)
+            if colours in _JPEG_COLOURS and not _has_exif(data):
+                return self._jpeg(data, height * width * 3)
         return _decode_with_pillow(data)
 
-    def _other_jpeg(self, data: bytes) -> np.ndarray:
-        """One that does not fit the buffer, is CMYK, a bomb or damaged."""
-        try:
-            height, width, colours = _jpeg_header(data)
-        except ValueError as error:
-            raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
-        _refuse_bomb(width, height)
-        if colours not in _JPEG_COLOURS:
-            return _decode_with_pillow(data)
-        if self._buffer.size < height * width * 3:
-            self._buffer = np.empty(height * width * 3, np.uint8)
+    def _jpeg(self, data: bytes, size: int) -> np.ndarray:
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, np.uint8)
         return _decode_jpeg(data, self._buffer)
 
 
@@ -72,7 +68,7 @@ def _decode_jpeg(data: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
 def _has_exif(data: bytes) -> bool:
     """Walks the metadata segments at the file's start; searching the whole file would cost five times as much."""
     position = 2
-    while position + 1 < len(data) and data[position] == _MARKER and data[position + 1] in _METADATA:
+    while data[position : position + 1] == b"\xff" and data[position + 1] in _METADATA:
         if data[position + 1] == _APP1 and data.startswith(b"Exif\0", position + 4):
             return True
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -84,11 +80,14 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and bombs: the first is harmless, the second checked
-            with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+            formats = [name for name in PILLOW_FORMATS if name in Image.OPEN]  # Pillow may be built without some
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 _refuse_bomb(*image.size)
                 if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"}:
                     return _upright(_decode_jpeg(data), image)
                 image.load()
+                if image.mode == "I" and image.format != "PPM":  # a PPM's 16 bits are read as 32, and scaled already
+                    raise UnreadableImage("32-bit pixels, whose white is not defined")
                 return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableImage:
         raise
@@ -113,8 +112,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB; transparency is laid over white."""
     if image.mode.startswith("I"):  # 16-bit grey: convert("RGB") would clip everything above 255 to white
         wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise UnreadableImage("32-bit pixels, whose white is not defined")
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose white is not defined")

@@ -20,7 +20,10 @@ from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.shard_task import PixelReader
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"))
+_JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
+IMAGE_SUFFIXES = _JPEG_SUFFIXES | frozenset(
+    (".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2")
+)
 MAX_FILE_BYTES = 1 << 28  # no photograph has more; a hostile zip member may claim any size
 _USUAL_FILE_BYTES = 1 << 16
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, length of the name, length of the extra field
