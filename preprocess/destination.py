@@ -31,6 +31,8 @@ class Destination(Protocol):
 
     def finish(self, manifest: Manifest) -> None: ...
 
+    def abandon(self) -> None: ...
+
 
 def open_destination(out: str) -> Destination:
     """The place that --out names; nothing is written yet.

@@ -129,8 +129,16 @@ class RemoteFolder:
             self._write(MANIFEST_NAME, content)
             if self._files.read(MANIFEST_NAME) != content:
                 raise RunError(f"{self.name}/{MANIFEST_NAME} reads back different: run the same command again")
-            with contextlib.suppress(FileNotFoundError):  # another run of this recipe has finished too
-                self._fs.rm(self._files.path(SCRATCH_NAME), recursive=True)
+            self._remove_scratch()
+
+    def abandon(self) -> None:
+        """Forgets a run that made nothing, so that the next may have other options."""
+        with self._explained(f"{SCRATCH_NAME} could not be removed"):
+            self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # another run of this recipe has finished too
+            self._fs.rm(self._files.path(SCRATCH_NAME), recursive=True)
 
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
         records: dict[str, ShardRecord] = {}

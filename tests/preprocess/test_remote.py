@@ -283,3 +283,14 @@ def test_two_machines_with_two_recipes(
     assert "crop centre 148 there, centre 120 now" in done.stderr
     assert others == [2, 0]
     assert hashes(tmp_path / "out") == hashes(shards)
+
+
+@pytest.mark.parametrize("place", [str, url], ids=["folder", "url"])
+def test_a_run_that_made_nothing_leaves_the_place_free(
+    place: Callable, tree: Path, shards: Path, tmp_path: Path
+) -> None:
+    done = shard(tree, place(tmp_path / "out"), "--crop", 500)
+    assert done.exit_code == 1
+    assert "not one image could be used" in done.stderr
+    assert shard(tree, place(tmp_path / "out")).exit_code == 0
+    assert hashes(tmp_path / "out") == hashes(shards)
