@@ -19,6 +19,7 @@ import torch
 
 from pipeline.config import Config, ConfigError, build_config, flatten
 from pipeline.vlae import VLAE
+from preprocess.manifest import sync_folder
 
 SCHEMA_VERSION = 1
 LATEST, BEST = "ckpt.pt", "best.pt"
@@ -51,15 +52,6 @@ def _seal(path: Path) -> None:
         file.write(seal)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,7 @@ def build(
         missed = catalogue.left_out if recipe.limit is None else ()  # what a limit did not choose is not missed
         manifest = _manifest(recipe, tasks, records, missed)
         if not manifest.samples:
+            folder.abandon()
             reason = manifest.left_out[0].reason if manifest.left_out else "no images"
             raise RunError(f"not one image could be used (the first: {reason}); nothing to train on in {folder.name}")
         folder.finish(manifest)

@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 Out = Annotated[str, typer.Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")]
+Shards = Annotated[str, typer.Argument(help="Folder of shards, or s3://, gs:// or file:// of one.")]
 Size = Annotated[int, typer.Option(min=1, help="Side of the finished images, in pixels.")]
 CropText = Annotated[
     str | None, typer.Option("--crop", help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
@@ -57,11 +58,12 @@ def faces(
     count: Annotated[int, typer.Option(min=1, help="Number of faces.")] = 12_000,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other faces.")] = 0,
     workers: Workers = None,
+    quiet: Quiet = False,
 ) -> None:
     """Draw faces whose factors are all known, as a tree like CelebA's: the built-in data set."""
     from preprocess.faces import draw_tree  # noqa: PLC0415
 
-    with clear_errors(), Terminal("faces") as terminal:
+    with clear_errors(), Terminal("faces", quiet) as terminal:
         terminal.start(count)
         try:
             draw_tree(out, count, seed, workers or _cores(), terminal.advance)
@@ -180,43 +182,46 @@ def mnist(
 
 @app.command()
 def verify(
-    shards: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    shards: Shards,
     quiet: Quiet = False,
 ) -> None:
     """Read every shard again and compare it with the manifest; exit 1 names each damaged one."""
+    from preprocess.shard_files import open_shard_files  # noqa: PLC0415
     from preprocess.verify import verify as find_problems  # noqa: PLC0415
 
     with clear_errors(), Terminal("verify", quiet) as terminal:
-        manifest = _read_manifest(shards)
+        files = open_shard_files(shards)
+        manifest = files.manifest()
         terminal.start(manifest.samples)
-        problems = find_problems(shards, terminal.advance)
+        problems = find_problems(files, manifest, terminal.advance)
         terminal.finish()
         for problem in problems:
             typer.echo(f"{shards}/{problem}", err=True)
         if problems:
             remedy = f"repeat the command that made {shards}: it makes missing and damaged shards anew"
             raise RunError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {shards}; {remedy}")
-        files = sum(len(split.shards) for split in manifest.splits.values())
-        typer.echo(f"{shards}: {files:,} shards, {manifest.samples:,} samples, all whole")
+        count = sum(len(split.shards) for split in manifest.splits.values())
+        typer.echo(f"{shards}: {count:,} shards, {manifest.samples:,} samples, all whole")
 
 
 @app.command()
 def show(
-    shards: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    shards: Shards,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("contact-sheet.png"),
     columns: Annotated[int, typer.Option(min=1, help="Images in a row.")] = 16,
     rows: Annotated[int, typer.Option(min=1, help="Rows for each split.")] = 4,
 ) -> None:
     """Draw a contact sheet of the shards, and print what is in them."""
     from preprocess.contact_sheet import contact_sheet  # noqa: PLC0415
-    from preprocess.shardset import ShardSet  # noqa: PLC0415
+    from preprocess.shard_files import open_shard_files  # noqa: PLC0415
 
     with clear_errors():
-        manifest = _read_manifest(shards)
         if out.suffix.lower() != ".png":
             raise UsageError(f"--out {out} must end in .png")
-        contact_sheet(ShardSet.open(shards), columns, rows).save(out)
-        print_summary(manifest, str(shards))
+        files = open_shard_files(shards)
+        manifest = files.manifest()
+        contact_sheet(files, manifest, columns, rows).save(out)
+        print_summary(manifest, files.name)
         typer.echo(f"contact sheet: {out}")
 
 
@@ -285,12 +290,6 @@ def _refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
 def _agreed(yes: bool, question: str) -> bool:
     """Whether to download: asked on a terminal only."""
     return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
-
-
-def _read_manifest(shards: Path) -> Manifest:
-    if not shards.is_dir():
-        raise UsageError(f"{shards} is not a folder of shards")
-    return Manifest.read(shards)
 
 
 def _cores() -> int:

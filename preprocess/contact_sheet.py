@@ -6,31 +6,33 @@ import io
 import itertools
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from preprocess.manifest import SPLITS
-from preprocess.shardset import ShardError, ShardSet
+from preprocess.decode import Decoder
+from preprocess.errors import ShardError, UnreadableImage
+from preprocess.manifest import SPLITS, Manifest, Shard
+from preprocess.shard_files import ShardFiles, one_line
+from preprocess.tar_layout import IMAGE_MEMBER
 
 GAP = 2  # pixels between images; twice that between splits
 
 
-def contact_sheet(shard_set: ShardSet, columns: int, rows: int) -> Image.Image:
+def contact_sheet(files: ShardFiles, manifest: Manifest, columns: int, rows: int) -> Image.Image:
     """A grid of `columns` images, up to `rows` rows for each split that has any, in the order of SPLITS.
 
     Raises:
         ShardError: a shard is missing or damaged.
     """
-    height, width, channels = shard_set.manifest.image_shape
+    height, width, channels = manifest.image_shape
     bands = []
     for split in SPLITS:
-        images = list(itertools.islice(_images(shard_set, split), columns * rows))
+        images = list(itertools.islice(_images(files, manifest, split), columns * rows))
         if images:
             bands.append(_band(images, columns, height, width, channels))
     if not bands:
-        raise ShardError(f"{shard_set.folder} holds no samples")
+        raise ShardError(f"{files.name} holds no samples")
     gap = np.full((2 * GAP, bands[0].shape[1], channels), 255, np.uint8)
     parts = [part for band in bands for part in (band, gap)][:-1]
     sheet = np.concatenate(parts)
@@ -47,21 +49,35 @@ def _band(images: list[np.ndarray], columns: int, height: int, width: int, chann
     return band
 
 
-def _images(shard_set: ShardSet, split: str) -> Iterator[np.ndarray]:
-    if shard_set.manifest.codec == "npy":
-        for shard in shard_set.images(split):
-            yield from shard
-        return
-    for path in shard_set.shard_paths(split):
-        yield from _decoded(path, shard_set.manifest.codec, shard_set.manifest.image_shape)
+def _images(files: ShardFiles, manifest: Manifest, split: str) -> Iterator[np.ndarray]:
+    """uint8 (H, W, C), one after the other, without reading more of a shard than is asked for."""
+    found = manifest.splits.get(split)  # type: ignore[call-overload]
+    for shard in found.shards if found else ():
+        try:
+            yield from _images_of(files, manifest, shard)
+        except Exception as error:  # a damaged tar or image, or whatever the library behind a URL raises
+            raise ShardError(
+                f"{files.name}/{shard.file} cannot be read ({one_line(error)}): see `preprocess verify {files.name}`"
+            ) from None
 
 
-def _decoded(path: Path, codec: str, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if member.name.endswith(f".{codec}") and (file := archive.extractfile(member)) is not None:
-                    picture = Image.open(io.BytesIO(file.read())).convert("L" if shape[2] == 1 else "RGB")
-                    yield np.asarray(picture).reshape(shape)
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise ShardError(f"{path} cannot be read ({error}): see `preprocess verify {path.parent}`") from None
+def _images_of(files: ShardFiles, manifest: Manifest, shard: Shard) -> Iterator[np.ndarray]:
+    ending = IMAGE_MEMBER if manifest.codec == "npy" else f".{manifest.codec}"
+    decoder, found = Decoder(), 0
+    with files.open(shard.file) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        for member in archive:
+            if not member.name.endswith(ending) or (content := archive.extractfile(member)) is None:
+                continue
+            image = _pixels(decoder, content.read(), manifest)
+            if image.shape != manifest.image_shape:
+                raise UnreadableImage(f"{member.name} is {image.shape}, not {manifest.image_shape}")
+            found += 1
+            yield image
+    if found != shard.samples:
+        raise UnreadableImage(f"{found:,} samples where the manifest says {shard.samples:,}")
+
+
+def _pixels(decoder: Decoder, content: bytes, manifest: Manifest) -> np.ndarray:
+    if manifest.codec == "npy":
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    return decoder.rgb(content)[..., : manifest.image_shape[2]].copy()  # the decoder uses its buffer again

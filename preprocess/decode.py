@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from preprocess.errors import UnreadableImage
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit; a few kilobytes can claim to be thousands of times more
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it runs a program
+# no EPS: it runs a program
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_COLOURS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # CMYK is Pillow's business
 _APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
@@ -79,11 +80,14 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and bombs: the first is harmless, the second checked
-            with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+            formats = [name for name in PILLOW_FORMATS if name in Image.OPEN]  # Pillow may be built without some
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 _refuse_bomb(*image.size)
                 if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"}:
                     return _upright(_decode_jpeg(data), image)
                 image.load()
+                if image.mode == "I" and image.format != "PPM":  # a PPM's 16 bits are read as 32, and scaled already
+                    raise UnreadableImage("32-bit pixels, whose white is not defined")
                 return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableImage:
         raise
@@ -108,8 +112,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB; transparency is laid over white."""
     if image.mode.startswith("I"):  # 16-bit grey: convert("RGB") would clip everything above 255 to white
         wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise UnreadableImage("32-bit pixels, whose white is not defined")
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose white is not defined")

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from preprocess.manifest import Manifest, Recipe
 from preprocess.out_folder import OutFolder
-from preprocess.remote_folder import RemoteFolder, is_url
+from preprocess.remote_folder import RemoteFolder
+from preprocess.shard_files import is_url
 from preprocess.shard_task import ShardRecord, ShardTask
 
 
@@ -29,6 +30,8 @@ class Destination(Protocol):
     def record(self, record: ShardRecord) -> None: ...
 
     def finish(self, manifest: Manifest) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 def open_destination(out: str) -> Destination:

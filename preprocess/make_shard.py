@@ -18,7 +18,7 @@ import torch
 from preprocess.encode import EncodedWriter
 from preprocess.errors import UnreadableImage
 from preprocess.geometry import crop_box, resize_batch
-from preprocess.manifest import LeftOut, sync_folder
+from preprocess.manifest import LeftOut, Recipe, sync_folder
 from preprocess.sample_json import JsonEncoder
 from preprocess.shard_task import ShardRecord, ShardTask
 from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter
@@ -49,15 +49,16 @@ def make_shard(task: ShardTask) -> ShardRecord:
 
 def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:
     output = _HashedFile(file)
-    batches = _Batches(task, output)
+    batches = _Batches(task.recipe, output)
+    encoder = JsonEncoder(task.recipe.attribute_names, task.recipe.factor_names, task.recipe.landmark_names)
     left_out = []
-    for row, image in enumerate(task.images.pixels()):
+    for key, text, image in zip(task.table.keys, encoder.encode(task.table), task.images.pixels(), strict=True):
         try:
             if isinstance(image, UnreadableImage):
                 raise image
-            batches.add(row, image)
+            batches.add(key, text, image)
         except UnreadableImage as reason:
-            left_out.append(LeftOut(key=task.table.keys[row], reason=str(reason)))
+            left_out.append(LeftOut(key=key, reason=str(reason)))
     batches.flush()
     output.write(END_OF_ARCHIVE)
     return ShardRecord(task.file, batches.samples, output.bytes, output.digest.hexdigest(), tuple(left_out))
@@ -66,21 +67,20 @@ def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:
 class _Batches:
     """Collects equal-sized crops, resizes them together and writes their records."""
 
-    def __init__(self, task: ShardTask, output: _HashedFile) -> None:
-        recipe = task.recipe
+    def __init__(self, recipe: Recipe, output: _HashedFile) -> None:
         self.samples = 0
-        self._recipe, self._table, self._output = recipe, task.table, output
-        self._encoder = JsonEncoder(recipe.attribute_names, recipe.factor_names, recipe.landmark_names)
+        self._recipe, self._output = recipe, output
         self._writer = (
             RecordWriter(recipe.layout, recipe.image_shape, BATCH) if recipe.layout else EncodedWriter(recipe.codec)
         )
         self._crops = np.empty((BATCH, 0, 0, recipe.image_shape[2]), np.uint8)
-        self._rows: list[int] = []
+        self._keys: list[str] = []
+        self._texts: list[bytes] = []
         self._shape: tuple[int, ...] = ()
         self._box = (0, 0, 0, 0)
 
-    def add(self, row: int, image: np.ndarray) -> None:
-        """Takes a copy of the crop of one image.
+    def add(self, key: str, text: bytes, image: np.ndarray) -> None:
+        """Takes a sample: its key, its JSON, and a copy of the crop of its image.
 
         Raises:
             UnreadableImage: the image is smaller than the crop.
@@ -92,21 +92,22 @@ class _Batches:
         if self._crops.shape[1:3] != (height, width):
             self.flush()
             self._crops = np.empty((BATCH, height, width, image.shape[2]), np.uint8)
-        self._crops[len(self._rows)] = image[top : top + height, left : left + width]
-        self._rows.append(row)
-        if len(self._rows) == BATCH:
+        self._crops[len(self._keys)] = image[top : top + height, left : left + width]
+        self._keys.append(key)
+        self._texts.append(text)
+        if len(self._keys) == BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Resizes and writes what has been collected."""
-        if not self._rows:
+        if not self._keys:
             return
         height, width, _ = self._recipe.image_shape
-        images = resize_batch(self._crops[: len(self._rows)], height, width, self._recipe.resample)
-        known = self._table.take(self._rows)
-        self._output.write(self._writer.records(known.keys, images, self._encoder.encode(known)))
-        self.samples += len(self._rows)
-        self._rows.clear()
+        images = resize_batch(self._crops[: len(self._keys)], height, width, self._recipe.resample)
+        self._output.write(self._writer.records(self._keys, images, self._texts))
+        self.samples += len(self._keys)
+        self._keys.clear()
+        self._texts.clear()
 
 
 @dataclass

@@ -96,6 +96,10 @@ class OutFolder:
         shutil.rmtree(self.scratch)
         sync_folder(self.path)
 
+    def abandon(self) -> None:
+        """Forgets a run that made nothing, so that the next may have other options."""
+        shutil.rmtree(self.scratch)
+
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
         records: dict[str, ShardRecord] = {}
         with contextlib.suppress(ManifestError):

@@ -2,8 +2,9 @@
 
 The remote place has the same contents as a local folder of shards: while a run is under way `.unfinished/` holds the
 recipe and one record per uploaded shard, so that the same command goes on on any machine. A shard leaves the stage as
-soon as it is uploaded. The stage's lock keeps two runs of one machine apart; an object store has no lock for two
-machines, which would make the same bytes.
+soon as it is uploaded. The stage's lock keeps two runs of one machine apart. Object stores have no lock for two
+machines: those of one recipe put the same bytes there, and of two recipes the one that began first stops at its next
+shard.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -32,6 +34,7 @@ from preprocess.out_folder import (
     records_of,
     refuse_if_other,
 )
+from preprocess.shard_files import RemoteFiles, explained
 from preprocess.shard_task import ShardRecord, ShardTask
 
 _CHUNK = 1 << 22
@@ -42,9 +45,13 @@ class RemoteFolder:
     """Where one run puts its shards, behind a URL."""
 
     def __init__(self, url: str) -> None:
-        self.name = url.rstrip("/")
-        self._fs, self._root = _file_system(self.name)
-        self._renames = "file" in _protocols(self._fs)  # elsewhere an upload is visible only when it is whole
+        self._files = RemoteFiles(url)
+        self._fs, self.name = self._files.fs, self._files.name
+        if _VOLATILE & self._files.protocols():
+            raise UsageError(
+                f"--out {self.name} would be gone when the command ends: give a folder, or s3://, gs:// or file://"
+            )
+        self._renames = "file" in self._files.protocols()  # elsewhere an upload is visible only when it is whole
         stage = hashlib.sha256(self.name.encode()).hexdigest()[:16]
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self._stage = OutFolder(Path(cache) / "mmd-vlae" / f"stage-{stage}")
@@ -79,10 +86,9 @@ class RemoteFolder:
                 if not overwrite:
                     raise
                 self._clear()
-            if self._renames:
-                self._fs.makedirs(f"{self._root}/{SCRATCH_NAME}", exist_ok=True)
             self.scratch.mkdir(exist_ok=True)
             self._write(f"{SCRATCH_NAME}/{RECIPE_NAME}", recipe.model_dump_json().encode())
+        self._recipe = recipe
 
     def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
         """The records of the shards that are there, whole and right; every byte of them is read."""
@@ -96,9 +102,10 @@ class RemoteFolder:
         """Uploads a finished shard, reads it back, remembers it, and takes it out of the stage.
 
         Raises:
-            RunError: it could not be uploaded, or reads back different.
+            RunError: it could not be uploaded, reads back different, or another run has taken the place over.
         """
         with self._explained(f"{record.file} could not be uploaded"):
+            self._refuse_if_taken_over()
             if record.samples:
                 self._upload(self.path / record.file, record.file)
                 if not self._is_whole(record):
@@ -114,33 +121,52 @@ class RemoteFolder:
         """Puts the manifest in place, and removes what the run needed for itself.
 
         Raises:
-            RunError: it could not be uploaded, or reads back different.
+            RunError: it could not be uploaded, reads back different, or another run has taken the place over.
         """
         with self._explained(f"{MANIFEST_NAME} could not be uploaded"):
+            self._refuse_if_taken_over()
             content = (json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n").encode()
             self._write(MANIFEST_NAME, content)
-            if self._read(MANIFEST_NAME) != content:
+            if self._files.read(MANIFEST_NAME) != content:
                 raise RunError(f"{self.name}/{MANIFEST_NAME} reads back different: run the same command again")
-            self._fs.rm(f"{self._root}/{SCRATCH_NAME}", recursive=True)
+            self._remove_scratch()
+
+    def abandon(self) -> None:
+        """Forgets a run that made nothing, so that the next may have other options."""
+        with self._explained(f"{SCRATCH_NAME} could not be removed"):
+            self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # another run of this recipe has finished too
+            self._fs.rm(self._files.path(SCRATCH_NAME), recursive=True)
 
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
         records: dict[str, ShardRecord] = {}
-        manifest = self._read(MANIFEST_NAME)
+        manifest = self._files.read(MANIFEST_NAME)
         if manifest is not None:
             with contextlib.suppress(ManifestError):
                 records |= records_of(Manifest.parse(manifest, f"{self.name}/{MANIFEST_NAME}"), tasks)
-        there = set(self._names(SCRATCH_NAME))
+        there = set(self._files.names(SCRATCH_NAME))
         for task in tasks:
             if f"{task.file}.json" in there:
-                content = self._read(f"{SCRATCH_NAME}/{task.file}.json")
+                content = self._files.read(f"{SCRATCH_NAME}/{task.file}.json")
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     records[task.file] = parse_record(content or b"")
         return records
 
+    def _refuse_if_taken_over(self) -> None:
+        there = self._recipe_there()
+        differences = there.differences(self._recipe) if there else []
+        if differences:
+            raise RunError(
+                f"another run has begun to write to {self.name} meanwhile, with {'; '.join(differences)}: "
+                "its shards are left alone; choose another --out"
+            )
+
     def _recipe_there(self) -> Recipe | None:
         """The recipe of the finished or unfinished set at the URL; None where there is neither."""
-        recipe = self._read(f"{SCRATCH_NAME}/{RECIPE_NAME}")
-        manifest = self._read(MANIFEST_NAME)
+        recipe = self._files.read(f"{SCRATCH_NAME}/{RECIPE_NAME}")
+        manifest = self._files.read(MANIFEST_NAME)
         try:
             if recipe is not None:
                 return Recipe.model_validate_json(recipe)
@@ -151,7 +177,7 @@ class RemoteFolder:
                 f"{self.name} holds a set of another version of preprocess, or a damaged one: "
                 "choose another --out, or add --overwrite"
             ) from None
-        if any(SHARD_NAME.fullmatch(name) for name in self._names("")):
+        if any(SHARD_NAME.fullmatch(name) for name in self._files.names("")):
             raise UsageError(
                 f"{self.name} holds shards without a manifest, made by something else: "
                 "choose another --out, or add --overwrite"
@@ -163,7 +189,7 @@ class RemoteFolder:
             return True
         digest = hashlib.sha256()
         try:
-            with self._fs.open(f"{self._root}/{record.file}", "rb") as file:
+            with self._fs.open(self._files.path(record.file), "rb") as file:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
         except FileNotFoundError:
@@ -172,11 +198,13 @@ class RemoteFolder:
 
     def _upload(self, path: Path, name: str) -> None:
         if self._renames:
-            partial = f"{self._root}/{SCRATCH_NAME}/{Path(name).name}-partial"
+            # a name that another machine does not take; the folder goes when another run of this recipe finishes
+            partial = self._files.path(f"{SCRATCH_NAME}/{Path(name).name}-partial-{uuid.uuid4().hex}")
+            self._fs.makedirs(self._files.path(SCRATCH_NAME), exist_ok=True)
             self._fs.put_file(str(path), partial)
-            self._fs.mv(partial, f"{self._root}/{name}")
+            self._fs.mv(partial, self._files.path(name))
         else:
-            self._fs.put_file(str(path), f"{self._root}/{name}")
+            self._fs.put_file(str(path), self._files.path(name))
 
     def _write(self, name: str, content: bytes) -> None:
         local = self.scratch / "upload"
@@ -184,28 +212,14 @@ class RemoteFolder:
         self._upload(local, name)
         local.unlink()
 
-    def _read(self, name: str) -> bytes | None:
-        self._fs.invalidate_cache()  # of listings: another run may have written since
-        try:
-            return self._fs.cat_file(f"{self._root}/{name}")
-        except FileNotFoundError:
-            return None
-
-    def _names(self, folder: str) -> list[str]:
-        self._fs.invalidate_cache()
-        try:
-            return [path.rsplit("/", 1)[-1] for path in self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)]
-        except FileNotFoundError:
-            return []
-
     def _clear(self) -> None:
-        if self._read(MANIFEST_NAME) is not None:
-            self._fs.rm(f"{self._root}/{MANIFEST_NAME}")  # first: what it promises is about to go
-        for name in self._names(""):
+        if self._files.read(MANIFEST_NAME) is not None:
+            self._fs.rm(self._files.path(MANIFEST_NAME))  # first: what it promises is about to go
+        for name in self._files.names(""):
             if SHARD_NAME.fullmatch(name):
-                self._fs.rm(f"{self._root}/{name}")
-        for name in self._names(SCRATCH_NAME):
-            self._fs.rm(f"{self._root}/{SCRATCH_NAME}/{name}")
+                self._fs.rm(self._files.path(name))
+        for name in self._files.names(SCRATCH_NAME):
+            self._fs.rm(self._files.path(f"{SCRATCH_NAME}/{name}"))
 
     @contextlib.contextmanager
     def _emptied(self) -> Iterator[None]:
@@ -222,38 +236,5 @@ class RemoteFolder:
                 path.unlink()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """One sentence for whatever a file system's library raises: no network, no permission, no such bucket."""
-        try:
-            yield
-        except (RunError, UsageError):
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise RunError(
-                f"{self.name}: {what} ({reason}); uploaded shards are kept: run the same command again"
-            ) from error
-
-
-def is_url(out: str) -> bool:
-    """Whether --out names a place behind a URL."""
-    return "://" in out
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    try:
-        from fsspec.core import url_to_fs  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UsageError(f"--out {url} needs fsspec: pip install 'mmd-vlae[remote]'") from None
-    try:
-        fs, root = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"--out {url} cannot be used: {' '.join(str(error).split())}") from None
-    if _VOLATILE & _protocols(fs):
-        raise UsageError(f"--out {url} would be gone when the command ends: give a folder, or s3://, gs:// or file://")
-    return fs, root.rstrip("/")
-
-
-def _protocols(fs: Any) -> set[str]:
-    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        return explained(self.name, what, "uploaded shards are kept: run the same command again")

@@ -18,8 +18,9 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 IMAGE_MEMBER, JSON_MEMBER = ".image.npy", ".json"
 MAX_KEY_BYTES = 100 - len(IMAGE_MEMBER)  # a ustar name field has 100 bytes
-
-_CHECKSUM = slice(148, 156)
+_NAME_BYTES = 100
+_CHECKSUM, _SUM_DIGITS = slice(148, 156), slice(148, 154)
+_IMAGE_ENDING, _JSON_ENDING = IMAGE_MEMBER.encode(), JSON_MEMBER.encode()
 
 
 def blocks(length: int) -> int:
@@ -41,7 +42,7 @@ def member_header(name: bytes, size: int) -> bytes:
     Raises:
         ValueError: the name does not fit the header.
     """
-    if len(name) > 100:
+    if len(name) > _NAME_BYTES:
         raise ValueError(f"the member name {name!r} is longer than 100 bytes")
     header = bytearray(BLOCK)
     header[0 : len(name)] = name
@@ -75,16 +76,19 @@ class RecordWriter:
 
     def __init__(self, layout: Layout, image_shape: tuple[int, int, int], batch: int) -> None:
         self._layout, self._shape = layout, image_shape
-        body = layout.image_offset - BLOCK + layout.image_bytes
-        self._image_header = _HeaderTemplate(body)
-        self._json_header = _HeaderTemplate(layout.json_bytes)
         self._buffer = bytearray(batch * layout.record_bytes)
         self._records = np.frombuffer(self._buffer, np.uint8).reshape(batch, layout.record_bytes)
-        header = np.frombuffer(npy_header(image_shape), np.uint8)
-        self._records[:, BLOCK : layout.image_offset] = header
+        self._json_header = layout.json_offset - BLOCK
+        image_header = member_header(_IMAGE_ENDING, layout.image_offset - BLOCK + layout.image_bytes)
+        json_header = member_header(_JSON_ENDING, layout.json_bytes)
+        self._sums = tuple(int(header[_SUM_DIGITS], 8) for header in (image_header, json_header))
+        for start, fixed in ((0, image_header), (BLOCK, npy_header(image_shape)), (self._json_header, json_header)):
+            self._records[:, start : start + len(fixed)] = np.frombuffer(fixed, np.uint8)
 
     def records(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> memoryview:
         """Returns the records of one batch; the view is valid until the next call.
+
+        Names, checksums, pixels and JSON are put between what all records have in common.
 
         Args:
             keys: n sample keys.
@@ -94,28 +98,20 @@ class RecordWriter:
         layout = self._layout
         pixels = self._records[: len(keys), layout.image_offset : layout.image_offset + layout.image_bytes]
         pixels[...] = images.reshape(len(keys), layout.image_bytes)
-        for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
-            if len(text) > layout.json_bytes:
-                raise ValueError(f"the annotations of {key} take {len(text)} bytes, {layout.json_bytes} fit")
-            start = row * layout.record_bytes
-            name = key.encode()
-            self._buffer[start : start + BLOCK] = self._image_header.named(name + IMAGE_MEMBER.encode())
+        for start, key, text in zip(range(0, len(self._buffer), layout.record_bytes), keys, texts, strict=False):
+            if len(key) > MAX_KEY_BYTES or len(text) > layout.json_bytes:
+                raise ValueError(f"the key or the annotations of {key} ({len(text)} bytes) do not fit their record")
+            self._name_members(start, key.encode())
             json_start = start + layout.json_offset
-            self._buffer[json_start - BLOCK : json_start] = self._json_header.named(name + JSON_MEMBER.encode())
             self._buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
         return memoryview(self._buffer)[: len(keys) * layout.record_bytes]
 
-
-class _HeaderTemplate:
-    """Member headers that differ in the name only: the sum of the rest is known beforehand."""
-
-    def __init__(self, size: int) -> None:
-        header = member_header(b"", size)
-        self._middle, self._end = header[100:148], header[156:]
-        self._sum = sum(self._middle) + sum(self._end) + 8 * ord(" ")
-
-    def named(self, name: bytes) -> bytes:
-        if len(name) > 100:
-            raise ValueError(f"the member name {name!r} is longer than 100 bytes")
-        checksum = b"%06o\0 " % (self._sum + sum(name))
-        return name.ljust(100, b"\0") + self._middle + checksum + self._end
+    def _name_members(self, start: int, key: bytes) -> None:
+        """Names the two headers of one record; all else in them is there, and counted in the checksums."""
+        buffer, key_sum, (image_sum, json_sum) = self._buffer, sum(key), self._sums
+        for header, ending, rest in (
+            (start, _IMAGE_ENDING, image_sum),
+            (start + self._json_header, _JSON_ENDING, json_sum),
+        ):
+            buffer[header : header + _NAME_BYTES] = (key + ending).ljust(_NAME_BYTES, b"\0")
+            buffer[header + _SUM_DIGITS.start : header + _SUM_DIGITS.stop] = b"%06o" % (rest + key_sum)

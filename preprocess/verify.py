@@ -2,69 +2,91 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Callable
-from pathlib import Path
+from typing import IO, cast
 
 from preprocess.manifest import MANIFEST_NAME, Manifest, Shard
-from preprocess.out_folder import file_sha256
+from preprocess.shard_files import ShardFiles, explained, one_line
+
+_CHUNK = 1 << 20
 
 
-def verify(folder: Path, advance: Callable[[int], None]) -> list[str]:
-    """Reads every byte of every shard.
+def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]) -> list[str]:
+    """Reads every byte of every shard, once.
 
     Args:
-        folder: of the shards.
+        files: of the shards.
+        manifest: what they should be.
         advance: is called with the number of samples of each shard as it is done.
 
     Returns:
         One line per file that is damaged, missing or foreign; empty where all is well.
 
     Raises:
-        ManifestError: there is no usable manifest to compare with.
+        RunError: the place can no longer be reached.
     """
-    manifest = Manifest.read(folder)
     problems = []
     known = {MANIFEST_NAME}
     for split in manifest.splits.values():
         for shard in split.shards:
             known.add(shard.file)
-            problem = _examine(folder / shard.file, shard)
+            problem = _examine(files, shard)
             if problem:
                 problems.append(f"{shard.file}: {problem}")
             advance(shard.samples)
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    problems += [f"{name}: {_why_foreign(name)}" for name in foreign]
-    return problems
+    with explained(files.name, "cannot be listed", "see that it can still be reached"):
+        foreign = [name for name in files.names() if name not in known]
+    return problems + [f"{name}: {_why_foreign(name)}" for name in foreign]
 
 
-def _examine(path: Path, shard: Shard) -> str:
+def _examine(files: ShardFiles, shard: Shard) -> str:
     """What is wrong with one shard, or ""."""
     try:
-        return _compare(path, shard)
+        with files.open(shard.file) as file:
+            return _compare(_Digested(file), shard)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or one_line(error)}"
+    except Exception as error:  # behind a URL, whatever its library raises
+        return f"cannot be read: {one_line(error)}"
+
+
+def _compare(file: _Digested, shard: Shard) -> str:
+    """Counts the samples and hashes the bytes in one pass; the hash is what tells first."""
+    counted, broken = 0, ""
+    try:
+        with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r|") as archive:  # which only reads
+            for member in archive:
+                counted += member.name.endswith(".json")
     except tarfile.TarError as error:
-        return f"not a readable tar archive: {error}"
-
-
-def _compare(path: Path, shard: Shard) -> str:
-    size = path.stat().st_size
-    if size != shard.bytes:
-        return f"{size:,} bytes where the manifest says {shard.bytes:,}"
-    if file_sha256(path) != shard.sha256:
+        broken = f"not a readable tar archive: {error}"
+    while file.read(_CHUNK):
+        pass  # what a damaged archive has not given up
+    if file.bytes != shard.bytes:
+        return f"{file.bytes:,} bytes where the manifest says {shard.bytes:,}"
+    if file.digest.hexdigest() != shard.sha256:
         return "its content has changed (the SHA-256 differs from the manifest's)"
-    counted = _count_samples(path)
-    if counted != shard.samples:
+    if not broken and counted != shard.samples:
         return f"{counted:,} samples where the manifest says {shard.samples:,}"
-    return ""
+    return broken
 
 
-def _count_samples(path: Path) -> int:
-    with tarfile.open(path, "r:") as archive:
-        return sum(member.name.endswith(".json") for member in archive)
+class _Digested:
+    """A file that counts and hashes what is read of it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.bytes = 0
+        self.digest = hashlib.sha256()
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self.bytes += len(data)
+        self.digest.update(data)
+        return data
 
 
 def _why_foreign(name: str) -> str:

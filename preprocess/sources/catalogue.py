@@ -15,6 +15,8 @@ from preprocess.sample_json import SampleTable
 from preprocess.shard_task import PixelReader
 from preprocess.tar_layout import MAX_KEY_BYTES
 
+# what people call the splits; the values are indices into manifest.SPLITS
+SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 _PLAIN_KEY = re.compile(rf"[A-Za-z0-9_+@=-]{{1,{MAX_KEY_BYTES}}}")
 
 

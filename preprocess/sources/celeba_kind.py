@@ -23,7 +23,7 @@ KIND_WORDS: dict[Kind, str] = {
 }
 CELEBA_CROP = Crop(kind="centre", size=148)
 _LOOKED_AT = 20  # images, to see which crop suits them
-_DEPTH, _MAX_FOLDERS = 3, 500  # how far below --source images are looked for
+_DEPTH, _MAX_FOLDERS = 5, 500  # how far below --source images are looked for: VERSIONS/2/ and Kaggle's double folder
 _USUAL_NAMES = frozenset({"img_align_celeba", "CelebA-HQ-img"})
 _ARCHIVES = ("img_align_celeba.zip", "Img/img_align_celeba.zip", "celeba/img_align_celeba.zip", "archive.zip")
 
@@ -59,14 +59,20 @@ def find_images(path: Path, forced: Kind | None) -> Container:
         return FolderContainer(chosen[0])
     if folders:
         some = ", ".join(str(folder) for folder in folders[:4])
-        raise UsageError(f"{path} holds several folders of images ({some}): point --source to one of them")
-    archives = [] if forced == "folder" else [path / name for name in _ARCHIVES if (path / name).is_file()]
+        raise UsageError(
+            f"{path} holds several folders of images ({some}): point --source to one of them, or make shards of all "
+            f"with `preprocess images {path}`, which takes folders for splits and labels"
+        )
+    archives = [] if forced == "folder" else _archives(path)
+    if len(archives) > 1:
+        some = ", ".join(archive.name for archive in archives[:4])
+        raise UsageError(f"{path} holds several archives ({some}): point --source to one of them")
     if archives:
         return ZipContainer(archives[0])
     wanted = f" of --kind {forced}" if forced else ""
     raise UsageError(
         f"{path} holds no images{wanted}: looked for a folder of images (as img_align_celeba/) up to {_DEPTH} levels "
-        "down, for img_align_celeba.zip or archive.zip, and for parquet files"
+        "down, for img_align_celeba.zip or another zip archive, and for parquet files"
     )
 
 
@@ -74,7 +80,7 @@ def is_parquet(path: Path) -> bool:
     """Whether a source is parquet files; a folder of images or an archive beside them goes first."""
     if path.is_file() or not holds_parquet(path):
         return path.is_file() and path.suffix == ".parquet"
-    return not _image_folders(path) and not any((path / name).is_file() for name in _ARCHIVES)
+    return not _image_folders(path) and not _archives(path)
 
 
 def recognise(container: Container, size: tuple[int, int] | None, lists: Iterable[str], forced: Kind | None) -> Kind:
@@ -128,6 +134,12 @@ def recognised(kind: Kind, forced: Kind | None, path: Path, images: int) -> str:
     """One line for the terminal: what the source was taken for."""
     how = f"as --kind {forced} says" if forced else "another --kind forces another reading"
     return f"{path}: {KIND_WORDS[kind]} ({kind}), {images:,} images; {how}"
+
+
+def _archives(folder: Path) -> list[Path]:
+    """The archive of a usual name; otherwise all zip archives in the folder."""
+    usual = [folder / name for name in _ARCHIVES if (folder / name).is_file()]
+    return usual[:1] or sorted(path for path in folder.glob("*.zip") if path.is_file())
 
 
 def _image_folders(top: Path) -> list[Path]:

@@ -26,8 +26,8 @@ _LOOKED_AT = 20  # images, to see which crop suits them
 def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
     """Lists the images of one folder of parquet files, or of one such file.
 
-    The split is what the files' names say (train-…, valid-… or validation-…, test-…). Where they name none, or all
-    the same one, it is a seeded hash of the key.
+    The split is what a column of splits says, or the files' names (train-…, valid-… or validation-…, test-…). Where
+    they name none, or all the same one, it is a seeded hash of the key.
 
     Raises:
         UsageError: pyarrow is missing, a file is damaged, or there are no images.
@@ -37,7 +37,7 @@ def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
     if not table.paths:
         raise UsageError(f"{path} holds no images")
     keys = _keys(table)
-    split, split_note = _split(parts, keys, seed)
+    split, split_note = _split(parts, table, keys, seed)
     size = _usual_size(decoded(_images(parts, table.image)))
     crop, crop_note = default_crop("hq" if size and size[0] == size[1] else "parquet", size)
     return Catalogue(
@@ -74,7 +74,9 @@ def _keys(table: ParquetTable) -> list[str]:
     return [f"{row:06d}" for row in range(1, len(table.paths) + 1)]
 
 
-def _split(parts: list[ParquetPart], keys: list[str], seed: int) -> tuple[np.ndarray, list[str]]:
+def _split(parts: list[ParquetPart], table: ParquetTable, keys: list[str], seed: int) -> tuple[np.ndarray, list[str]]:
+    if (table.split >= 0).all():
+        return table.split, []
     named = {part.split for part in parts}
     split = np.repeat([part.split for part in parts], [part.rows for part in parts]).astype(np.int8)
     if named in ({0}, {1}, {2}):
@@ -94,9 +96,13 @@ def _images(parts: list[ParquetPart], column: str) -> Iterator[bytes]:
 
     for part in parts:
         try:
-            for batch in open_parquet_file(part.path).iter_batches(_ROWS_AT_A_TIME, columns=[f"{column}.bytes"]):
-                for row in batch.column(0).to_pylist():
-                    yield (row or {}).get("bytes") or b""
+            file = open_parquet_file(part.path)
+            in_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
+            wanted = f"{column}.bytes" if in_struct else column
+            for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=[wanted]):
+                images = batch.column(0).field("bytes") if in_struct else batch.column(0)
+                for image in images:
+                    yield image.as_py() or b""
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise RunError(f"{part.path} is damaged ({reason}): download it again") from None

@@ -20,8 +20,12 @@ from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.shard_task import PixelReader
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"))
+_JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
+IMAGE_SUFFIXES = _JPEG_SUFFIXES | frozenset(
+    (".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2")
+)
 MAX_FILE_BYTES = 1 << 28  # no photograph has more; a hostile zip member may claim any size
+_USUAL_FILE_BYTES = 1 << 16
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, length of the name, length of the extra field
 
 
@@ -166,11 +170,7 @@ class FolderImages:
             try:
                 handle = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a third of pathlib's time
                 try:
-                    size = os.fstat(handle).st_size
-                    if size > MAX_FILE_BYTES:
-                        yield UnreadableImage(f"has {size:,} bytes")
-                    else:
-                        yield os.read(handle, size)
+                    yield _whole_file(handle)
                 finally:
                     os.close(handle)
             except OSError as error:
@@ -178,6 +178,16 @@ class FolderImages:
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
         return decoded(self.files())
+
+
+def _whole_file(handle: int) -> bytes | UnreadableImage:
+    content = os.read(handle, _USUAL_FILE_BYTES)
+    if len(content) < _USUAL_FILE_BYTES:
+        return content  # without asking for the size: a fifth of the time that reading a portrait takes
+    size = os.fstat(handle).st_size
+    if size > MAX_FILE_BYTES:
+        return UnreadableImage(f"has {size:,} bytes")
+    return content + os.read(handle, size - len(content))
 
 
 @dataclass(frozen=True)

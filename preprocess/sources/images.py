@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UsageError
-from preprocess.manifest import SPLITS, Crop, Source
+from preprocess.manifest import SPLITS, Crop, LeftOut, Source
 from preprocess.sample_json import SampleTable
-from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
+from preprocess.sources.catalogue import SPLIT_NAMES, Catalogue, printable, safe_key, seeded_split
 from preprocess.sources.containers import FolderImages, is_image_name
 
-_SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2, "testing": 2}
+_BESIDE_SPLITS = "lies beside the folders of the splits, and in none of them"
+_SPLIT_DEPTH = 2  # folders above the split that an archive may have been unpacked into
 _HASHING_THREADS = 8
 
 
@@ -37,17 +38,19 @@ def open_images(folder: Path, seed: int) -> Catalogue:
     names = list(sizes)
     if not names:
         raise UsageError(f"{folder} holds no images")
-    has_splits = all(name.split("/")[0].lower() in _SPLIT_NAMES and "/" in name for name in names)
-    labels = [_label(name, has_splits) for name in names]
+    level = _split_level(names)
+    loose = [] if level is None else [name for name in names if name.count("/") <= level]
+    names = [name for name in names if level is None or name.count("/") > level]
+    labels = [_label(name, level) for name in names]
     label_names = tuple(sorted({label for label in labels if label}))
-    if has_splits:
-        split = np.array([_SPLIT_NAMES[name.split("/")[0].lower()] for name in names], np.int8)
+    if level is not None:
+        split = np.array([SPLIT_NAMES[name.split("/")[level].lower()] for name in names], np.int8)
         how = "split as its folders say"
     else:
         split = np.array(_split_by_content(folder, names, seed), np.int8)
         how = "split 80/10/10 by a seeded hash of each file's content"
     return Catalogue(
-        source=Source(kind="images", fingerprint=_fingerprint(sizes), images=len(names)),
+        source=Source(kind="images", fingerprint=_fingerprint(sizes), images=len(sizes)),
         table=_table(names, labels, label_names),
         split=split,
         attribute_names=(),
@@ -55,8 +58,8 @@ def open_images(folder: Path, seed: int) -> Catalogue:
         label_names=tuple(printable(name) for name in label_names),
         channels=3,
         reader=lambda rows, _: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
-        left_out=(),
-        notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}",),
+        left_out=tuple(LeftOut(key=printable(name), reason=_BESIDE_SPLITS) for name in loose),
+        notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}", *_doubt(names, level)),
         default_crop=Crop(kind="square"),
         refingerprint=lambda: _fingerprint(sizes) if sorted(_walk(str(folder))) == found else "changed",
     )
@@ -78,9 +81,41 @@ def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int, int]]:
             yield prefix + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
 
 
-def _label(name: str, has_splits: bool) -> str:
+def _split_level(names: list[str]) -> int | None:
+    """How many folders lie above those that are splits; None where there are none.
+
+    Every folder at that level must be a split: of `train`, `test` and `cats` none is known to be one. Files without
+    such a folder do not count.
+    """
+    for level in range(_SPLIT_DEPTH + 1):
+        above = {tuple(name.split("/")[:level]) for name in names if name.count("/") >= level}
+        folders = _folders_at(names, level)
+        if len(above) != 1 or not folders:
+            return None
+        if folders <= SPLIT_NAMES.keys():
+            return level
+    return None
+
+
+def _folders_at(names: list[str], level: int) -> set[str]:
+    return {name.split("/")[level].lower() for name in names if name.count("/") > level}
+
+
+def _doubt(names: list[str], level: int | None) -> list[str]:
+    """What to say of folders that look like splits and are taken for labels."""
+    folders = _folders_at(names, 0)
+    splits = sorted(folders & SPLIT_NAMES.keys())
+    if level is not None or not splits:
+        return []
+    others = ", ".join(printable(name) for name in sorted(folders - SPLIT_NAMES.keys())[:3])
+    return [
+        f"the folders {', '.join(splits)} are taken for labels, not splits, because others lie beside them: {others}"
+    ]
+
+
+def _label(name: str, level: int | None) -> str:
     """The folders between the split, or the top, and the file."""
-    return "/".join(name.split("/")[int(has_splits) : -1])
+    return "/".join(name.split("/")[0 if level is None else level + 1 : -1])
 
 
 def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) -> SampleTable:

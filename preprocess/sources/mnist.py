@@ -22,6 +22,7 @@ DATA_FOLDER = "data/mnist"
 _PARTS = ("train", "t10k")
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in three and in one dimension
 _MAX_BYTES = 1 << 30  # no set in this format has more; a hostile gzip may unpack to any size
+_GZIP_START = b"\x1f\x8b"
 _VALID_SHARE = 10  # one training digit out of ten validates
 
 
@@ -142,7 +143,9 @@ def _read(path: Path, magic: int) -> np.ndarray:
         UsageError: the file is damaged or another kind.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as file:  # browsers unpack what they download, and leave its name
+            packed = file.read(2) == _GZIP_START
+        with gzip.open(path) if packed else path.open("rb") as file:
             content = file.read(_MAX_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read ({error}); download it again") from None

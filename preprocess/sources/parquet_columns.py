@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from preprocess.errors import UsageError
+from preprocess.manifest import SPLITS
 from preprocess.sample_json import NO_LANDMARK
+from preprocess.sources.catalogue import SPLIT_NAMES
 from preprocess.sources.parquet_files import ParquetPart, open_parquet_file
 
 _IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")
 _LABEL_NAMES = ("label",)
+_SPLIT_COLUMNS = ("split", "partition")  # of numbers as in CelebA's partition list, or of the splits' names
 _MAX_NUMBER, _MAX_PIXEL = 2**62, 10**6
 LANDMARK_NAMES = tuple(
     f"{place}_{axis}" for place in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
@@ -30,6 +33,7 @@ class ParquetTable:
         attributes: int8 (n, A), 1, 0, or -1 where null.
         identity: int64 (n,), -1 where absent.
         label: int64 (n,), -1 where absent.
+        split: int8 (n,), an index into manifest.SPLITS, or -1 where no column says.
         landmark_names: of the columns of whole pixels that CelebA's landmark list has; all ten or none.
         landmarks: int32 (n, L), NO_LANDMARK where null.
         identity_known: whether there is a column of identities.
@@ -42,6 +46,7 @@ class ParquetTable:
     attributes: np.ndarray
     identity: np.ndarray
     label: np.ndarray
+    split: np.ndarray
     landmark_names: tuple[str, ...]
     landmarks: np.ndarray
     identity_known: bool
@@ -63,9 +68,11 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
     identity_name = next((name for name in _IDENTITY_NAMES if name in columns), None)
     label_name = next((name for name in _LABEL_NAMES if name in columns), None)
     landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(plain) else ()
-    candidates = [name for name in plain if name not in {*_IDENTITY_NAMES, *_LABEL_NAMES, *LANDMARK_NAMES}]
+    split_name, split = _split(parts, schema)
+    others = {*_IDENTITY_NAMES, *_LABEL_NAMES, *LANDMARK_NAMES, split_name}
+    candidates = [name for name in plain if name not in others]
     names = tuple(name for name in candidates if _is_attribute(columns[name]))
-    used = {image, identity_name, label_name, *names, *landmark_names}
+    used = {image, identity_name, label_name, split_name, *names, *landmark_names}
     rows = sum(part.rows for part in parts)
     return ParquetTable(
         image=image,
@@ -74,6 +81,7 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
         attributes=_attributes([columns[name] for name in names], rows, parts),
         identity=_numbers(columns.get(identity_name or ""), rows),
         label=_numbers(columns.get(label_name or ""), rows),
+        split=split,
         landmark_names=landmark_names,
         landmarks=_landmarks([columns[name] for name in landmark_names], rows),
         identity_known=identity_name is not None,
@@ -84,29 +92,46 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
 def _image_column(schema: Any, part: ParquetPart) -> str:
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
 
-    found = [
+    structs = [
         field.name for field in schema if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
     ]
-    if "image" in found or len(found) == 1:
-        return "image" if "image" in found else found[0]
-    raise UsageError(f"{part.path} has no column `image` of {{bytes, path}}: it is not a Hugging Face image file")
+    plain = [field.name for field in schema if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)]
+    for found in (structs, plain):
+        if "image" in found or len(found) == 1:
+            return "image" if "image" in found else found[0]
+    raise UsageError(
+        f"{part.path} has no column `image` of {{bytes, path}} or of bytes: it is not a Hugging Face image file"
+    )
+
+
+def _split(parts: list[ParquetPart], schema: Any) -> tuple[str, np.ndarray]:
+    """The column of splits ("" where there is none), and an index into manifest.SPLITS for each row (or -1)."""
+    for name in (name for name in _SPLIT_COLUMNS if name in schema.names):
+        values = [value for part in parts for value in _read(part, [name])[name].to_pylist()]
+        split = [_split_index(value) for value in values]
+        if min(split, default=-1) >= 0:
+            return name, np.array(split, np.int8)
+    return "", np.full(sum(part.rows for part in parts), -1, np.int8)
+
+
+def _split_index(value: object) -> int:
+    if isinstance(value, str):
+        return SPLIT_NAMES.get(value.lower(), -1)
+    return value if isinstance(value, int) and value in range(len(SPLITS)) else -1
 
 
 def _read_columns(parts: list[ParquetPart], schema: Any, image: str, plain: list[str]) -> dict[str, Any]:
     """Paths as a list of str, each plain column as int64 (n,) with the smallest number where null."""
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
 
-    has_path = schema.field(image).type.get_field_index("path") >= 0
+    kind = schema.field(image).type
+    has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
     paths: list[str] = []
     chunks: dict[str, list[np.ndarray]] = {name: [] for name in plain}
     for part in parts:
-        file = open_parquet_file(part.path)
-        if not file.schema_arrow.equals(schema):
+        if not open_parquet_file(part.path).schema_arrow.equals(schema):
             raise UsageError(f"{part.path} has other columns than {parts[0].path}: point --source to files of one kind")
-        try:
-            table = file.read(columns=[*plain, *([f"{image}.path"] if has_path else [])])
-        except (OSError, pa.ArrowException) as error:
-            raise UsageError(f"{part.path} is damaged ({error}); download it again") from None
+        table = _read(part, [*plain, *([f"{image}.path"] if has_path else [])])
         for name in plain:
             numbers = table[name].cast(pa.int64(), safe=False).fill_null(_NULL)
             chunks[name].append(numbers.to_numpy())
@@ -115,6 +140,15 @@ def _read_columns(parts: list[ParquetPart], schema: Any, image: str, plain: list
         else:
             paths += [""] * part.rows
     return {image: paths, **{name: np.concatenate(found) for name, found in chunks.items()}}
+
+
+def _read(part: ParquetPart, columns: list[str]) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    try:
+        return open_parquet_file(part.path).read(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{part.path} is damaged ({error}); download it again") from None
 
 
 _NULL = int(np.iinfo(np.int64).min)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from preprocess.errors import UsageError
 from preprocess.manifest import SPLITS
+from preprocess.sources.catalogue import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
 
-_SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "test": 2, "testing": 2}
 _FILE_SPLIT, _FOLDER_SPLIT = re.compile(r"([a-z]+)[-_.]"), re.compile(r"(?:partial-)?([a-z]+)$")
 # below --source; the hub's own conversion has CONFIGURATION/SPLIT/0000.parquet
 _PLACES = ("*.parquet", "data/*.parquet", "*/*.parquet", "*/*/*.parquet")
@@ -69,8 +69,8 @@ def open_parquet_file(path: Path) -> ParquetFile:
 def split_of(path: Path) -> int:
     """0 train, 1 valid, 2 test as the file's name or its folder's says; -1 where neither does."""
     for word in (_FILE_SPLIT.match(path.name.lower()), _FOLDER_SPLIT.match(path.resolve().parent.name.lower())):
-        if word and word[1] in _SPLIT_NAMES:
-            return _SPLIT_NAMES[word[1]]
+        if word and word[1] in SPLIT_NAMES:
+            return SPLIT_NAMES[word[1]]
     return -1
 
 

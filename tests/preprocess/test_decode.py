@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image
+from PIL import Image, features
 
 from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage
@@ -61,6 +61,22 @@ def test_palette_and_cmyk() -> None:
     assert np.array_equal(decode(encoded(palette, "PNG")), np.asarray(palette.convert("RGB")))
     cmyk = encoded(Image.fromarray(PICTURE).convert("CMYK"), "JPEG", quality=95)
     assert np.abs(decode(cmyk).astype(int) - PICTURE).mean() < 4
+
+
+def test_ycck_is_the_same_whatever_came_before() -> None:
+    """simplejpeg would decode it too, to pixels that differ by one from Pillow's."""
+    cmyk = bytearray(encoded(Image.fromarray(PICTURE).convert("CMYK"), "JPEG", quality=95))
+    cmyk[cmyk.index(b"Adobe") + 11] = 2  # what the first three channels are: YCC instead of CMY
+    decoder = Decoder()
+    first = decoder.rgb(bytes(cmyk)).copy()
+    decoder.rgb(jpeg(1))
+    assert np.array_equal(decoder.rgb(bytes(cmyk)), first)
+    assert np.array_equal(first, np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB")))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_avif() -> None:
+    assert np.abs(decode(encoded(Image.fromarray(PICTURE), "AVIF", quality=95)).astype(int) - PICTURE).mean() < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -118,6 +134,7 @@ def jpeg_bomb() -> bytes:
         (png_bomb(60_000, 60_000), "more than"),
         (encoded(Image.fromarray(PICTURE), "PNG")[:5000], "damaged image"),
         (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating-point"),
+        (encoded(Image.fromarray(np.full((4, 4), 200, np.int32)), "TIFF"), "32-bit pixels"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
     ],
 )

@@ -51,6 +51,28 @@ def test_a_level_of_splits_is_taken(tmp_path: Path) -> None:
     assert manifest.label_names == ("x",)
 
 
+@pytest.mark.parametrize("above", ["", "faces/"], ids=["at the top", "in a folder"])
+def test_a_stray_picture_does_not_undo_the_splits(above: str, tmp_path: Path) -> None:
+    for number, split in enumerate(["Train"] * 4 + ["testing"] * 2):
+        write(tmp_path / "in" / f"{above}{split}" / "x" / f"{number}.jpg", jpeg(number, 40, 40))
+    write(tmp_path / "in" / f"{above}preview.jpg", jpeg(9, 40, 40))
+    done = images(tmp_path / "in", tmp_path / "out", "--max-bad", 0.5)
+    assert done.exit_code == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out")
+    assert [split.samples for split in manifest.splits.values()] == [4, 0, 2]
+    assert manifest.label_names == ("x",)
+    assert [left.key for left in manifest.left_out] == [f"{above}preview.jpg"]
+
+
+def test_splits_beside_another_folder_are_labels_and_said(tmp_path: Path) -> None:
+    for number, folder in enumerate(["train", "test", "extra"] * 2):
+        write(tmp_path / "in" / folder / f"{number}.jpg", jpeg(number, 40, 40))
+    done = images(tmp_path / "in", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "the folders test, train are taken for labels" in done.stderr
+    assert Manifest.read(tmp_path / "out").label_names == ("extra", "test", "train")
+
+
 def test_copies_never_straddle_the_split(tmp_path: Path) -> None:
     for number in range(40):
         for copy in ("a", "b", "c"):

@@ -72,3 +72,14 @@ def test_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = invoke("mnist", "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert "$MNIST_ROOT" in done.stderr
+
+
+def test_a_gz_that_a_browser_has_unpacked(tmp_path: Path) -> None:
+    write_digits(tmp_path / "gz", ".gz")
+    write_digits(tmp_path / "plain")
+    for path in list((tmp_path / "plain").iterdir()):
+        path.rename(path.with_name(path.name + ".gz"))
+    for folder in ("gz", "plain"):
+        done = invoke("mnist", "--source", tmp_path / folder, "--out", tmp_path / f"{folder}-out", "--workers", 1)
+        assert done.exit_code == 0, done.stderr
+    assert hashes(tmp_path / "gz-out") == hashes(tmp_path / "plain-out")

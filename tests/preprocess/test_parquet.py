@@ -174,3 +174,22 @@ def test_without_pyarrow_there_is_one_sentence(tmp_path: Path, monkeypatch: pyte
     assert done.exit_code == 2
     assert done.stderr.strip().endswith("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("split", ["train", "validation", "test"]), ("partition", [0, 1, 2])], ids=["names", "numbers"]
+)
+def test_a_column_of_splits_and_plain_bytes(name: str, words: list, shards: Path, tmp_path: Path) -> None:
+    numbers = list(range(1, 51))
+    splits = pa.array([words[partition(number, 50)] for number in numbers])
+    table = pa.table({"jpg": pa.array([jpeg(number) for number in numbers], pa.binary()), name: splits})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=7)
+    done = shard(tmp_path / "in.parquet", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "80/10/10" not in done.stderr
+    expected, found = ShardSet.open(shards), ShardSet.open(tmp_path / "out")
+    assert found.manifest.attribute_names == ()
+    for split in ("train", "valid", "test"):
+        assert found.annotations(split).keys == expected.annotations(split).keys
+        for mine, theirs in zip(found.images(split), expected.images(split), strict=True):
+            assert np.array_equal(mine, theirs)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
+from preprocess import build
+from preprocess.shard_task import ShardRecord
 from tests.preprocess.test_nothing_lost import command
 from tests.preprocess.trees import hashes, invoke, shard
 
 fsspec = pytest.importorskip("fsspec")
 from fsspec.implementations.local import LocalFileSystem  # noqa: E402
+from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +163,134 @@ def test_a_place_that_cannot_be_written_to(tree: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def bucket(shards: Path) -> Iterator[MemoryFileSystem]:
+    """The shards in an object store, at memory://bucket/set."""
+    fs = MemoryFileSystem()
+    fs.put(str(shards), "/bucket/set", recursive=True)
+    yield fs
+    fs.rm("/bucket", recursive=True)
+
+
+def test_verify_and_show_behind_a_url(bucket: MemoryFileSystem, shards: Path, tmp_path: Path) -> None:
+    done = invoke("verify", "memory://bucket/set")
+    assert done.exit_code == 0, done.stderr
+    assert "4 shards, 50 samples, all whole" in done.stdout
+    sheets = set()
+    for place in ("memory://bucket/set/", url(shards), shards):
+        done = invoke("show", place, "--out", tmp_path / "sheet.png", "--rows", 2)
+        assert done.exit_code == 0, done.stderr
+        sheets.add((tmp_path / "sheet.png").read_bytes())
+    assert len(sheets) == 1
+
+
+def test_verify_behind_a_url_names_what_is_wrong(bucket: MemoryFileSystem, tmp_path: Path) -> None:
+    flipped = bytearray(bucket.cat_file("/bucket/set/train-000000.tar"))
+    flipped[9000] ^= 1
+    bucket.pipe_file("/bucket/set/train-000000.tar", bytes(flipped))
+    bucket.pipe_file("/bucket/set/train-000001.tar", bytes(flipped[:5120]))
+    bucket.rm("/bucket/set/valid-000000.tar")
+    bucket.pipe_file("/bucket/set/holiday.jpg", b"")
+    done = invoke("verify", "memory://bucket/set")
+    assert done.exit_code == 1
+    for words in (
+        "memory://bucket/set/train-000000.tar: its content has changed",
+        "train-000001.tar: 5,120 bytes",
+        "valid-000000.tar: missing",
+        "holiday.jpg: not part of this set",
+        "4 problems",
+    ):
+        assert words in done.stderr
+    assert "test-000000.tar" not in done.stderr
+    done = invoke("show", "memory://bucket/set", "--out", tmp_path / "sheet.png", "--rows", 9)
+    assert done.exit_code == 1
+    assert "train-000001.tar cannot be read" in done.stderr
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def unreachable(*arguments: object) -> bytes:
+    raise ConnectionResetError("connection reset by peer")
+
+
+def without_its_library(*arguments: object) -> None:
+    raise ImportError("Install s3fs to access S3")
+
+
+@pytest.mark.parametrize("name", ["verify", "show"])
+def test_a_url_that_cannot_be_read_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, code, words in (
+        ("memory://nothing/here", 1, "holds no finished shards"),
+        ("nonsense://bucket/set", 2, "Protocol not known"),
+    ):
+        refused(invoke(name, place), code, words)
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryFileSystem, "cat_file", unreachable)
+        refused(invoke(name, "memory://nothing/here"), 1, "cannot be read (connection reset by peer)")
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without_its_library)
+    refused(invoke(name, "s3://bucket/set"), 2, "s3://bucket/set cannot be used: Install s3fs")
+
+
+def refused(done: Result, code: int, words: str) -> None:
+    assert done.exit_code == code
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def with_another_run(monkeypatch: pytest.MonkeyPatch, *, after: int, run: Callable[[], object]) -> None:
+    """After so many shards a run from another machine comes in between, whose stage is not this one's."""
+    run_tasks = build.run_tasks
+
+    def interrupted(*arguments: object) -> Iterator[ShardRecord]:
+        for number, record in enumerate(run_tasks(*arguments)):
+            if number == after:
+                with monkeypatch.context() as elsewhere:
+                    elsewhere.setattr(build, "run_tasks", run_tasks)
+                    elsewhere.setenv("XDG_CACHE_HOME", os.environ["XDG_CACHE_HOME"] + "-elsewhere")
+                    run()
+            yield record
+
+    monkeypatch.setattr(build, "run_tasks", interrupted)
+
+
+def test_two_machines_with_one_recipe(
+    tree: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[int] = []
+    out = url(tmp_path / "out")
+    with_another_run(monkeypatch, after=2, run=lambda: others.append(shard(tree, out).exit_code))
+    done = shard(tree, out)
+    assert done.exit_code == 0, done.stderr
+    assert others == [0]
+    assert hashes(tmp_path / "out") == hashes(shards)
+
+
+def test_two_machines_with_two_recipes(
+    tree: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[int] = []
+    out = url(tmp_path / "out")
+
+    def another() -> None:
+        others.append(shard(tree, out, "--crop", 108).exit_code)  # is refused
+        others.append(shard(tree, out, "--overwrite").exit_code)  # takes over
+
+    with_another_run(monkeypatch, after=2, run=another)
+    done = shard(tree, out, "--crop", 120)
+    assert done.exit_code == 1
+    assert "another run has begun to write" in done.stderr
+    assert "crop centre 148 there, centre 120 now" in done.stderr
+    assert others == [2, 0]
+    assert hashes(tmp_path / "out") == hashes(shards)
+
+
+@pytest.mark.parametrize("place", [str, url], ids=["folder", "url"])
+def test_a_run_that_made_nothing_leaves_the_place_free(
+    place: Callable, tree: Path, shards: Path, tmp_path: Path
+) -> None:
+    done = shard(tree, place(tmp_path / "out"), "--crop", 500)
+    assert done.exit_code == 1
+    assert "not one image could be used" in done.stderr
+    assert shard(tree, place(tmp_path / "out")).exit_code == 0
+    assert hashes(tmp_path / "out") == hashes(shards)

@@ -142,6 +142,26 @@ def test_a_kind_that_does_not_fit(kind: str, words: str, tree: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def test_a_downloaded_archive_of_any_name_and_deep_folders(tree: Path, shards: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "hub" / "datasets" / "celeba" / "versions" / "2"
+    shutil.copytree(tree, deep)
+    assert shard(tmp_path / "hub", tmp_path / "deep").exit_code == 0
+    assert len(shard_hashes(tmp_path / "deep")) == len(shard_hashes(shards))
+    downloads = without_images(tree, tmp_path / "downloads")
+    write_zip(tree, downloads / "celeba-dataset.zip")
+    done = shard(downloads, tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert shard_hashes(tmp_path / "out") == shard_hashes(shards)
+    write_zip(tree, downloads / "other.zip")
+    done = shard(downloads, tmp_path / "two")
+    assert done.exit_code == 2
+    assert "several archives (celeba-dataset.zip, other.zip)" in done.stderr
+
+
+def without_images(tree: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(tree, folder, ignore=shutil.ignore_patterns("img_align_celeba")))
+
+
 def test_several_folders_of_images_are_not_guessed_at(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / "in" / name).mkdir(parents=True)
@@ -149,6 +169,7 @@ def test_several_folders_of_images_are_not_guessed_at(tmp_path: Path) -> None:
     done = shard(tmp_path / "in", tmp_path / "out")
     assert done.exit_code == 2
     assert "several folders of images" in done.stderr
+    assert "`preprocess images" in done.stderr
 
 
 @pytest.fixture
