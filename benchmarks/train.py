@@ -10,7 +10,6 @@ images/s of each, the ratios and the share of time spent waiting for data.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from random_shards import SHAPE, write_random_shards
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
@@ -30,36 +30,6 @@ from pipeline.objective import Objective
 from pipeline.run_setup import Run, build_run, make_accelerator
 from pipeline.trainer import Window, train_step
 from pipeline.vlae import VLAE
-from preprocess.manifest import Crop, Manifest, Shard, Source, Split
-from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
-
-SHAPE = (64, 64, 3)
-
-
-def write_shards(folder: Path, samples: int) -> None:
-    """One train shard of random images with its manifest."""
-    layout = layout_of(SHAPE, 500)
-    writer = RecordWriter(layout, SHAPE, samples)
-    pixels = np.random.default_rng(0).integers(0, 256, (samples, *SHAPE), np.uint8)
-    body = bytes(writer.records([f"{i:06d}" for i in range(samples)], pixels, [b"{}"] * samples)) + END_OF_ARCHIVE
-    (folder / "train-000000.tar").write_bytes(body)
-    digest = hashlib.sha256(body).hexdigest()
-    shard = Shard(file="train-000000.tar", samples=samples, bytes=len(body), sha256=digest)
-    Manifest(
-        source=Source(kind="images", fingerprint="0" * 64, images=samples),
-        crop=Crop(kind="none"),
-        resample="bilinear",
-        codec="npy",
-        image_shape=SHAPE,
-        attribute_names=(),
-        factor_names=(),
-        layout=layout,
-        seed=0,
-        shard_size=samples,
-        limit=None,
-        splits={"train": Split(samples=samples, shards=(shard,))},
-        left_out=(),
-    ).write_atomically(folder)
 
 
 def fed(run: Run, window: Window, steps: int) -> tuple[float, float]:
@@ -124,7 +94,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_shards(Path(folder), 4096)
+        write_random_shards(Path(folder), 4096)
         config = resolve(options.recipe, {"data.path": folder, "training.trackers": []})
         run = build_run(config, make_accelerator(config, Path(folder)))
         window = Window(run)
