@@ -14,6 +14,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
+
 
 class ConfigError(ValueError):
     """A recipe or an override that cannot be used; the message is one sentence for the terminal."""
@@ -200,7 +202,16 @@ class TrainingConfig(Section):
     max_non_finite_steps: int = Field(default=20, ge=1)
     """Steps with a non-finite gradient, in a row, after which the run stops."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """accelerate's trackers: tensorboard; wandb, trackio, mlflow where they are installed."""
+    """Where metrics are shown: tensorboard, wandb, trackio, mlflow; all but the first are extras to install."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                near = difflib.get_close_matches(name, TRACKERS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"there is no tracker '{name}'; did you mean '{near}'?")
+        return tuple(dict.fromkeys(names))
 
 
 class Config(Section):

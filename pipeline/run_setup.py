@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
@@ -30,6 +30,7 @@ from pipeline.run_folder import differences
 from pipeline.sample_order import BatchPlan
 from pipeline.shard_source import ShardSource, open_source
 from pipeline.streamed_feed import StreamedFeed
+from pipeline.trackers import FOLDER as TRACKING
 from pipeline.vlae import VLAE
 from preprocess.shardset import ShardError, ShardSet
 
@@ -91,12 +92,12 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         return Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=config.training.mixed_precision,
-            log_with=list(config.training.trackers),
-            project_dir=str(out),
+            log_with=list(config.training.trackers) or None,
+            project_config=ProjectConfiguration(str(out), str(out / TRACKING)),
             kwargs_handlers=handlers,
         )
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"training.mixed_precision or training.trackers: {error}") from None
+        raise ConfigError(f"training.mixed_precision: {error}") from None
 
 
 def check_shards(shards: ShardSet, config: Config, rank: int, world_size: int) -> None:
