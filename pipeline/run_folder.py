@@ -48,10 +48,13 @@ class RunFolderError(RuntimeError):
 def lock_folder(folder: Path) -> IO[str]:
     """Takes the folder for this run until the returned file is closed or the process ends, however it ends.
 
-    Raises RunFolderError when a living run has it.
+    Raises RunFolderError when a living run has it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("w")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunFolderError(f"cannot write into {folder} ({error.strerror}); choose another --out") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -277,8 +277,7 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> None:
     changed = differences(checkpoint_config(state, path), run.config)
     if changed:
         raise CheckpointError(
-            f"{path} was trained with another configuration ({'; '.join(changed)}); train into another --out, or "
-            "start anew with --resume never"
+            f"{path} was trained with another configuration ({'; '.join(changed)}); train into another --out"
         )
     before, now = str(state.get("order", "planned")), sample_order(run)
     if (before == "planned") != (now == "planned"):

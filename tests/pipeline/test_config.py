@@ -1,5 +1,6 @@
 """Recipes and overrides: validated whole, errors that name the key and the nearest known one."""
 
+import re
 import subprocess
 import sys
 
@@ -42,13 +43,38 @@ def test_a_mapping_override_changes_only_what_it_names():
         ("training.steps=0", "greater than or equal to 1"),
         ("objective.kernel.name=box", "objective.kernel.name"),
         ("model.latents=[1]", "one of each a layer"),
+        ("model=3", "'model' takes no value, only keys: stages"),
+        ("objective.kernel.scales=[]", "at least 1 item"),
+        ("objective.kernel.scales=[1, 0]", "greater than 0"),
+        ("optimizer.betas=[0.9, 1]", "less than 1"),
+        ("optimizer.learning_rate=.inf", "finite number"),
+        ("training.validation_samples=1", "greater than or equal to 2"),
+        ("training.trackers=wandb", "valid list (given: 'wandb')"),
         ("nonsense", "neither an option"),
         ("seed=[", "not valid YAML"),
     ],
 )
 def test_a_wrong_override_is_explained(word, message):
-    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         resolve(REPOSITORY / "launch/recipes/demo.yaml", parse_overrides([word]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("- a", "not a list"),
+        ("a: [", "is not valid YAML"),
+        ("seed: 1\nseed: 2", "'seed' stands there twice"),
+        ("model: {max_std: 1, max_std: 0.5}", "'max_std' stands there twice"),
+        ("model:", "'model' takes no value"),
+        ("1: 2", "is not text"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(text, message, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        resolve(tmp_path / "recipe.yaml", {})
 
 
 def test_the_resolved_config_reads_back():
