@@ -181,7 +181,10 @@ class TrainingConfig(Section):
     global_batch_size: int = Field(default=256, ge=2)
     """Images a step over all ranks; a multiple of the world size."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
-    """Of the network under autocast; losses and the MMD are always float32."""
+    """Of the network under autocast; losses and the MMD are always float32.
+
+    What it leaves in float32 of the network, or all of it with "no", GPUs compute in TF32.
+    """
     ema_images: float = Field(default=100_000, ge=0)
     """Time constant of the weights' moving average in images; 0 = no averaging."""
     log_every_steps: int = Field(default=20, ge=1)
@@ -204,6 +207,11 @@ class TrainingConfig(Section):
     """Steps with a non-finite gradient, in a row, after which the run stops."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics are shown: tensorboard, wandb, trackio, mlflow; all but the first are extras to install."""
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        return "no" if value is False else value  # YAML 1.1 reads an unquoted no as false
 
     @field_validator("trackers")
     @classmethod

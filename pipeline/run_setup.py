@@ -191,6 +191,8 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     Raises ConfigError, ManifestError, ShardError or FeedError with a sentence for the terminal.
     """
     rank, world_size = accelerator.process_index, accelerator.num_processes
+    if accelerator.device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
     if source.local is not None:  # an address is checked while it is read
         check_shards(source.local, config, rank, world_size)

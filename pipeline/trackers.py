@@ -106,8 +106,9 @@ def start_trackers(accelerator: Accelerator, config: Config, out: Path, step: in
             f"a tracker of {', '.join(names)} did not start: {_first_line(error)}; mend that, or leave it "
             "out of training.trackers"
         ) from None
-    with replacing(out / STATE) as temporary:
-        temporary.write_text(json.dumps(state), encoding="utf-8")
+    if state:
+        with replacing(out / STATE) as temporary:
+            temporary.write_text(json.dumps(state), encoding="utf-8")
     accelerator.trackers = []  # they are closed here, whether the run ends well or not
     return Trackers(started, {name: entry["sent"] for name, entry in state.items() if name != "tensorboard"})
 

@@ -28,6 +28,11 @@ def test_overrides_reach_the_leaf_and_are_typed():
     assert (config.optimizer.learning_rate, config.model.latents, config.seed) == (0.001, (2, 3, 4, 5), 7)
 
 
+def test_no_is_a_precision_with_and_without_quotes():
+    for word in ("training.mixed_precision=no", "training.mixed_precision='no'"):
+        assert build_config(parse_overrides([word]), "override").training.mixed_precision == "no"
+
+
 def test_a_mapping_override_changes_only_what_it_names():
     config = build_config(parse_overrides(["objective.kernel={name: rbf}"]), "override")
     assert config.objective.kernel.name == "rbf"
