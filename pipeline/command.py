@@ -77,9 +77,22 @@ def main(
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _give_up(f"{error.strerror or error}{where}; checkpoints already written are whole", FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _give_up(
+            "this model and batch need more memory than the device has: choose a smaller --global-batch-size, more "
+            "processes, --mixed-precision bf16, or narrower model.stages",
+            FAILED,
+        )
     if stopped:
         sys.stdout.flush()
         os._exit(STOPPED_EARLY)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: on the CPU torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _give_up(message: str, code: int) -> Never:

@@ -107,6 +107,13 @@ def test_print_config_and_exit_codes_of_the_command():
     assert "/nowhere" in absent.stderr and "Traceback" not in absent.stderr
 
 
+def test_a_model_that_no_memory_holds_is_one_sentence(face_shards, tmp_path):
+    words = ["--data", str(face_shards), "--out", str(tmp_path / "run"), "--global-batch-size", "8"]
+    done = train_py(*words, "model.latents=[100000000000, 1, 1, 1]", "training.trackers=[]")
+    assert done.returncode == 1
+    assert "more memory than the device has" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_no_file_in_pipeline_shadows_a_module():
     names = {path.stem for path in (REPOSITORY / "pipeline").glob("*.py")} - {"__init__"}
     others = {"torch", "torchvision", "webdataset", "accelerate", "PIL", "numpy", "rich", "typer", "pydantic", "yaml"}
