@@ -9,7 +9,6 @@ page cache warm, one process without workers, batches of 256.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 import time
 import warnings
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import webdataset as wds
+from random_shards import LAYOUT, SHAPE, SHARD, write_random_shards
 from rich.console import Console
 from rich.table import Table
 
@@ -27,28 +27,8 @@ from pipeline.sample_order import BatchPlan
 from pipeline.shard_region import ShardRegion
 from pipeline.shard_source import open_source
 from pipeline.streamed_feed import StreamedFeed
-from preprocess.manifest import Crop, Manifest, Shard, Source, Split
-from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
 
-SHAPE, BATCH, SHARD = (64, 64, 3), 256, 4096
-LAYOUT = layout_of(SHAPE, 1000)
-
-
-def write_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
-    """Shards of random images: (path, samples) of each."""
-    writer = RecordWriter(LAYOUT, SHAPE, 256)
-    rng = np.random.default_rng(0)
-    shards = []
-    for start in range(0, samples, SHARD):
-        path, count = folder / f"train-{start // SHARD:06d}.tar", min(SHARD, samples - start)
-        with path.open("wb") as file:
-            for first in range(0, count, 256):
-                n = min(256, count - first)
-                keys = [f"{start + first + i:08d}" for i in range(n)]
-                file.write(writer.records(keys, rng.integers(0, 256, (n, *SHAPE), np.uint8), [b"{}"] * n))
-            file.write(END_OF_ARCHIVE)
-        shards.append((path, count))
-    return shards
+BATCH = 256
 
 
 def rate(batches: Callable[[], Iterator[int]], seconds: float) -> float:
@@ -93,31 +73,6 @@ def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Call
     return run
 
 
-def write_manifest(folder: Path, shards: list[tuple[Path, int]]) -> None:
-    """The manifest of the shards, for the feeds that read it."""
-    listed = []
-    for path, samples in shards:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        listed.append(Shard(file=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest))
-    total = sum(samples for _, samples in shards)
-    Manifest(
-        source=Source(kind="images", fingerprint="0" * 64, images=total),
-        crop=Crop(kind="none"),
-        resample="bilinear",
-        codec="npy",
-        image_shape=SHAPE,
-        attribute_names=(),
-        factor_names=(),
-        layout=LAYOUT,
-        seed=0,
-        shard_size=SHARD,
-        limit=None,
-        splits={"train": Split(samples=total, shards=tuple(listed))},
-        left_out=(),
-    ).write_atomically(folder)
-
-
 def streamed_batches(folder: Path) -> Iterator[int]:
     """The streamed feed over the same shards, in this process's thread."""
     source = open_source(str(folder), False)
@@ -145,8 +100,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     table = Table("64x64 batches of 256", "images/s", "of the copy", title="Feed (one thread unless said)")
     with tempfile.TemporaryDirectory() as folder:
-        shards = write_shards(Path(folder), options.samples)
-        write_manifest(Path(folder), shards)
+        shards = write_random_shards(Path(folder), options.samples)
         few = shards[: max(1, 10_000 // SHARD)]
         copy = rate(copy_batches, options.seconds)
         rows = [

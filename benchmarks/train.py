@@ -1,151 +1,160 @@
-"""The training loop against its limit, the same steps fed from one fixed batch, and against the usual loop.
+"""The training loop against its limit, the usual loop and pythae's trainer, and on two processes against one.
 
-    python benchmarks/train.py [--recipe launch/recipes/demo.yaml] [--steps 40] [--pairs 3]
+    python benchmarks/train.py [--recipe launch/recipes/demo.yaml] [--data SHARDS] [--steps 40] [--rounds 3]
 
-Draws random shards, then alternates the whole loop (mapped feed, background thread) with steps on one batch that is on
-the device already and with a plain PyTorch loop over the same number of JPEG files, in one process, and prints
-images/s of each, the ratios and the share of time spent waiting for data.
+All in one run on the same images (random ones where no shards are named), the loops taken in turns, each round in the
+other direction. Prints medians of images/s, of ratios within a round, of the counted FLOPs against the rate of a large
+matrix product in the precision used, and the peak memory; "CelebA pass" is the time for its 162,770 training images.
+On a GPU encoder and decoder are compiled, as in training.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import importlib
 import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from flops import flops_per_image, matmul_rate
+from process_scaling import largest_child_bytes, launch_rate
+from random_shards import write_random_shards
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
+from training_loops import fixed_batch, plain_loop, whole_loop, write_image_folder
 
-from pipeline.config import resolve
-from pipeline.objective import Objective
+from pipeline.config import Config, resolve
 from pipeline.run_setup import Run, build_run, make_accelerator
-from pipeline.trainer import Window, train_step
-from pipeline.vlae import VLAE
-from preprocess.manifest import Crop, Manifest, Shard, Source, Split
-from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+from pipeline.streamed_feed import load_images
+from pipeline.trainer import Window
 
-SHAPE = (64, 64, 3)
-
-
-def write_shards(folder: Path, samples: int) -> None:
-    """One train shard of random images with its manifest."""
-    layout = layout_of(SHAPE, 500)
-    writer = RecordWriter(layout, SHAPE, samples)
-    pixels = np.random.default_rng(0).integers(0, 256, (samples, *SHAPE), np.uint8)
-    body = bytes(writer.records([f"{i:06d}" for i in range(samples)], pixels, [b"{}"] * samples)) + END_OF_ARCHIVE
-    (folder / "train-000000.tar").write_bytes(body)
-    digest = hashlib.sha256(body).hexdigest()
-    shard = Shard(file="train-000000.tar", samples=samples, bytes=len(body), sha256=digest)
-    Manifest(
-        source=Source(kind="images", fingerprint="0" * 64, images=samples),
-        crop=Crop(kind="none"),
-        resample="bilinear",
-        codec="npy",
-        image_shape=SHAPE,
-        attribute_names=(),
-        factor_names=(),
-        layout=layout,
-        seed=0,
-        shard_size=samples,
-        limit=None,
-        splits={"train": Split(samples=samples, shards=(shard,))},
-        left_out=(),
-    ).write_atomically(folder)
+IMAGES = 4096
+CELEBA_TRAIN_IMAGES = 162_770
+OURS, FIXED, PLAIN, PYTHAE = "whole loop", "(a) one fixed batch", "(b) ImageFolder loop", "(c) pythae INFOVAE_MMD"
+Loops = dict[str, Callable[[], float]]
 
 
-def fed(run: Run, window: Window, steps: int) -> tuple[float, float]:
-    """(images/s, share of the time spent waiting for data) of the whole loop."""
-    waited = run.train_feed.waited_seconds
-    batches = run.train_feed.batches(run.plan, run.step, run.step + steps, run.config.data.prefetch_batches)
-    begin = time.perf_counter()
-    for batch in batches:
-        train_step(run, batch, window)
-    seconds = time.perf_counter() - begin
-    images = steps * run.config.training.global_batch_size
-    return images / seconds, (run.train_feed.waited_seconds - waited) / seconds
+def pythae_row(images: torch.Tensor, batch: int, folder: Path) -> tuple[Callable[[], float], float] | None:
+    """(its loop, its FLOPs an image), or None with a sentence where it cannot be imported."""
+    try:
+        module = importlib.import_module("pythae_loop")
+    except Exception as error:  # it is an extra, last released in 2023: whatever it stumbles over
+        Console().print(f"without pythae ({error}): pip install -e '.[bench]' adds its row", markup=False)
+        return None
+    trainer = module.build_trainer(images, batch, folder)
+    return (lambda: module.pythae_loop(trainer)), module.pythae_flops_per_image(images[:batch])
 
 
-def fixed(run: Run, window: Window, steps: int) -> float:
-    """Images/s of the same steps on one batch: the limit."""
-    batch = next(run.train_feed.batches(run.plan, 0, 1, 1))
-    begin = time.perf_counter()
-    for _ in range(steps):
-        train_step(run, batch, window)
-    return steps * run.config.training.global_batch_size / (time.perf_counter() - begin)
+def in_turns(loops: Loops, rounds: int) -> dict[str, list[float]]:
+    """Images/s of each loop in each round; every other round goes backwards."""
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for number in range(rounds):
+        for name in list(loops) if number % 2 == 0 else reversed(loops):
+            rates[name].append(loops[name]())
+    return rates
 
 
-def write_image_folder(folder: Path, samples: int) -> None:
-    """As many JPEG files, the way torchvision's ImageFolder wants them."""
-    (folder / "all").mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (samples, *SHAPE), np.uint8)
-    for number, image in enumerate(pixels):
-        Image.fromarray(image).save(folder / "all" / f"{number:06d}.jpg", quality=95)
+def duration(seconds: float) -> str:
+    """mm:ss, or h:mm:ss."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
-def plain(run: Run, folder: Path, steps: int) -> float:
-    """Images/s of the same model and loss in a plain PyTorch loop over ImageFolder and a DataLoader of two workers."""
-    config = run.config
-    vlae = VLAE(config.model, run.vlae.image_shape).to(run.accelerator.device, memory_format=torch.channels_last)
-    objective = Objective(vlae, config.objective, 0, 1)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=config.optimizer.learning_rate)
-    change = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
-    batch = config.training.global_batch_size
-    loader = DataLoader(ImageFolder(str(folder), change), batch, shuffle=True, num_workers=2, drop_last=True)
-    device, latents = run.accelerator.device, sum(vlae.latent_sizes)
-    taken, begin = 0, time.perf_counter()
-    while taken < steps:
-        for loaded, _ in loader:
-            images = loaded.to(device, memory_format=torch.channels_last)
-            noise, prior = torch.randn(2, len(images), latents, device=device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.training.mixed_precision == "bf16"):
-                losses = objective(images, images, noise, prior, None)
-            losses.loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            taken += 1
-            if taken == steps:
-                break
-    return steps * batch / (time.perf_counter() - begin)
+def loops_table(run: Run, rates: dict[str, list[float]], flops: dict[str, float], peaks: dict[str, float]) -> Table:
+    """One row a loop; ``flops`` of an image and ``peaks`` (FLOP/s, of each loop's precision) by its name."""
+    config, device = run.config, run.accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    precision = config.training.mixed_precision
+    table = Table(title=f"{config.name}, batches of {config.training.global_batch_size}, {precision}, {name}")
+    for column in ("loop", "images/s", "ours over it", "GFLOP/image", "of peak", "CelebA pass"):
+        table.add_column(column, justify="left" if column == "loop" else "right")
+    for loop, column in rates.items():
+        rate = statistics.median(column)
+        ratio = statistics.median(ours / other for ours, other in zip(rates[OURS], column, strict=True))
+        gigaflop = flops[loop] / 1e9
+        share = f"{rate * flops[loop] / peaks[loop]:.1%}"
+        passed = duration(CELEBA_TRAIN_IMAGES / rate)
+        table.add_row(loop, f"{rate:,.0f}", f"{ratio:.2f}", f"{gigaflop:.2f}", share, passed)
+    return table
+
+
+def launches_table(config: Config, recipe: Path, data: Path, folder: Path, steps: int, rounds: int) -> Table:
+    """One process and two in turns, of real launches."""
+    rates: list[tuple[float, float]] = []
+    for number in range(rounds):
+        pair = {
+            processes: launch_rate(processes, recipe, data, folder / f"{number}-{processes}", steps)
+            for processes in ((1, 2) if number % 2 == 0 else (2, 1))
+        }
+        rates.append((pair[1], pair[2]))
+    table = Table("launches", "images/s", "over one process", title=f"{config.name}, one thread or one GPU a process")
+    one, two = (statistics.median(column) for column in zip(*rates, strict=True))
+    table.add_row("1 process", f"{one:,.0f}", "1")
+    table.add_row("2 processes", f"{two:,.0f}", f"{statistics.median(b / a for a, b in rates):.2f}")
+    return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path("launch/recipes/demo.yaml"))
+    parser.add_argument("--data", type=Path, help="npy shards of 64x64 images; default: random images")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        write_shards(Path(folder), 4096)
-        config = resolve(options.recipe, {"data.path": folder, "training.trackers": []})
-        run = build_run(config, make_accelerator(config, Path(folder)))
-        window = Window(run)
-        fixed(run, window, 5)
-        write_image_folder(Path(folder) / "files", 4096)
-        steps = options.steps
-        pairs = [
-            (*fed(run, window, steps), fixed(run, window, steps), plain(run, Path(folder) / "files", steps))
-            for _ in range(options.pairs)
-        ]
-    whole, waiting, limit, usual = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(a / c for a, _, c, _ in pairs)
-    over = statistics.median(a / d for a, _, _, d in pairs)
-    table = Table("figure", "median", title=f"Training loop, {config.name}, one process on {run.accelerator.device}")
-    table.add_row("whole loop, images/s", f"{whole:,.0f}")
-    table.add_row("steps on one fixed batch, images/s", f"{limit:,.0f}")
-    table.add_row("ratio, pair by pair", f"{ratio:.3f}")
-    table.add_row("plain loop over ImageFolder, images/s", f"{usual:,.0f}")
-    table.add_row("whole loop over the plain one, pair by pair", f"{over:.3f}")
-    table.add_row("share of the loop spent waiting for data", f"{waiting:.3%}")
-    Console().print(table)
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = options.data or folder / "shards"
+        if options.data is None:
+            data.mkdir()
+            write_random_shards(data, IMAGES)
+        config = resolve(options.recipe, {"data.path": str(data), "training.trackers": []})
+        steps, batch = options.steps, config.training.global_batch_size
+        launches = None
+        if not torch.cuda.is_available() or torch.cuda.device_count() > 1:
+            launches = launches_table(config, options.recipe, data, folder / "runs", steps, options.rounds)
+        memory = largest_child_bytes()  # before other children, the loaders' workers, are counted too
+        run = build_run(config, make_accelerator(config, folder))
+        device, window = run.accelerator.device, Window(run)
+        fixed_batch(run, window, 5)
+        images = load_images(run.source, "train", IMAGES, False)
+        write_image_folder(images, folder / "files")
+        waits: list[float] = []
+
+        def ours() -> float:
+            rate, waiting = whole_loop(run, window, steps)
+            waits.append(waiting)
+            return rate
+
+        loops: Loops = {
+            OURS: ours,
+            FIXED: lambda: fixed_batch(run, window, steps),
+            PLAIN: lambda: plain_loop(run, folder / "files", steps),
+        }
+        flops = dict.fromkeys(loops, flops_per_image(config, run.vlae.image_shape))
+        if (theirs := pythae_row(images[: steps * batch], batch, folder / "pythae")) is not None:
+            loops[PYTHAE], flops[PYTHAE] = theirs
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            whole_loop(run, window, steps)
+            memory = torch.cuda.max_memory_allocated(device)
+        rates = in_turns(loops, options.rounds)
+        half = torch.bfloat16 if config.training.mixed_precision == "bf16" else torch.float32
+        products = {dtype: matmul_rate(device, dtype) for dtype in {half, torch.float32}}
+    peaks = {loop: products[torch.float32 if loop == PYTHAE else half] for loop in loops}
+    console.print(loops_table(run, rates, flops, peaks))
+    said = ", ".join(f"{rate / 1e12:.2f} TFLOP/s in {dtype}" for dtype, rate in products.items())
+    console.print(f"peak: a large matrix product in this run, {said}; pythae runs in float32")
+    console.print(f"share of the whole loop spent waiting for data: {statistics.median(waits):.2%}")
+    kind = "peak memory of the device" if device.type == "cuda" else "peak resident memory of one training process"
+    console.print(f"{kind}: {memory / 2**20:,.0f} MiB")
+    if launches is not None:
+        console.print(launches)
+    else:
+        console.print("one GPU only: two processes against one were left out")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ def type_text(annotation: Any, metadata: list[Any]) -> str:
         text = ", ".join(f"`{choice}`" for choice in arguments)
     elif origin in (typing.Union, types.UnionType):
         text = " or ".join("null" if a is type(None) else type_text(a, []) for a in arguments)
+    elif origin is typing.Annotated:
+        return type_text(arguments[0], [m for extra in arguments[1:] for m in getattr(extra, "metadata", [extra])])
     elif origin is tuple:
         each = [a for a in arguments if a is not Ellipsis]
         text = (

@@ -14,9 +14,10 @@ import typer
 from pipeline.checkpoint import CheckpointError, newest_valid, read_checkpoint, sweep_leftovers
 from pipeline.config import Config, ConfigError, parse_overrides, resolve, to_yaml
 from pipeline.feed import FeedError
-from pipeline.run_folder import MetricsLog, RunFolderError, lock_folder, write_config
+from pipeline.run_folder import MetricsLog, RunFolderError, last_logged_step, lock_folder, write_config
 from pipeline.run_setup import Run, batch_norm_note, build_run, describe_feed, make_accelerator, restore, sample_order
 from pipeline.stop_request import STOPPED_EARLY, die_with_parent
+from pipeline.trackers import TrackerError, check_installed, start_trackers
 from pipeline.trainer import TrainingFailed, train
 from pipeline.training_log import TrainingLog
 from preprocess.manifest import ManifestError
@@ -63,14 +64,35 @@ def main(
         stopped = not run_training(config, out or Path("runs") / config.name, resume, allow_pipe)
     except ConfigError as error:
         _give_up(str(error), USAGE)
-    except (CheckpointError, FeedError, ManifestError, RunFolderError, ShardError, TrainingFailed) as error:
+    except (
+        CheckpointError,
+        FeedError,
+        ManifestError,
+        RunFolderError,
+        ShardError,
+        TrackerError,
+        TrainingFailed,
+    ) as error:
         _give_up(str(error), FAILED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _give_up(f"{error.strerror or error}{where}; checkpoints already written are whole", FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _give_up(
+            "this model and batch need more memory than the device has: choose a smaller --global-batch-size, more "
+            "processes, --mixed-precision bf16, or narrower model.stages",
+            FAILED,
+        )
     if stopped:
         sys.stdout.flush()
         os._exit(STOPPED_EARLY)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: on the CPU torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _give_up(message: str, code: int) -> Never:
@@ -91,6 +113,7 @@ def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = Fals
     """A whole run. True when it reached its last step, False when it was asked to stop early."""
     die_with_parent()
     began = time.perf_counter()
+    check_installed(config.training.trackers)
     accelerator = make_accelerator(config, out)
     lock = None
     if accelerator.is_main_process:
@@ -101,10 +124,10 @@ def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = Fals
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
     for line in [describe(run, out), describe_feed(run), *batch_norm_note(run), *notes]:
         log.say(line)
-    metrics = MetricsLog(out, run.step) if run.is_main else None
+    trackers = start_trackers(accelerator, config, out, run.step, last_logged_step(out))
+    metrics = MetricsLog(out, run.step, trackers.log) if run.is_main else None
     if run.is_main:
         write_config(out, config)
-    accelerator.init_trackers("tracking")
     try:
         if run.step >= config.training.steps:
             log.say(f"nothing to do: {out} is at step {run.step} of {config.training.steps}")
@@ -114,6 +137,7 @@ def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = Fals
         log.close()
         if metrics is not None:
             metrics.close()
+        trackers.close()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if run.is_main and finished:

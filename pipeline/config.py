@@ -9,10 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 
 
 class ConfigError(ValueError):
@@ -20,9 +23,9 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
+    """Base of all sections: frozen; an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -103,7 +106,7 @@ class KernelConfig(Section):
     """gaussian: one bandwidth (paper); rbf: Gaussian, averaged over scales; imq: inverse multiquadric (WAE)."""
     bandwidth: float | None = Field(default=None, gt=0)
     """Gaussian 2·sigma²; null = d², the published code's choice, for a layer of d dimensions."""
-    scales: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    scales: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), min_length=1)
     """rbf and imq: multiples s of the base width 2·d (WAE: C = s · 2d · sigma_p²)."""
 
 
@@ -152,7 +155,7 @@ class OptimizerConfig(Section):
     """Of Muon's matrices; vectors follow betas."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """The highest, after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Adam's decay rates of the gradient's mean and of its square; Muon's for vectors."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Of matrices and convolutions; norms, gates and biases are not decayed."""
@@ -189,14 +192,17 @@ class TrainingConfig(Section):
     global_batch_size: int = Field(default=256, ge=2)
     """Images a step over all ranks; a multiple of the world size."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
-    """Of the network under autocast; losses and the MMD are always float32."""
+    """Of the network under autocast; losses and the MMD are always float32.
+
+    What it leaves in float32 of the network, or all of it with "no", GPUs compute in TF32.
+    """
     ema_images: float = Field(default=100_000, ge=0)
     """Time constant of the weights' moving average in images; 0 = no averaging."""
     log_every_steps: int = Field(default=20, ge=1)
     """Between lines of metrics.jsonl and of the terminal; each is a mean since the last."""
     validate_every_steps: int = Field(default=1_000, ge=0)
     """Between validations with the averaged weights, which measure each layer's effect."""
-    validation_samples: int = Field(default=10_000, ge=1)
+    validation_samples: int = Field(default=10_000, ge=2)
     """At most this many images of the valid split a validation."""
     preview_every_steps: int = Field(default=1_000, ge=0)
     """Between pictures under previews/."""
@@ -211,7 +217,21 @@ class TrainingConfig(Section):
     max_non_finite_steps: int = Field(default=20, ge=1)
     """Steps with a non-finite gradient, in a row, after which the run stops."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """accelerate's trackers: tensorboard; wandb, trackio, mlflow where they are installed."""
+    """Where metrics are shown: tensorboard, wandb, trackio, mlflow; all but the first are extras to install."""
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        return "no" if value is False else value  # YAML 1.1 reads an unquoted no as false
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                near = difflib.get_close_matches(name, TRACKERS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"there is no tracker '{name}'; did you mean '{near}'?")
+        return tuple(dict.fromkeys(names))
 
 
 class Config(Section):
@@ -276,6 +296,9 @@ def build_config(leaves: Mapping[str, Any], origin: str) -> Config:
     tree: dict[str, Any] = {}
     for key, value in leaves.items():
         if key not in known:
+            inside = [other.removeprefix(f"{key}.") for other in known if other.startswith(f"{key}.")]
+            if inside:
+                raise ConfigError(f"{origin}: '{key}' takes no value, only keys: {', '.join(inside[:3])}, …")
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{origin}: there is no key '{key}'; did you mean '{near}'?")
         _put(tree, key, value)
@@ -284,18 +307,32 @@ def build_config(leaves: Mapping[str, Any], origin: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{origin}: {where}: {message} (given: {first['input']!r})") from None
+        message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
+        given = "" if isinstance(first["input"], Mapping) else f" (given: {first['input']!r})"  # a section says nothing
+        raise ConfigError(f"{origin}: {where}: {message}{given}") from None
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key may stand only once: plain YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"'{key}' stands there twice (line {node.start_mark.line + 1} and after)")
+        return super().construct_mapping(node, deep)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The dotted leaves of a YAML recipe. Raises ConfigError when it cannot be read or is not a mapping."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        raise ConfigError(f"the recipe {path} is empty")
     if not isinstance(tree, Mapping):
         raise ConfigError(f"the recipe {path} must hold 'key: value' lines, not a {type(tree).__name__}")
     return dict(flatten(tree))

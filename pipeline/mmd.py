@@ -10,6 +10,8 @@ Memory is O(CHUNK_ELEMENTS) and time O(n_local × n) a rank: no n × n matrix an
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,6 +21,21 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from pipeline.kernels import Kernel
 
 CHUNK_ELEMENTS = 1 << 20  # of the kernel matrix in memory at a time: 4 MiB each of a few arrays
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products on GPUs in all of float32, where the network's may take TF32.
+
+    |x|² + |y|² − 2xy cancels for near samples: with TF32's 10 bits nothing would be left of their distance.
+    """
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
@@ -32,6 +49,7 @@ class _KernelSum(torch.autograd.Function):
     """Σ_ij k(x_i, y_j) with its gradient towards x, both made chunk by chunk in the forward pass."""
 
     @staticmethod
+    @full_float32()
     def forward(ctx: FunctionCtx, rows: Tensor, columns: Tensor, kernel: Kernel) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
         gradient = torch.empty_like(rows) if rows.requires_grad else None

@@ -46,7 +46,7 @@ def detail_error(output: Tensor, target: Tensor, kind: str) -> Tensor:
     levels = 0
     while min(difference.shape[-2:]) >= 8:
         low = F.avg_pool2d(difference, 2)
-        band = difference - F.interpolate(low, scale_factor=2, mode="bilinear", align_corners=False)
+        band = difference - F.interpolate(low, size=difference.shape[-2:], mode="bilinear", align_corners=False)
         total = total + likelihood_error(band, torch.zeros_like(band), kind)
         difference, levels = low, levels + 1
         if difference.shape[-1] % 2 or difference.shape[-2] % 2:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,10 +48,13 @@ class RunFolderError(RuntimeError):
 def lock_folder(folder: Path) -> IO[str]:
     """Takes the folder for this run until the returned file is closed or the process ends, however it ends.
 
-    Raises RunFolderError when a living run has it.
+    Raises RunFolderError when a living run has it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("w")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunFolderError(f"cannot write into {folder} ({error.strerror}); choose another --out") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -78,9 +82,12 @@ def write_config(folder: Path, config: Config) -> None:
 class MetricsLog:
     """metrics.jsonl: one JSON object a line, steps never doubled across resumes."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Opens the log of a run that goes on at ``step``: later lines of a killed run are dropped."""
-        self._path = folder / METRICS
+    def __init__(self, folder: Path, step: int, show: Callable[[dict[str, Any]], None]) -> None:
+        """Opens the log of a run that goes on at ``step``: later lines of a killed run are dropped.
+
+        Each line is given to ``show`` as well.
+        """
+        self._path, self._show = folder / METRICS, show
         kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
         with replacing(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
@@ -90,6 +97,7 @@ class MetricsLog:
         """Adds one line; it must have a ``step``."""
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self._show(line)
 
     def close(self) -> None:
         """Makes the log durable."""
@@ -100,6 +108,11 @@ class MetricsLog:
 def best_so_far(folder: Path) -> float:
     """The lowest validation L1 in a run's log; infinity when there is none."""
     return min((line["valid"]["l1"] for line in read_metrics(folder) if "valid" in line), default=math.inf)
+
+
+def last_logged_step(folder: Path) -> int:
+    """The highest step in a run's log; 0 when there is none."""
+    return max((line["step"] for line in read_metrics(folder)), default=0)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

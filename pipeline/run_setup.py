@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
@@ -31,6 +31,7 @@ from pipeline.run_folder import differences
 from pipeline.sample_order import BatchPlan
 from pipeline.shard_source import ShardSource, open_source
 from pipeline.streamed_feed import StreamedFeed
+from pipeline.trackers import FOLDER as TRACKING
 from pipeline.vlae import VLAE
 from preprocess.shardset import ShardError, ShardSet
 
@@ -92,12 +93,12 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         return Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=config.training.mixed_precision,
-            log_with=list(config.training.trackers),
-            project_dir=str(out),
+            log_with=list(config.training.trackers) or None,
+            project_config=ProjectConfiguration(str(out), str(out / TRACKING)),
             kwargs_handlers=handlers,
         )
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"training.mixed_precision or training.trackers: {error}") from None
+        raise ConfigError(f"training.mixed_precision: {error}") from None
 
 
 def check_shards(shards: ShardSet, config: Config, rank: int, world_size: int) -> None:
@@ -193,6 +194,8 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     Raises ConfigError, ManifestError, ShardError or FeedError with a sentence for the terminal.
     """
     rank, world_size = accelerator.process_index, accelerator.num_processes
+    if accelerator.device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
     if source.local is not None:  # an address is checked while it is read
         check_shards(source.local, config, rank, world_size)
@@ -279,8 +282,7 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> None:
     changed = differences(checkpoint_config(state, path), run.config)
     if changed:
         raise CheckpointError(
-            f"{path} was trained with another configuration ({'; '.join(changed)}); train into another --out, or "
-            "start anew with --resume never"
+            f"{path} was trained with another configuration ({'; '.join(changed)}); train into another --out"
         )
     before, now = str(state.get("order", "planned")), sample_order(run)
     if (before == "planned") != (now == "planned"):

@@ -69,9 +69,15 @@ def open_source(path: str, allow_pipe: bool) -> ShardSource:
             with _open(path, MANIFEST_NAME) as stream:
                 (Path(folder) / MANIFEST_NAME).write_bytes(stream.read())
         except OSError as error:
-            raise FeedError(f"reading {MANIFEST_NAME} of {path} failed: {error}") from None
+            raise FeedError(f"reading {MANIFEST_NAME} of {path} failed: {why(error)}") from None
         manifest = Manifest.read(Path(folder))
     return ShardSource(path, manifest, manifest.digest(), None)
+
+
+def why(error: Exception) -> str:
+    """An error of reading in words: webdataset's readers are programs, whose errors would show as Python tuples."""
+    ended = re.search(r": exit (-?\d+) \(", str(error))
+    return f"the program that reads it ended with exit code {ended[1]}" if ended else str(error)
 
 
 def _open(address: str, file: str) -> IO[bytes]:
@@ -86,4 +92,4 @@ def _open(address: str, file: str) -> IO[bytes]:
         set_options(stream, ignore_status=_NO_ERROR)
         return stream  # pyright: ignore[reportReturnType]
     except (OSError, ValueError, ImportError) as error:
-        raise FeedError(f"cannot open {file} of {address}: {error}") from None
+        raise FeedError(f"cannot open {file} of {address}: {why(error)}") from None

@@ -15,7 +15,7 @@ import numpy as np
 from webdataset.tariterators import tar_file_iterator
 
 from pipeline.feed import FeedError
-from pipeline.shard_source import ShardSource
+from pipeline.shard_source import ShardSource, why
 from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage
 from preprocess.manifest import Manifest, Shard
@@ -69,7 +69,7 @@ def stream_shard(source: ShardSource, shard: Shard, skip: int, hashed: bool) -> 
                     yield block[max(0, skip - first) :]
             whole = stream.is_whole(shard)
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise FeedError(f"reading {where} failed: {error}") from None
+        raise FeedError(f"reading {where} failed: {why(error)}") from None
     if not whole or count != shard.samples:
         raise FeedError(f"{where} is damaged: it is not what the manifest says; run `preprocess verify` where it lies")
 

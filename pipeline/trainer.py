@@ -135,9 +135,6 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
             "skipped_steps": skipped,
         }
         metrics.append(line)
-        scalars = {key: value for key, value in line.items() if not isinstance(value, list)}
-        scalars |= {f"{name}/layer{layer}": value for layer, value in enumerate(regulariser)}
-        run.accelerator.log({f"train/{key}": value for key, value in scalars.items()}, step=run.step)
         parts = f"loss {loss:.3f}  {run.config.objective.reconstruction} {reconstruction:.4f}  {name} "
         parts += " ".join(f"{value:+.4f}" for value in regulariser)
         left = (run.config.training.steps - run.step) * seconds / steps
@@ -164,10 +161,6 @@ def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> 
     if not run.is_main or metrics is None:
         return figures["l1"]
     metrics.append({"step": run.step, "valid": figures})
-    scalars = {f"valid/{key}": value for key, value in figures.items() if not isinstance(value, list)}
-    for key in ("mmd", "effect"):
-        scalars |= {f"valid/{key}/layer{layer}": value for layer, value in enumerate(figures[key])}
-    run.accelerator.log(scalars, step=run.step)
     effects = ", ".join(f"{value:.2f}" for value in figures["effect"])
     log.say(
         f"step {run.step}: valid l1 {figures['l1']:.4f}, PSNR {figures['psnr']:.1f} dB, effect of each layer {effects}"

@@ -1,5 +1,6 @@
 """Recipes and overrides: validated whole, errors that name the key and the nearest known one."""
 
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,11 @@ def test_overrides_reach_the_leaf_and_are_typed():
     assert (config.optimizer.learning_rate, config.model.latents, config.seed) == (0.001, (2, 3, 4, 5), 7)
 
 
+def test_no_is_a_precision_with_and_without_quotes():
+    for word in ("training.mixed_precision=no", "training.mixed_precision='no'"):
+        assert build_config(parse_overrides([word]), "override").training.mixed_precision == "no"
+
+
 def test_a_mapping_override_changes_only_what_it_names():
     config = build_config(parse_overrides(["objective.kernel={name: rbf}"]), "override")
     assert config.objective.kernel.name == "rbf"
@@ -42,13 +48,38 @@ def test_a_mapping_override_changes_only_what_it_names():
         ("training.steps=0", "greater than or equal to 1"),
         ("objective.kernel.name=box", "objective.kernel.name"),
         ("model.latents=[1]", "one of each a layer"),
+        ("model=3", "'model' takes no value, only keys: stages"),
+        ("objective.kernel.scales=[]", "at least 1 item"),
+        ("objective.kernel.scales=[1, 0]", "greater than 0"),
+        ("optimizer.betas=[0.9, 1]", "less than 1"),
+        ("optimizer.learning_rate=.inf", "finite number"),
+        ("training.validation_samples=1", "greater than or equal to 2"),
+        ("training.trackers=wandb", "valid list (given: 'wandb')"),
         ("nonsense", "neither an option"),
         ("seed=[", "not valid YAML"),
     ],
 )
 def test_a_wrong_override_is_explained(word, message):
-    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         resolve(REPOSITORY / "launch/recipes/demo.yaml", parse_overrides([word]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("- a", "not a list"),
+        ("a: [", "is not valid YAML"),
+        ("seed: 1\nseed: 2", "'seed' stands there twice"),
+        ("model: {max_std: 1, max_std: 0.5}", "'max_std' stands there twice"),
+        ("model:", "'model' takes no value"),
+        ("1: 2", "is not text"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(text, message, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        resolve(tmp_path / "recipe.yaml", {})
 
 
 def test_the_resolved_config_reads_back():
@@ -74,6 +105,13 @@ def test_print_config_and_exit_codes_of_the_command():
     absent = train_py("--data", "/nowhere", "--out", "/tmp/never")
     assert absent.returncode == 1
     assert "/nowhere" in absent.stderr and "Traceback" not in absent.stderr
+
+
+def test_a_model_that_no_memory_holds_is_one_sentence(face_shards, tmp_path):
+    words = ["--data", str(face_shards), "--out", str(tmp_path / "run"), "--global-batch-size", "8"]
+    done = train_py(*words, "model.latents=[100000000000, 1, 1, 1]", "training.trackers=[]")
+    assert done.returncode == 1
+    assert "more memory than the device has" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_no_file_in_pipeline_shadows_a_module():

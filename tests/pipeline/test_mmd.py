@@ -132,3 +132,21 @@ def test_half_precision_codes_are_measured_in_float32():
     half = unbiased_mmd(q.bfloat16(), p.bfloat16(), kernel)
     rounded = unbiased_mmd(q.bfloat16().float(), p.bfloat16().float(), kernel)
     assert float(half) == float(rounded)
+
+
+def test_the_kernel_is_computed_in_full_float32_where_the_network_may_take_tf32():
+    seen = []
+
+    def kernel(squared, with_slope):
+        seen.append(torch.backends.cuda.matmul.fp32_precision)
+        return squared, torch.ones_like(squared) if with_slope else None
+
+    z = torch.randn(8, 3, requires_grad=True)
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        mmd_share(z, z, torch.randn(8, 3), 0, kernel).biased.backward()
+        assert set(seen) == {"ieee"}
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

@@ -1,0 +1,54 @@
+"""Shards of random 64x64 images with their manifest: what the benchmarks feed on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.manifest import Crop, Manifest, Shard, Source, Split
+from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+
+SHAPE, SHARD = (64, 64, 3), 4096
+"""(H, W, C) of an image, and samples of a shard."""
+LAYOUT = layout_of(SHAPE, 1000)
+_AT_A_TIME = 256
+
+
+def write_random_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
+    """One train split of ``samples`` random images in npy shards, and its manifest: (path, samples) of each shard."""
+    shards = [
+        (folder / f"train-{start // SHARD:06d}.tar", min(SHARD, samples - start)) for start in range(0, samples, SHARD)
+    ]
+    rng = np.random.default_rng(0)
+    listed = tuple(_write_shard(path, count, number * SHARD, rng) for number, (path, count) in enumerate(shards))
+    Manifest(
+        source=Source(kind="images", fingerprint="0" * 64, images=samples),
+        crop=Crop(kind="none"),
+        resample="bilinear",
+        codec="npy",
+        image_shape=SHAPE,
+        attribute_names=(),
+        factor_names=(),
+        layout=LAYOUT,
+        seed=0,
+        shard_size=SHARD,
+        limit=None,
+        splits={"train": Split(samples=samples, shards=listed)},
+        left_out=(),
+    ).write_atomically(folder)
+    return shards
+
+
+def _write_shard(path: Path, samples: int, first_key: int, rng: np.random.Generator) -> Shard:
+    writer = RecordWriter(LAYOUT, SHAPE, _AT_A_TIME)
+    with path.open("wb") as file:
+        for first in range(0, samples, _AT_A_TIME):
+            n = min(_AT_A_TIME, samples - first)
+            keys = [f"{first_key + first + i:08d}" for i in range(n)]
+            file.write(writer.records(keys, rng.integers(0, 256, (n, *SHAPE), np.uint8), [b"{}"] * n))
+        file.write(END_OF_ARCHIVE)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(file=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest)

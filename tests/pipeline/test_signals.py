@@ -1,0 +1,36 @@
+"""Signals at one process: the first asks, a second SIGINT is obeyed at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+STEP = """
+import time, torch
+from pipeline.stop_request import StopRequest
+stop = StopRequest(torch.device("cpu"), 1)
+print("in a step", flush=True)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    time.sleep(0.05)
+    if stop.agreed(1):
+        print("asked", flush=True)
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_second_sigint_ends_a_step_that_takes_long(first):
+    process = subprocess.Popen([sys.executable, "-c", STEP], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in a step\n"
+    process.send_signal(first)
+    assert process.stdout.readline() == "asked\n", "the first signal only asks"
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 128 + signal.SIGINT
