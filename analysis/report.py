@@ -15,8 +15,8 @@ from analysis import charts
 from analysis.charts import as_table
 from analysis.gallery import Picture, draw
 from analysis.judge import Judge
-from analysis.measures import TRAIN_IMAGES, Say, appoint_judge, measure
-from analysis.subject import Subject, held_out, held_out_count, load_split
+from analysis.measures import TRAIN_IMAGES, appoint_judge, measure
+from analysis.subject import Say, Subject, held_out, held_out_count, load_split
 from pipeline.checkpoint import replacing
 from pipeline.pictures import save_png
 

@@ -22,6 +22,9 @@ from pipeline.streamed_feed import load_images
 from pipeline.vlae import VLAE, Posterior
 from preprocess.shardset import Annotations, ShardSet
 
+Say = Callable[[str, int], Callable[[int], None]]
+"""(what is being done, how many units it takes) -> a function that reports finished units."""
+
 BATCH = 128
 HELD_OUT = ("valid", "test")
 
@@ -178,5 +181,14 @@ def held_out(subject: Subject, limit: int, advance: Callable[[int], None]) -> En
         np.concatenate([part.identity for part in notes]),
         np.concatenate([part.label for part in notes]),
     )
+    return _encoded(subject, images, annotations, advance)
+
+
+def encoded_split(subject: Subject, split: str, limit: int, advance: Callable[[int], None]) -> Encoded:
+    """The first ``limit`` images of one split with their codes."""
+    return _encoded(subject, *load_split(subject.shards, split, limit), advance)
+
+
+def _encoded(subject: Subject, images: np.ndarray, notes: Annotations, advance: Callable[[int], None]) -> Encoded:
     posteriors = encode(subject, images, advance)
-    return Encoded(images, annotations, [q.mean for q in posteriors], [q.std for q in posteriors])
+    return Encoded(images, notes, [q.mean for q in posteriors], [q.std for q in posteriors])

@@ -119,6 +119,11 @@ class ObjectiveConfig(Section):
     """Factor of the likelihood in the loss; published: 100."""
     detail_weight: float = Field(default=0.0, ge=0)
     """Adds this much of the same likelihood on each band of a Laplacian pyramid, where small features count."""
+    detail_bands: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Weight of each band, finest first; a band without one is left out; none at all = their mean.
+
+    One over the energy of each band lets all scales count alike: whitening, as light spreads over the scales of images.
+    """
     regulariser: Literal["mmd", "kl"] = "mmd"
     """mmd = the paper; kl = the evidence lower bound's term, as a baseline."""
     regulariser_weight: float = Field(default=100.0, ge=0)
@@ -126,6 +131,12 @@ class ObjectiveConfig(Section):
     kernel: KernelConfig = KernelConfig()
     estimator: Literal["biased", "unbiased"] = "unbiased"
     """Of the MMD in the loss; the logged `mmd` is always the unbiased one."""
+
+    @model_validator(mode="after")
+    def _bands_count(self) -> ObjectiveConfig:
+        if self.detail_bands and not self.detail_weight:
+            raise ValueError("detail_bands without effect: detail_weight is 0, set it to 1 as well")
+        return self
 
 
 class DenoisingConfig(Section):
