@@ -139,10 +139,11 @@ def decode(subject: Subject, codes: Sequence[Tensor]) -> Tensor:
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
     """The first ``limit`` images of a split (shards are in random order) and what is known of them."""
+    shards.check_content(split, limit)
     annotations = shards.annotations(split, limit)
     if shards.manifest.layout is None:  # compressed members are decoded one by one
         source = ShardSource(str(shards.folder), shards.manifest, shards.digest, shards)
-        return load_images(source, split, limit, hashed=True).numpy(), annotations
+        return load_images(source, split, limit, hashed=False).numpy(), annotations
     parts, missing = [], limit
     for view in shards.images(split):
         parts.append(view[:missing])

@@ -99,7 +99,7 @@ def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = Fals
     run = build_run(config, accelerator, allow_pipe)
     notes = resume_run(run, out, resume)
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
-    for line in [describe(run, out), describe_feed(run), *batch_norm_note(run), *notes]:
+    for line in [describe(run, out), describe_feed(run), *run.notes, *batch_norm_note(run), *notes]:
         log.say(line)
     metrics = MetricsLog(out, run.step) if run.is_main else None
     if run.is_main:

@@ -34,6 +34,8 @@ class DataConfig(Section):
     """Mirror each image with probability 1/2, keyed by (seed, epoch, sample)."""
     verify: Literal["sha256", "size"] = "sha256"
     """Check of every train and valid shard before the first step: content, or byte count alone."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """skip: train without the shards of a folder that are damaged or missing, each named; they are left out whole."""
     mode: Literal["auto", "mapped", "resident", "streamed"] = "auto"
     """mapped: npy shards on this machine's disk; resident: the whole split on the device; streamed: anything, anywhere.
 

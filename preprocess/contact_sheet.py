@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from preprocess.decode import Decoder
+from preprocess.errors import UnreadableImage
 from preprocess.manifest import SPLITS
 from preprocess.shardset import ShardError, ShardSet
+from preprocess.tar_members import TarDamage, read_members
 
 GAP = 2  # pixels between images; twice that between splits
 
@@ -57,11 +58,11 @@ def _images(shard_set: ShardSet, split: str) -> Iterator[np.ndarray]:
 
 
 def _decoded(path: Path, codec: str, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    decoder = Decoder()
     try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if member.name.endswith(f".{codec}") and (file := archive.extractfile(member)) is not None:
-                    picture = Image.open(io.BytesIO(file.read())).convert("L" if shape[2] == 1 else "RGB")
-                    yield np.asarray(picture).reshape(shape)
-    except (OSError, tarfile.TarError, ValueError) as error:
+        with path.open("rb") as file:
+            for name, content in read_members(file, f".{codec}"):
+                if name.endswith(f".{codec}"):
+                    yield decoder.rgb(content)[..., : shape[2]].reshape(shape).copy()
+    except (OSError, TarDamage, UnreadableImage, ValueError) as error:
         raise ShardError(f"{path} cannot be read ({error}): see `preprocess verify {path.parent}`") from None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from preprocess.manifest import MANIFEST_NAME, Manifest, Shard
-from preprocess.out_folder import file_sha256
+from preprocess.manifest import MANIFEST_NAME, Manifest
+from preprocess.shard_check import why_damaged, why_no_shard
 
 
 def verify(folder: Path, advance: Callable[[int], None]) -> list[str]:
@@ -29,42 +28,13 @@ def verify(folder: Path, advance: Callable[[int], None]) -> list[str]:
     for split in manifest.splits.values():
         for shard in split.shards:
             known.add(shard.file)
-            problem = _examine(folder / shard.file, shard)
+            problem = why_damaged(folder, shard) or why_no_shard(folder / shard.file, shard, manifest)
             if problem:
                 problems.append(f"{shard.file}: {problem}")
             advance(shard.samples)
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in known)
     problems += [f"{name}: {_why_foreign(name)}" for name in foreign]
     return problems
-
-
-def _examine(path: Path, shard: Shard) -> str:
-    """What is wrong with one shard, or ""."""
-    try:
-        return _compare(path, shard)
-    except FileNotFoundError:
-        return "missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except tarfile.TarError as error:
-        return f"not a readable tar archive: {error}"
-
-
-def _compare(path: Path, shard: Shard) -> str:
-    size = path.stat().st_size
-    if size != shard.bytes:
-        return f"{size:,} bytes where the manifest says {shard.bytes:,}"
-    if file_sha256(path) != shard.sha256:
-        return "its content has changed (the SHA-256 differs from the manifest's)"
-    counted = _count_samples(path)
-    if counted != shard.samples:
-        return f"{counted:,} samples where the manifest says {shard.samples:,}"
-    return ""
-
-
-def _count_samples(path: Path) -> int:
-    with tarfile.open(path, "r:") as archive:
-        return sum(member.name.endswith(".json") for member in archive)
 
 
 def _why_foreign(name: str) -> str:
