@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +61,8 @@ DAMAGES: tuple[Callable[[Path, int], None], ...] = (
     *(cut_at_a_member, cut_in_a_header, cut_in_data, flip_in_a_header, flip_in_data),
     *(empty, delete, swap),
 )
-SHORT = {"mapped": (flip_in_data,), "resident": (delete,), "streamed": (flip_in_data,)}
+MODES = ("mapped", "resident", "streamed")
+SHORT: dict[Callable[[Path, int], None], tuple[str, ...]] = {flip_in_data: ("mapped", "streamed"), swap: ("resident",)}
 
 
 def damaged_copy(ground: Ground, name: str, damage: Callable[[Path, int], None], file: str) -> Path:
@@ -78,7 +78,8 @@ def damaged_copy(ground: Ground, name: str, damage: Callable[[Path, int], None],
 def one_sentence(error: str, *words: str) -> None:
     """Asserts that a command gave up with one sentence in which all words are."""
     sentences = [line for line in error.splitlines() if "error: " in line]
-    assert len(sentences) == 1 and "Traceback" not in error, error
+    before = error.partition("error: ")[0]  # behind it the launcher adds a traceback of its own
+    assert len(sentences) == 1 and "Traceback" not in before, error
     assert all(word in sentences[0] for word in words), error
 
 
@@ -117,21 +118,20 @@ def damaged_shards(ground: Ground) -> str:
     done = ground.run(*launch_words(ground.shards, ground.folder / "run", steps=2))
     assert done.returncode == 0, done.stderr
     found = {"verify": 0, "report": 0, "mapped": 0, "resident": 0, "streamed": 0}
-    for damage in DAMAGES:
+    for damage in DAMAGES if ground.full else (flip_in_data, swap):
         name = damage.__name__
         shards = damaged_copy(ground, name, damage, "train-000001.tar")
         verified = ground.run("preprocess", "verify", shards)
         assert verified.returncode == 1 and f"{shards}/train-000001.tar: " in verified.stderr, verified.stderr
         found["verify"] += 1
-        for mode in SHORT:
-            if ground.full or damage in SHORT[mode]:
-                said = training(ground, shards, ground.folder / f"{name} {mode}", mode)
-                assert said.startswith("1 "), f"{mode}, {name}: {said}"
-                one_sentence(said, "train-00000" if damage is swap else "train-000001.tar")
-                found[mode] += 1
+        for mode in MODES if ground.full else SHORT[damage]:
+            said = training(ground, shards, ground.folder / f"{name} {mode}", mode)
+            assert said.startswith("1 "), f"{mode}, {name}: trained on a damaged shard: {said}"
+            one_sentence(said, "train-00000" if damage is swap else "train-000001.tar")
+            found[mode] += 1
         if ground.full or damage is flip_in_data:
-            reported = ground.run(*("analysis", "report", checkpoint, "--quick", "--data", shards))
-            assert reported.returncode == 1, f"report, {name}: {reported.stdout}"
+            reported = ground.run("analysis", "report", checkpoint, "--quick", "--data", shards)
+            assert reported.returncode == 1, f"report, {name}: made of a damaged shard: {reported.stdout}"
             one_sentence(reported.stderr, "train-000001.tar")
             found["report"] += 1
     return "found: " + ", ".join(f"{count} by {who}" for who, count in found.items())
@@ -139,7 +139,7 @@ def damaged_shards(ground: Ground) -> str:
 
 @drill(
     "training without a damaged shard",
-    "only with data.damaged=skip; the shard and its images named; one plan on all ranks; the resume needs the same shards",
+    "only with data.damaged=skip; the shard and its images named; one plan on all ranks; resumed only without the same",
     Removal(
         "that all ranks learn what one found",
         "pipeline/damaged_shards.py",
@@ -170,8 +170,9 @@ def training_without_a_damaged_shard(ground: Ground) -> str:
     assert done.stderr.count("left out train-000001.tar") == 1, done.stderr
     assert f"left out train-000001.tar ({samples['train-000001.tar']} images)" in done.stderr, done.stderr
     assert f" {left:,} training images" in done.stderr, done.stderr
-    rows = rows_of_an_epoch(ground, shards, ranks=2, workers=0, mode="mapped", damaged="skip")
-    assert sorted(rows) == sorted(set(rows)) and len(rows) == left // 24 * 24, f"{len(rows)} of {left}"
+    if ground.full:
+        rows = rows_of_an_epoch(ground, shards, ranks=2, workers=0, mode="mapped", damaged="skip")
+        assert len(rows) == len(set(rows)) == left // 24 * 24, f"{len(rows)} of {left}"
 
     shutil.copy(ground.shards / "train-000001.tar", shards)
     refused = ground.run(*launch_words(shards, run, skip, steps=8))
@@ -185,8 +186,8 @@ def training_without_a_damaged_shard(ground: Ground) -> str:
 
     streamed = ground.run(*launch_words(shards, ground.folder / "streamed", skip, data=f"file://{shards}"))
     assert streamed.returncode != 0, "a stream was trained on with data.damaged=skip"
-    one_sentence(re.sub(r"\s+\Z", "", streamed.stderr), "data.damaged=skip needs shards in a folder")
+    one_sentence(streamed.stderr, "data.damaged=skip needs shards in a folder")
     return (
-        f"2 ranks trained on {left} of {sum(samples.values())} images, each once, and said which shard they did without; "
-        "the resume without the same shard went on, with the shard mended it was refused; an address was refused"
+        f"2 ranks trained on {left} of {sum(samples.values())} images and named the shard that they did without; "
+        "resumed without it they went on, with the shard mended they refused; an address was refused"
     )
