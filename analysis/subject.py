@@ -64,7 +64,7 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
     ``data`` None means the folder that the checkpoint names; it must then still hold the same shards. Raises
     ManifestError, or SubjectError when it holds others, or images of another shape.
     """
-    shards = ShardSet.open(data or Path(state["data"]))
+    shards = ShardSet.open(data or Path(state.get("data") or "shards"))
     channels, height, width = state["image_shape"]
     if shards.manifest.image_shape != (height, width, channels):
         shape = "x".join(map(str, shards.manifest.image_shape))

@@ -79,8 +79,8 @@ def one_sentence(error: str, *words: str) -> None:
     """Asserts that a command gave up with one sentence in which all words are."""
     sentences = [line for line in error.splitlines() if "error: " in line]
     before = error.partition("error: ")[0]  # behind it the launcher adds a traceback of its own
-    assert len(sentences) == 1 and "Traceback" not in before, error
-    assert all(word in sentences[0] for word in words), error
+    assert len(sentences) == 1 and "Traceback" not in before, f"{len(sentences)} sentences:\n{error}"
+    assert all(word in sentences[0] for word in words), f"{words} not in {sentences[0]!r}"
 
 
 def training(ground: Ground, shards: Path, out: Path, mode: str, *more: str) -> str:
@@ -126,12 +126,12 @@ def damaged_shards(ground: Ground) -> str:
         found["verify"] += 1
         for mode in MODES if ground.full else SHORT[damage]:
             said = training(ground, shards, ground.folder / f"{name} {mode}", mode)
-            assert said.startswith("1 "), f"{mode}, {name}: trained on a damaged shard: {said}"
+            assert said.startswith("1 "), f"{mode}, {name}: trained on a damaged shard:\n{said}"
             one_sentence(said, "train-00000" if damage is swap else "train-000001.tar")
             found[mode] += 1
         if ground.full or damage is flip_in_data:
             reported = ground.run("analysis", "report", checkpoint, "--quick", "--data", shards)
-            assert reported.returncode == 1, f"report, {name}: made of a damaged shard: {reported.stdout}"
+            assert reported.returncode == 1, f"report, {name}: a report was made of a damaged shard"
             one_sentence(reported.stderr, "train-000001.tar")
             found["report"] += 1
     return "found: " + ", ".join(f"{count} by {who}" for who, count in found.items())
@@ -167,7 +167,8 @@ def training_without_a_damaged_shard(ground: Ground) -> str:
 
     done = ground.run(*launch_words(shards, run, skip, processes=2, steps=4))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("left out train-000001.tar") == 1, done.stderr
+    said = done.stderr.count("left out train-000001.tar")
+    assert said == 1, f"the shard left out was named {said} times:\n{done.stderr}"
     assert f"left out train-000001.tar ({samples['train-000001.tar']} images)" in done.stderr, done.stderr
     assert f" {left:,} training images" in done.stderr, done.stderr
     if ground.full:
@@ -176,7 +177,7 @@ def training_without_a_damaged_shard(ground: Ground) -> str:
 
     shutil.copy(ground.shards / "train-000001.tar", shards)
     refused = ground.run(*launch_words(shards, run, skip, steps=8))
-    assert refused.returncode == 1, "resumed with a shard that was left out before: " + refused.stderr
+    assert refused.returncode == 1, "resumed with a shard that was left out before"
     one_sentence(refused.stderr, "without train-000001.tar")
     flip_in_data(shards / "train-000001.tar", 20_000)
     resumed = ground.run(*launch_words(shards, run, skip, steps=8))

@@ -1,5 +1,6 @@
 """All drills, in the order of docs/faults.md."""
 
+import tests.drills.damaged_checkpoints
 import tests.drills.damaged_shards
 import tests.drills.every_sample_once  # noqa: F401
 from tests.drills.drill import DRILLS
