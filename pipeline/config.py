@@ -285,7 +285,7 @@ def build_config(leaves: Mapping[str, Any], origin: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        message = first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ")[:300]
         raise ConfigError(f"{origin}: {where}: {message} (given: {reprlib.repr(first['input'])})") from None
 
 

@@ -235,7 +235,7 @@ class Manifest(Recipe):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise ManifestError(f"{where}: {field}: {first['msg']}") from None
+            raise ManifestError(f"{where}: {field[:100]}: {first['msg'][:300]}") from None
 
     def write_atomically(self, folder: Path) -> None:
         """Puts the manifest in place whole or not at all."""

@@ -2,7 +2,8 @@
 
 import tests.drills.damaged_checkpoints
 import tests.drills.damaged_shards
-import tests.drills.every_sample_once  # noqa: F401
+import tests.drills.every_sample_once
+import tests.drills.fuzzed  # noqa: F401
 from tests.drills.drill import DRILLS
 
 __all__ = ["DRILLS"]
