@@ -235,7 +235,8 @@ class Manifest(Recipe):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise ManifestError(f"{where}: {field[:100]}: {first['msg'][:300]}") from None
+            what = f"{field[:100]}: " if field else ""
+            raise ManifestError(f"{where}: {what}{first['msg'].removeprefix('Value error, ')[:300]}") from None
 
     def write_atomically(self, folder: Path) -> None:
         """Puts the manifest in place whole or not at all."""

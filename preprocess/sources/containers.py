@@ -6,6 +6,7 @@ Nothing is unpacked, and no name from an archive is ever used as a path.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -106,6 +107,7 @@ class ZipContainer:
             member = PurePosixPath(info.filename)
             if not info.filename or info.is_dir() or "__MACOSX" in member.parts:
                 continue
+            _refuse_strange(info, self.path)
             if max(info.file_size, info.compress_size, info.header_offset) > _MAX_OFFSET:
                 raise UsageError(f"{self.path} is damaged: it claims a member of {info.file_size:,} bytes")
             if is_image_name(member.name):
@@ -160,6 +162,17 @@ class ZipContainer:
                 "unpack it and point --source to one folder of images"
             )
         self._entries[name] = info
+
+
+def _refuse_strange(info: zipfile.ZipInfo, path: Path) -> None:
+    """No name of an archive becomes a path here, but somebody might unpack it elsewhere: one that harms is said."""
+    member = PurePosixPath(info.filename.replace("\\", "/"))
+    if member.is_absolute() or ".." in member.parts:
+        raise UsageError(
+            f"{path} holds {info.filename[:100]!r}, a name that leaves the archive's folder: do not unpack it"
+        )
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise UsageError(f"{path} holds {info.filename[:100]!r}, a link: repack it with the files themselves")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import tests.drills.damaged_checkpoints
 import tests.drills.damaged_shards
 import tests.drills.every_sample_once
-import tests.drills.fuzzed  # noqa: F401
+import tests.drills.fuzzed
+import tests.drills.hostile_input  # noqa: F401
 from tests.drills.drill import DRILLS
 
 __all__ = ["DRILLS"]
