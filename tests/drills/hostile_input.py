@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 from tests.drills.damaged_shards import one_sentence
 from tests.drills.drill import Ground, Removal, drill
@@ -28,8 +29,8 @@ def refused(ground: Ground, group: str) -> str:
 
 @drill(
     "hostile checkpoints and recipes",
-    "pickled calls, allocation bombs, strange configurations, YAML tags and aliases: refused with the reason; no canary; "
-    "memory below 1 GiB",
+    "pickled calls, allocation bombs, strange configurations, YAML tags and aliases: refused with the reason; "
+    "no canary; memory below 1 GiB",
     Removal(
         "the look at what a pickle asks for",
         "pipeline/checkpoint_contents.py",
@@ -73,8 +74,8 @@ def hostile_checkpoints(ground: Ground) -> str:
 
 @drill(
     "hostile sets of shards",
-    "pickles, links, `../`, holes and compression in shards, names and counts in manifests: refused with the reason; no "
-    "canary; memory below 1 GiB",
+    "pickles, links, `../`, holes and compression in shards, names and counts in manifests: refused with the reason; "
+    "no canary; memory below 1 GiB",
     Removal(
         "the refusal of members that no shard has",
         "preprocess/tar_members.py",
@@ -124,8 +125,8 @@ def hostile_sets(ground: Ground) -> str:
 
 @drill(
     "hostile images and archives",
-    "20,000 x 20,000 PNG, zip bombs, `../` and links in zip, places in parquet, endless scans: refused with the reason; "
-    "no canary; memory below 1 GiB",
+    "20,000 x 20,000 PNG, zip bombs, `../` and links in zip, places in parquet, endless scans: refused with the "
+    "reason; no canary; memory below 1 GiB",
     Removal(
         "the limit of pixels",
         "preprocess/decode.py",
@@ -207,14 +208,13 @@ MARKUP = "<img/src=x/onerror=alert(1)>$\\frac{</script>"
     ),
 )
 def markup_in_names(ground: Ground) -> str:
-    tree = ground.room("tree")
-    for path in ground.faces.iterdir():
-        (tree / path.name).symlink_to(path)
+    tree = ground.folder / "tree"
+    shutil.copytree(ground.faces, tree)
     attributes = tree / "list_attr_celeba.txt"
     lines = attributes.read_text().splitlines()
-    attributes.unlink()
-    names = lines[1].split()
-    attributes.write_text("\n".join([lines[0], " ".join([MARKUP, *names[1:]]), *lines[2:]]) + "\n")
+    names = [MARKUP if name == "Smiling" else name for name in lines[1].split()]
+    assert MARKUP in names
+    attributes.write_text("\n".join([lines[0], " ".join(names), *lines[2:]]) + "\n")
     shards, run, out = ground.folder / "shards", ground.folder / "run", ground.folder / "report"
     made = ground.run(*("preprocess", "celeba", "--source", tree, "--out", shards, "--size", 32, "--shard-size", 100))
     assert made.returncode == 0, made.stderr

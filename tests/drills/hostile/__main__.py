@@ -1,4 +1,4 @@
-"""Reads the hostile files of GROUPS and prints, as JSON, what was said: `python -m tests.drills.hostile GROUPS FOLDER`."""
+"""Reads hostile files and prints what was said of each, as JSON: `python -m tests.drills.hostile GROUP,GROUP ROOM`."""
 
 from __future__ import annotations
 
