@@ -18,6 +18,7 @@ from PIL import Image
 from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage
 from preprocess.sources.celeba import open_celeba
+from preprocess.sources.celeba_lists import read_attributes, read_numbers
 from preprocess.sources.celeba_parquet import open_parquet
 from preprocess.sources.containers import ZipContainer
 from preprocess.sources.mnist import open_mnist
@@ -158,6 +159,10 @@ CASES = (
     ),
     Case("a zip member that says 300 MB", _claim, "claims to have"),
     Case("a zip member that says less than it is", _bomb, "the checksum does not match"),
+    Case(
+        "a superscript for a count", lambda _: read_attributes("²\nMale\n1.jpg 1\n".encode(), "a list"), "columns where"
+    ),
+    Case("5,000 digits", lambda _: read_numbers(b"1.jpg " + b"9" * 5000, "a list", "identity"), "not a valid identity"),
     Case("a list of 200 MB in a zip", _list, "that is no annotation file"),
     Case(
         "10^10 digits",
