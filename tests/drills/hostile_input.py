@@ -188,7 +188,7 @@ def command_in_an_address(ground: Ground) -> str:
     return "refused, and not run"
 
 
-MARKUP = "<img/src=x/onerror=alert(1)>$\\frac{</script>"
+MARKUP = "<img/src=x/onerror=alert(1)>$\\frac{$</script>"
 
 
 @drill(
