@@ -45,7 +45,7 @@ def investigate(subject: Subject, name: str, limit: int, say: Say, judges: dict[
     metrics = {
         "checkpoint": str(subject.path),
         "step": subject.step,
-        "samples_seen": int(subject.state["progress"]["samples"]),
+        "samples_seen": int(subject.state["progress"].get("samples", 0)),
         "held_out": len(encoded),
         **measure(subject, encoded, train, judges[digest], say),
     }

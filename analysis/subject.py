@@ -67,7 +67,7 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
     ``data`` None means the folder that the checkpoint names; it must then still hold the same shards. Raises
     ManifestError, or SubjectError when it holds others, or images of another shape.
     """
-    shards = ShardSet.open(data or Path(state["data"]))
+    shards = ShardSet.open(data or Path(state.get("data") or "shards"))
     channels, height, width = state["image_shape"]
     if shards.manifest.image_shape != (height, width, channels):
         shape = "x".join(map(str, shards.manifest.image_shape))
@@ -142,10 +142,11 @@ def decode(subject: Subject, codes: Sequence[Tensor]) -> Tensor:
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
     """The first ``limit`` images of a split (shards are in random order) and what is known of them."""
+    shards.check_content(split, limit)
     annotations = shards.annotations(split, limit)
     if shards.manifest.layout is None:  # compressed members are decoded one by one
         source = ShardSource(str(shards.folder), shards.manifest, shards.digest, shards)
-        return load_images(source, split, limit, hashed=True).numpy(), annotations
+        return load_images(source, split, limit, hashed=False).numpy(), annotations
     parts, missing = [], limit
     for view in shards.images(split):
         parts.append(view[:missing])

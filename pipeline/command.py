@@ -136,7 +136,7 @@ def _run_training(config: Config, out: Path, resume: str, allow_pipe: bool) -> b
     notes = resume_run(run, out, resume)
     check_agreement({"step to go on from": run.step}, accelerator.device)
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
-    for line in [describe(run, out), describe_feed(run), *batch_norm_note(run), *notes]:
+    for line in [describe(run, out), describe_feed(run), *run.notes, *batch_norm_note(run), *notes]:
         log.say(line)
     trackers = start_trackers(accelerator, config, out, run.step, last_logged_step(out))
     metrics = MetricsLog(out, run.step, trackers.log) if run.is_main else None
