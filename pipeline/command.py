@@ -11,17 +11,14 @@ from typing import Annotated, Any, Never
 import torch
 import typer
 
-from pipeline.agreement import RanksDiffer, check_agreement
 from pipeline.checkpoint import CheckpointError, newest_valid, read_checkpoint, sweep_leftovers
 from pipeline.config import Config, ConfigError, parse_overrides, resolve, to_yaml
 from pipeline.feed import FeedError
-from pipeline.lost_peer import lost_peer
 from pipeline.run_folder import MetricsLog, RunFolderError, last_logged_step, lock_folder, write_config
 from pipeline.run_setup import Run, batch_norm_note, build_run, describe_feed, make_accelerator, restore, sample_order
-from pipeline.stop_request import die_with_parent
-from pipeline.stop_signals import STOPPED_EARLY
+from pipeline.stop_request import STOPPED_EARLY, die_with_parent
 from pipeline.trackers import TrackerError, check_installed, start_trackers
-from pipeline.trainer import TrainingFailed, last_good, train
+from pipeline.trainer import TrainingFailed, train
 from pipeline.training_log import TrainingLog
 from preprocess.manifest import ManifestError
 from preprocess.shardset import ShardError
@@ -71,7 +68,6 @@ def main(
         CheckpointError,
         FeedError,
         ManifestError,
-        RanksDiffer,
         RunFolderError,
         ShardError,
         TrackerError,
@@ -115,15 +111,6 @@ def _give_up(message: str, code: int) -> Never:
 
 def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = False) -> bool:
     """A whole run. True when it reached its last step, False when it was asked to stop early."""
-    try:
-        return _run_training(config, out, resume, allow_pipe)
-    except RuntimeError as error:
-        if lost := lost_peer(error):
-            raise TrainingFailed(f"{lost}; {last_good(out)}, and the same command goes on from there") from None
-        raise
-
-
-def _run_training(config: Config, out: Path, resume: str, allow_pipe: bool) -> bool:
     die_with_parent()
     began = time.perf_counter()
     check_installed(config.training.trackers)
@@ -134,7 +121,6 @@ def _run_training(config: Config, out: Path, resume: str, allow_pipe: bool) -> b
         sweep_leftovers(out)
     run = build_run(config, accelerator, allow_pipe)
     notes = resume_run(run, out, resume)
-    check_agreement({"step to go on from": run.step}, accelerator.device)
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
     for line in [describe(run, out), describe_feed(run), *run.notes, *batch_norm_note(run), *notes]:
         log.say(line)

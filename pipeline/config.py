@@ -232,8 +232,6 @@ class TrainingConfig(Section):
     """Newest checkpoints kept under checkpoints/; best.pt, of the lowest validation error, is kept besides."""
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile of encoder and decoder; auto = on GPUs only. What cannot be compiled runs as it is."""
-    collective_timeout_seconds: float = Field(default=100.0, ge=1)
-    """How long a process waits for the others within a step before the run ends; while starting it is 300 s."""
     max_non_finite_steps: int = Field(default=20, ge=1)
     """Steps with a non-finite gradient, in a row, after which the run stops."""
     trackers: tuple[str, ...] = ("tensorboard",)

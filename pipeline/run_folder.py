@@ -34,7 +34,6 @@ _MAY_CHANGE |= {
         "preview_every_steps",
         "checkpoint_every_steps",
         "checkpoint_every_minutes",
-        "collective_timeout_seconds",
         "compile",
         "keep_checkpoints",
         "max_non_finite_steps",

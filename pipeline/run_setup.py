@@ -18,9 +18,8 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
-from pipeline.agreement import check_agreement, code_version
 from pipeline.checkpoint import SCHEMA_VERSION, CheckpointError, checkpoint_config
-from pipeline.config import Config, ConfigError, flatten
+from pipeline.config import Config, ConfigError
 from pipeline.damaged_shards import refuse_other_shards, usable
 from pipeline.feed import RowFeed, TrainFeed
 from pipeline.feed_choice import Mode, choose_mode, open_row_feed, open_train_feed, split_bytes
@@ -82,17 +81,6 @@ def join_after_restart() -> None:
         world_size=world_size,
         timeout=START_TIMEOUT,
     )
-
-
-def limit_waiting(config: Config) -> None:
-    """From the first step on a collective may take ``training.collective_timeout_seconds``; until then START_TIMEOUT.
-
-    Starting takes longer: reading shards, building, and on GPUs compiling the first step.
-    """
-    if dist.is_initialized():
-        # torch.distributed.set_timeout is newer than the oldest torch that we take
-        set_timeout = getattr(dist, "set_timeout", dist.distributed_c10d._set_pg_timeout)
-        set_timeout(timedelta(seconds=config.training.collective_timeout_seconds))
 
 
 def make_accelerator(config: Config, out: Path) -> Accelerator:
@@ -185,9 +173,6 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     if accelerator.device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
-    keys = {key: value for key, value in flatten(config.plain()) if key != "data.path"}  # mounts may differ
-    asked = {**keys, "shards": source.digest, "code": code_version()}
-    check_agreement(asked, accelerator.device)  # before anything that ranks which differ would hang in
     source, notes = usable(source, config.data, rank, world_size)
     plan = make_plan(config, source, rank, world_size)
     mode = choose_mode(config.data.mode, source, accelerator.device)

@@ -6,10 +6,7 @@ from pathlib import Path
 # As a script this folder is sys.path[0], where our modules would pass for top-level ones.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipeline.stop_signals import STOP_SIGNALS  # noqa: E402
+from pipeline.command import app  # noqa: E402
 
 if __name__ == "__main__":
-    STOP_SIGNALS.listen()  # before torch is imported, which takes seconds in which a signal would kill this rank
-    from pipeline.command import app
-
     app()

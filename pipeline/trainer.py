@@ -17,7 +17,7 @@ from pipeline.moving_average import decay_at
 from pipeline.objective import Losses
 from pipeline.preview import draw_previews
 from pipeline.run_folder import MetricsLog
-from pipeline.run_setup import Run, limit_waiting
+from pipeline.run_setup import Run
 from pipeline.saver import Saver
 from pipeline.schedules import layer_fades, learning_rate
 from pipeline.stop_request import StopRequest
@@ -180,14 +180,11 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU)
     window = Window(run)
     saver = Saver(run, out)
-    first = run.step
-    batches = run.train_feed.batches(run.plan, first, training.steps, run.config.data.prefetch_batches)
+    batches = run.train_feed.batches(run.plan, run.step, training.steps, run.config.data.prefetch_batches)
     run.objective.train()
     try:
         for batch in batches:
             train_step(run, batch, window)
-            if run.step == first + 1:
-                limit_waiting(run.config)
             last = run.step == training.steps
             if last or _due(run.step, training.log_every_steps):
                 log_window(run, out, window, metrics, log)

@@ -4,10 +4,7 @@ import tests.drills.damaged_checkpoints
 import tests.drills.damaged_shards
 import tests.drills.every_sample_once
 import tests.drills.fuzzed
-import tests.drills.hostile_input
-import tests.drills.rank_stopped
-import tests.drills.ranks_differ
-import tests.drills.ranks_killed  # noqa: F401
+import tests.drills.hostile_input  # noqa: F401
 from tests.drills.drill import DRILLS
 
 __all__ = ["DRILLS"]

@@ -11,10 +11,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 STEP = """
-import time
-from pipeline.stop_signals import STOP_SIGNALS
-STOP_SIGNALS.listen()
-import torch
+import time, torch
 from pipeline.stop_request import StopRequest
 stop = StopRequest(torch.device("cpu"), 1)
 print("in a step", flush=True)
