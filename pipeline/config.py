@@ -216,6 +216,11 @@ class TrainingConfig(Section):
     """torch.compile of encoder and decoder; auto = on GPUs only. What cannot be compiled runs as it is."""
     max_non_finite_steps: int = Field(default=20, ge=1)
     """Steps with a non-finite gradient, in a row, after which the run stops."""
+    collective_timeout_seconds: float = Field(default=100.0, gt=0)
+    """After the first step, how long a rank waits for the others before the run ends, naming the silent one.
+
+    It must cover what one rank does while the others wait: previews, and a checkpoint on a slow disk.
+    """
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics are shown: tensorboard, wandb, trackio, mlflow; all but the first are extras to install."""
 
