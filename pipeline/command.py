@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Never
 
 import torch
 import typer
+from accelerate import Accelerator
 
+from pipeline.agreement import Disagreement, agree
 from pipeline.checkpoint import CheckpointError, newest_valid, read_checkpoint, sweep_leftovers
 from pipeline.config import Config, ConfigError, parse_overrides, resolve, to_yaml
 from pipeline.feed import FeedError
+from pipeline.peers import PeerLost, watched
 from pipeline.run_folder import MetricsLog, RunFolderError, last_logged_step, lock_folder, write_config
 from pipeline.run_setup import Run, batch_norm_note, build_run, describe_feed, make_accelerator, restore, sample_order
-from pipeline.stop_request import STOPPED_EARLY, die_with_parent
+from pipeline.stop_request import die_with_parent
+from pipeline.stop_signals import SIGNALS, STOPPED_EARLY
 from pipeline.trackers import TrackerError, check_installed, start_trackers
-from pipeline.trainer import TrainingFailed, train
+from pipeline.trainer import TrainingFailed, newest_kept, train
 from pipeline.training_log import TrainingLog
 from preprocess.manifest import ManifestError
 from preprocess.shardset import ShardError
@@ -66,8 +71,10 @@ def main(
         _give_up(str(error), USAGE)
     except (
         CheckpointError,
+        Disagreement,
         FeedError,
         ManifestError,
+        PeerLost,
         RunFolderError,
         ShardError,
         TrackerError,
@@ -109,18 +116,55 @@ def _give_up(message: str, code: int) -> Never:
     os._exit(code)
 
 
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    out: Path
+    run: Run | None = None
+    first_step: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step was made since the start."""
+        return self.run is not None and self.run.step > self.first_step
+
+    def where(self) -> str:
+        """Where the run was, and what it goes on from, in words that follow "lost rank 1"."""
+        if self.run is None:
+            return "before the first step; run the same command again"
+        kept = newest_kept(self.out)
+        goes_on = f"goes on from {kept}" if kept else "starts anew, for there is no checkpoint yet"
+        return f"during step {self.run.step + 1}; the same command {goes_on}"
+
+
 def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = False) -> bool:
     """A whole run. True when it reached its last step, False when it was asked to stop early."""
     die_with_parent()
-    began = time.perf_counter()
+    progress = Progress(out)
     check_installed(config.training.trackers)
     accelerator = make_accelerator(config, out)
+    try:
+        with watched(progress.where):
+            return _run(config, accelerator, progress, resume, allow_pipe)
+    except PeerLost:
+        if SIGNALS.asked and not progress.begun:  # all were asked; the others were not yet at their first step
+            return False
+        raise
+
+
+def _run(config: Config, accelerator: Accelerator, progress: Progress, resume: str, allow_pipe: bool) -> bool:
+    """What ``run_training`` does once the ranks have met."""
+    out = progress.out
     lock = None
     if accelerator.is_main_process:
         lock = lock_folder(out)
         sweep_leftovers(out)
     run = build_run(config, accelerator, allow_pipe)
     notes = resume_run(run, out, resume)
+    agree({"place to go on from": {"step": run.step}})  # a file system may show them different checkpoints
+    progress.run, progress.first_step = run, run.step
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
     for line in [describe(run, out), describe_feed(run), *run.notes, *batch_norm_note(run), *notes]:
         log.say(line)
@@ -142,7 +186,7 @@ def run_training(config: Config, out: Path, resume: str, allow_pipe: bool = Fals
     accelerator.end_training()
     if run.is_main and finished:
         log.say(
-            f"done in {time.perf_counter() - began:.0f} s: {out / 'ckpt.pt'}; look at it with: "
+            f"done in {time.perf_counter() - progress.began:.0f} s: {out / 'ckpt.pt'}; look at it with: "
             f"analysis report {out / 'ckpt.pt'}"
         )
     del lock

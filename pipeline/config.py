@@ -189,8 +189,7 @@ class OptimizerConfig(Section):
     """Weights of more inputs than this learn slower in proportion; 0 = all alike, as published.
 
     One Adam step moves an output by up to rate x inputs: the heads of the lower layers, which read whole feature maps,
-    would jump at a rate that suits the rest, and such a layer dies (Yang et al. 2022, Table 3, for Adam). Muon scales
-    each update by its matrix and takes no notice of this.
+    would jump at a rate that suits the rest, and such a layer dies (Yang et al. 2022, Table 3, for Adam).
     """
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest norm of the whole gradient; 0 = no clipping."""
@@ -234,6 +233,11 @@ class TrainingConfig(Section):
     """torch.compile of encoder and decoder; auto = on GPUs only. What cannot be compiled runs as it is."""
     max_non_finite_steps: int = Field(default=20, ge=1)
     """Steps with a non-finite gradient, in a row, after which the run stops."""
+    collective_timeout_seconds: float = Field(default=100.0, gt=0)
+    """After the first step, how long a rank waits for the others before the run ends, naming the silent one.
+
+    It must cover what one rank does while the others wait: previews, and a checkpoint on a slow disk.
+    """
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics are shown: tensorboard, wandb, trackio, mlflow; all but the first are extras to install."""
 

@@ -37,6 +37,7 @@ _MAY_CHANGE |= {
         "compile",
         "keep_checkpoints",
         "max_non_finite_steps",
+        "collective_timeout_seconds",
     )
 }
 """What a resumed run may change: nothing that the finished steps depended on."""

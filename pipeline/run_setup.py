@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
+from pipeline.agreement import agree, plan_of
 from pipeline.checkpoint import SCHEMA_VERSION, CheckpointError, checkpoint_config
 from pipeline.config import Config, ConfigError
 from pipeline.damaged_shards import refuse_other_shards, usable
@@ -26,6 +27,7 @@ from pipeline.feed_choice import Mode, choose_mode, open_row_feed, open_train_fe
 from pipeline.moving_average import MovingAverage
 from pipeline.objective import Objective
 from pipeline.orthogonal_updates import Muon
+from pipeline.peers import PeerLost, is_lost_connection
 from pipeline.preview import RECONSTRUCTIONS
 from pipeline.run_folder import differences
 from pipeline.sample_order import BatchPlan
@@ -84,13 +86,16 @@ def join_after_restart() -> None:
 
 
 def make_accelerator(config: Config, out: Path) -> Accelerator:
-    """The process group and precision. Raises ConfigError where the device cannot do what is asked."""
-    join_after_restart()
+    """The process group and precision.
+
+    Raises ConfigError where the device cannot do what is asked, PeerLost where the other ranks do not come.
+    """
     handlers = [
         InitProcessGroupKwargs(timeout=START_TIMEOUT),
         DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
     ]
     try:
+        join_after_restart()
         return Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=config.training.mixed_precision,
@@ -100,6 +105,14 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise ConfigError(f"training.mixed_precision: {error}") from None
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        raise PeerLost(
+            f"rank {rank} of {world_size} did not meet the others within {START_TIMEOUT.seconds} s: see that all are "
+            f"started, with one MASTER_ADDR and MASTER_PORT that each can reach [{str(error).splitlines()[0]}]"
+        ) from None
 
 
 def compile_ladder(vlae: VLAE) -> None:
@@ -151,9 +164,9 @@ def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
     grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
-        base = settings.base_fan_in if settings.name == "adam" else 0
+        base = settings.base_fan_in or fan_in
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-        grouped.setdefault((min(1.0, (base or fan_in) / fan_in), decay), []).append(parameter)
+        grouped.setdefault((min(1.0, base / fan_in), decay), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay, "rate_scale": scale}
         for (scale, decay), parameters in grouped.items()
@@ -167,12 +180,13 @@ def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
 def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False) -> Run:
     """Opens the shards, builds model and optimizer, and wraps them for this number of processes.
 
-    Raises ConfigError, ManifestError, ShardError or FeedError with a sentence for the terminal.
+    Raises ConfigError, ManifestError, ShardError, FeedError or Disagreement with a sentence for the terminal.
     """
     rank, world_size = accelerator.process_index, accelerator.num_processes
     if accelerator.device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
+    agree(plan_of(config, source.digest))  # before anything that would hang on ranks that differ
     source, notes = usable(source, config.data, rank, world_size)
     plan = make_plan(config, source, rank, world_size)
     mode = choose_mode(config.data.mode, source, accelerator.device)

@@ -6,7 +6,11 @@ from pathlib import Path
 # As a script this folder is sys.path[0], where our modules would pass for top-level ones.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipeline.command import app  # noqa: E402
+if __name__ == "__main__":  # the feed's worker processes import this file too, and need none of it
+    from pipeline.stop_signals import SIGNALS
 
-if __name__ == "__main__":
+    SIGNALS.listen()  # before torch, whose import takes seconds in which a scheduler may change its mind
+
+    from pipeline.command import app
+
     app()

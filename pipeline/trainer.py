@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.batch_inputs import prepare_batch
 from pipeline.feed import Batch
 from pipeline.moving_average import decay_at
 from pipeline.objective import Losses
+from pipeline.peers import set_collective_timeout
 from pipeline.preview import draw_previews
 from pipeline.run_folder import MetricsLog
 from pipeline.run_setup import Run
@@ -149,8 +151,13 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
 
 def last_good(out: Path) -> str:
     """What a run that failed can go on from, in words."""
-    kept = sorted((out / "checkpoints").glob("step-*.pt"))
-    return f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+    kept = newest_kept(out)
+    return f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+
+
+def newest_kept(out: Path) -> Path | None:
+    """The newest checkpoint of a run, unread; None where there is none yet."""
+    return max((out / "checkpoints").glob("step-*.pt"), default=None)
 
 
 def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> float:
@@ -177,14 +184,18 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
     """Trains up to ``training.steps``. True when it got there, False when it was asked to stop (and has saved)."""
     training = run.config.training
     on_cpu = run.accelerator.device.type == "cpu"
-    stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU)
+    timeout = training.collective_timeout_seconds
+    stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU, timedelta(seconds=timeout))
     window = Window(run)
     saver = Saver(run, out)
     batches = run.train_feed.batches(run.plan, run.step, training.steps, run.config.data.prefetch_batches)
     run.objective.train()
+    first = run.step
     try:
         for batch in batches:
             train_step(run, batch, window)
+            if run.step == first + 1:  # with whatever was compiled
+                set_collective_timeout(timeout)
             last = run.step == training.steps
             if last or _due(run.step, training.log_every_steps):
                 log_window(run, out, window, metrics, log)

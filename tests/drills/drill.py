@@ -17,6 +17,10 @@ CODE = ("pipeline", "preprocess", "analysis", "launch", "tests")
 DRILLS: list[Drill] = []
 
 
+class NotOnThisMachine(Exception):
+    """The drill needs something that this machine does not permit; the message says what."""
+
+
 @dataclass(frozen=True)
 class Removal:
     """A protection taken out of a copy of the code: ``old`` occurs once in ``file`` and becomes ``new``."""

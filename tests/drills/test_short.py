@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.drills.drill import Drill, Ground, copy_of_the_code
+from tests.drills.drill import Drill, Ground, NotOnThisMachine, copy_of_the_code
 from tests.drills.every import DRILLS
 
 
 @pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
 def test_what_must_hold_does(drill: Drill, faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
-    assert drill.run(Ground(tmp_path, REPOSITORY, faces_tree, face_shards))
+    try:
+        assert drill.run(Ground(tmp_path, REPOSITORY, faces_tree, face_shards))
+    except NotOnThisMachine as reason:
+        pytest.skip(str(reason))
 
 
 def test_every_removal_still_finds_its_protection(tmp_path: Path) -> None:

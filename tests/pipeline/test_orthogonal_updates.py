@@ -81,13 +81,14 @@ def test_decay_without_decoupling_is_refused():
         )
 
 
-def test_matrices_are_not_slowed_by_their_inputs_and_norms_do_not_decay():
+def test_wide_matrices_are_slowed_and_norms_do_not_decay():
     config = resolve(
-        REPOSITORY / "launch/recipes/demo.yaml", parse_overrides(["optimizer.name=muon", "optimizer.weight_decay=0.1"])
+        REPOSITORY / "launch/recipes/demo.yaml",
+        parse_overrides(["optimizer.name=muon", "optimizer.weight_decay=0.1", "optimizer.base_fan_in=64"]),
     )
     groups = build_optimizer(small_network(), config).param_groups
-    assert {group["rate_scale"] for group in groups} == {1.0}
-    assert sorted((group["weight_decay"], len(group["params"])) for group in groups) == [(0.0, 4), (0.1, 2)]
+    found = sorted((group["rate_scale"], group["weight_decay"], len(group["params"])) for group in groups)
+    assert found == [(0.5, 0.1, 1), (1.0, 0.0, 4), (1.0, 0.1, 1)], "128 inputs, norms and biases, 48 inputs"
 
 
 def test_the_same_weights_on_one_and_two_processes_and_after_a_resume(face_shards, tmp_path):
