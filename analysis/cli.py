@@ -256,14 +256,14 @@ def export(
     path = checkpoint or newest_run()
     with explained():
         from analysis.export import export_model  # noqa: PLC0415
-        from analysis.model_card import read_report, write_card  # noqa: PLC0415
+        from analysis.model_card import model_card, read_report, write_card  # noqa: PLC0415
         from pipeline.checkpoint import load_vlae  # noqa: PLC0415
 
         vlae, config, state = load_vlae(path)
         measured = read_report(metrics, path.parent / "report/metrics.json")
         folder = out or path.parent / f"export-{format.value}"
         differences = export_model(vlae, config, format.value, folder)
-        write_card(folder, path, state, config, format.value, measured, differences)
+        write_card(folder, model_card(path, state, config, format.value, measured, differences))
         for part, difference in differences.items():
             print(f"{part}: outputs differ by at most {difference:.1e} from the checkpoint's")
         print(folder)

@@ -187,16 +187,7 @@ def read_report(named: Path | None, default: Path) -> dict[str, Any] | None:
     return found if single else None
 
 
-def write_card(
-    folder: Path,
-    checkpoint: Path,
-    state: Mapping[str, Any],
-    config: Config,
-    format: Format,
-    metrics: Mapping[str, Any] | None,
-    differences: Mapping[str, float],
-) -> None:
-    """Writes ``model_card`` to README.md in ``folder``, atomically."""
-    text = model_card(checkpoint, state, config, format, metrics, differences)
+def write_card(folder: Path, text: str) -> None:
+    """Writes a ``model_card`` to README.md in ``folder``, atomically."""
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

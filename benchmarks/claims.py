@@ -2,7 +2,7 @@
 
 python benchmarks/claims.py --mnist FOLDER_WITH_IDX_FILES --faces [--kl] [--seeds 0,1,2] [--work DIR]
 
-Everything is made by the public commands: shards, a training run a seed by the recipes mnist and demo, a report each.
+Everything is made by the public commands: shards, a training run a seed by the recipes mnist and faces, a report each.
 What is in --work already is not made again (its runs are resumed).
 """
 
@@ -183,14 +183,14 @@ def main(
         call("preprocess", "faces", "--out", work / "faces-tree", "--count", 12_000, "--seed", 0)
         call("preprocess", "celeba", "--source", work / "faces-tree", "--out", work / "faces")
     if faces:
-        runs = [measured("demo", work / "faces", work / f"faces-{seed}", seed) for seed in numbers]
+        runs = [measured("faces", work / "faces", work / f"faces-{seed}", seed) for seed in numbers]
         for row in rows("drawn faces", FACES, runs):
             table.add_row(*row)
     console.print(table)
     if kl:
         pair = {"MMD": (), "KL": ("objective.regulariser=kl", "objective.regulariser_weight=1")}
         both = {
-            name: measured("demo", work / "faces", work / ("faces-0" if name == "MMD" else "faces-kl"), 0, *overrides)
+            name: measured("faces", work / "faces", work / ("faces-0" if name == "MMD" else "faces-kl"), 0, *overrides)
             for name, overrides in pair.items()
         }
         console.print(regularisers(both))
