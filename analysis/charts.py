@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+matplotlib.rcParams["text.parse_math"] = False  # names of attributes are a stranger's
+
 TABLES = (
     ("attributes", "auc", "Attributes: AUC (0.5 = chance)", (0.5, 1.0)),
     ("factors", "r2", "Known factors: R² (0 = chance)", (0.0, 1.0)),

@@ -22,8 +22,7 @@ from analysis.terminal import (
 )
 
 if TYPE_CHECKING:
-    from analysis.measures import Say
-    from analysis.subject import Encoded, Subject
+    from analysis.subject import Encoded, Say, Subject
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from analysis import charts, pictures
 from analysis.arithmetic import all_rows
-from analysis.measures import COMPARED_IMAGES, Say
-from analysis.subject import Encoded, Subject
+from analysis.measures import COMPARED_IMAGES
+from analysis.subject import Encoded, Say, Subject
 from pipeline.run_folder import read_metrics
 
 
@@ -123,7 +123,7 @@ _INTERPOLATIONS = (
 )
 _KNOWS = (
     "Left: how well boosted trees predict each attribute and factor from one layer's code alone, and from all "
-    "together (last column): fitted on one half of the held-out images, scored on the other. The layer that knows "
+    "together (last column): fitted on training images, scored on held-out ones. The layer that knows "
     "most is framed where it clearly knows more than chance. Right: how much a judge's reading of the decoded picture "
     "changes when one layer alone is drawn anew, over the change when all are; empty where the judge cannot tell. A "
     "layer that knows a thing and the layer that controls it may differ; what no layer knows changes as a by-product."

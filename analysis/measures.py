@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,15 @@ from analysis.image_quality import reconstruction_errors, summarise
 from analysis.judge import Judge, examine, train_judge
 from analysis.layers import layer_measures
 from analysis.overfitting import generalisation_gap, memory_of_training
+from analysis.probe_samples import probe_samples
 from analysis.probes import probe_all
-from analysis.strokes import all_targets
-from analysis.subject import Encoded, Subject
+from analysis.subject import Encoded, Say, Subject
 
 TRAIN_IMAGES = 20_000  # shown to the judge
 COMPARED_IMAGES = 10_000  # training images among which nearest neighbours are looked for
 TRAIN_ERRORS, HELD_OUT_ERRORS = 5_000, 10_000  # images that are reconstructed: three digits need no more
 SHOWN_PER_HELD_OUT = 8  # images shown to the judge in training, for each held-out image: so that it keeps pace
 LEAST_SHOWN, MOST_SHOWN = 6_000, 32_000  # the most: 3 CPU minutes at 64x64
-
-Say = Callable[[str, int], Callable[[int], None]]
-"""(what is being done, how many units it takes) -> a function that reports finished units."""
 
 
 def appoint_judge(subject: Subject, encoded: Encoded, train: np.ndarray, say: Say) -> Judge | None:
@@ -53,12 +49,11 @@ def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge 
     few = slice(0, HELD_OUT_ERRORS)
     errors["valid"] = reconstruction_errors(subject, encoded.images[few], [z[few] for z in encoded.means])
     done(1)
-    wanted = list(all_targets(subject, encoded))
-    layers = [z.numpy() for z in encoded.means]
+    fitted, scored = probe_samples(subject, encoded, say)
     metrics: dict[str, Any] = {
         "reconstruction": {split: summarise(values) for split, values in errors.items()},
         "layers": layer_measures(subject, encoded),
-        **probe_all(wanted, layers, say("what each layer knows", len(wanted))),
+        **probe_all(fitted, scored, say("what each layer knows", len(scored.targets))),
     }
     gap, gap_interval = generalisation_gap(errors["train"]["l1"], errors["valid"]["l1"])
     memory, quality = memory_of_training(subject, train[:COMPARED_IMAGES], encoded.images, judge)
@@ -66,7 +61,7 @@ def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge 
     if quality:
         metrics["sample_quality"] = quality
     done = say("disentanglement", 1)
-    metrics["disentanglement"] = disentanglement(layers, encoded.annotations.factors)
+    metrics["disentanglement"] = disentanglement(scored.layers, encoded.annotations.factors)
     if found := metrics["disentanglement"].get("factors"):
         metrics["disentanglement"]["factors"] = [subject.shards.manifest.factor_names[k] for k in found]
     done(1)

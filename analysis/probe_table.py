@@ -10,18 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.charts import TABLES, as_table
-from analysis.measures import Say
+from analysis.probe_samples import probe_samples
 from analysis.probes import probe_all
-from analysis.strokes import all_targets
-from analysis.subject import Subject, held_out, held_out_count
+from analysis.subject import Say, Subject, held_out, held_out_count
 
 
 def probe_subject(subject: Subject, samples: int, say: Say) -> dict[str, dict[str, Any]]:
     """What ``probe_all`` gives for up to ``samples`` held-out images. Raises SubjectError."""
     encoded = held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
-    wanted = list(all_targets(subject, encoded))
-    layers = [z.numpy() for z in encoded.means]
-    return probe_all(wanted, layers, say("what each layer knows", len(wanted)))
+    fitted, scored = probe_samples(subject, encoded, say)
+    return probe_all(fitted, scored, say("what each layer knows", len(scored.targets)))
 
 
 def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:

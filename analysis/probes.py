@@ -1,7 +1,8 @@
 """What each layer knows: how well its code alone predicts attributes, factors and labels on held-out images.
 
 Two readers are fitted, because they answer two questions: a linear one (is it *readable*?) and boosted trees (is the
-*information* there?). Both are fitted on one half of the held-out images and scored on the other.
+*information* there?). Both are fitted on codes of training images and scored on held-out ones, which neither the ladder
+nor a reader has seen.
 """
 
 from __future__ import annotations
@@ -74,57 +75,80 @@ def _predict(kind: Kind, linear: bool, fit: tuple[np.ndarray, np.ndarray], codes
     return reader.predict_proba(codes)[:, 1] if kind == "attribute" else reader.predict(codes)
 
 
-def _halves(target: Target) -> tuple[np.ndarray, np.ndarray] | None:
+@dataclass(frozen=True)
+class Sample:
+    """Codes of some images, (n, d_l) a layer, bottom first, and what is known of the images."""
+
+    targets: Sequence[Target]
+    layers: Sequence[np.ndarray]
+
+    def find(self, kind: Kind, name: str) -> Target | None:
+        return next((target for target in self.targets if (target.kind, target.name) == (kind, name)), None)
+
+    def halves(self) -> tuple[Sample, Sample]:
+        """Two samples of half the images each, drawn at random."""
+        order = np.random.default_rng(SEED).permutation(len(self.layers[0]))
+        parts = (order[: len(order) // 2], order[len(order) // 2 :])
+        first, second = (
+            Sample([Target(t.kind, t.name, t.values[rows]) for t in self.targets], [z[rows] for z in self.layers])
+            for rows in parts
+        )
+        return first, second
+
+
+def _rows(fit: Target, scored: Target) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows to fit and to score on; None where the target is too constant for either."""
-    known = np.flatnonzero(~np.isnan(target.values))
-    mixed = np.random.default_rng(SEED).permutation(known)
-    fit, scored = mixed[: len(mixed) // 2][:FIT_LIMIT], mixed[len(mixed) // 2 :]
-    for rows in (fit, scored):
-        values = target.values[rows]
-        if len(rows) < 2 * MIN_MINORITY or np.ptp(values) == 0:
+    rows = [np.flatnonzero(~np.isnan(target.values)) for target in (fit, scored)]
+    rows[0] = rows[0][:FIT_LIMIT]
+    for target, known in zip((fit, scored), rows, strict=True):
+        values = target.values[known]
+        if len(known) < 2 * MIN_MINORITY or np.ptp(values) == 0:
             return None
         if target.kind == "attribute" and np.bincount(values.astype(int), minlength=2).min() < MIN_MINORITY:
             return None
-    if target.kind == "label":  # the readers split their samples by class and need two of each
-        names, counts = np.unique(target.values[fit], return_counts=True)
-        fit, scored = (rows[np.isin(target.values[rows], names[counts >= MIN_MINORITY])] for rows in (fit, scored))
-        if len(np.unique(target.values[fit])) < 2 or len(scored) < 2 * MIN_MINORITY:
+    if scored.kind == "label":  # the readers split their samples by class and need two of each
+        names, counts = np.unique(fit.values[rows[0]], return_counts=True)
+        usual = names[counts >= MIN_MINORITY]
+        rows = [known[np.isin(t.values[known], usual)] for t, known in zip((fit, scored), rows, strict=True)]
+        if len(np.unique(fit.values[rows[0]])) < 2 or len(rows[1]) < 2 * MIN_MINORITY:
             return None
-    return fit, scored
+    return rows[0], rows[1]
 
 
-def probe(target: Target, layers: Sequence[np.ndarray]) -> dict[str, Any] | None:
-    """Scores of one target from each layer's code (n, d_l) alone and from all together, by both readers.
+def probe(target: Target, fitted: Sample, scored: Sample) -> dict[str, Any] | None:
+    """Scores of one ``target`` of ``scored`` from each layer's code alone and from all together, by both readers.
 
     Keys: the score's name (``auc``, ``r2`` or ``accuracy``) for boosted trees and the same with ``_linear``: a list per
     layer; with ``_all`` appended: all layers; ``…_interval``: 95 % bootstrap; ``chance``; ``best_layer`` and whether
     its interval lies clearly above chance (``best_is_known``); ``n`` scored and ``n_fit``. None where the target is too
-    constant to score.
+    constant to score, or unknown in ``fitted``.
     """
-    split = _halves(target)
-    if split is None:
+    known = fitted.find(target.kind, target.name)
+    rows = None if known is None else _rows(known, target)
+    if known is None or rows is None:
         return None
-    fit, scored = split
+    fit, score_on = rows
     name, score = SCORE_NAMES[target.kind], SCORES[target.kind]
-    truth = target.values[scored]
+    truth = target.values[score_on]
+    pairs = [*zip(fitted.layers, scored.layers, strict=True), tuple(np.hstack(s.layers) for s in (fitted, scored))]
     result: dict[str, Any] = {}
     for linear in (False, True):
         key = f"{name}_linear" if linear else name
         values, intervals = [], []
-        for codes in [*layers, np.concatenate(layers, axis=1)]:
-            predicted = _predict(target.kind, linear, (codes[fit], target.values[fit]), codes[scored])
+        for seen, held_out in pairs:
+            predicted = _predict(target.kind, linear, (seen[fit], known.values[fit]), held_out[score_on])
             values.append(float(score(truth, predicted)[0]))
             intervals.append(interval(score(truth, predicted, resamples(len(truth)))))
         result |= {key: values[:-1], f"{key}_all": values[-1]}
         result |= {f"{key}_interval": intervals[:-1], f"{key}_all_interval": intervals[-1]}
     best = int(np.argmax(result[name]))
     by_chance = chance(target.kind, truth)
-    known = result[f"{name}_interval"][best][0] > by_chance + MARGIN
+    clear = result[f"{name}_interval"][best][0] > by_chance + MARGIN
     return result | {
         "best_layer": best,
-        "best_is_known": known,
+        "best_is_known": clear,
         "chance": by_chance,
-        "n": len(scored),
+        "n": len(score_on),
         "n_fit": len(fit),
     }
 
@@ -134,13 +158,12 @@ def _one_thread() -> None:
     threadpool_limits(1)
 
 
-def probe_all(
-    wanted: Sequence[Target], layers: Sequence[np.ndarray], advance: Callable[[int], None]
-) -> dict[str, dict[str, Any]]:
+def probe_all(fitted: Sample, scored: Sample, advance: Callable[[int], None]) -> dict[str, dict[str, Any]]:
     """``attributes``, ``factors`` and ``labels``: {name: what ``probe`` gives}; several targets at a time."""
     tables: dict[str, dict[str, Any]] = {"attributes": {}, "factors": {}, "labels": {}}
     with ThreadPoolExecutor(os.cpu_count(), initializer=_one_thread) as pool:
-        for target, result in zip(wanted, pool.map(lambda t: probe(t, layers), wanted), strict=True):
+        results = pool.map(lambda target: probe(target, fitted, scored), scored.targets)
+        for target, result in zip(scored.targets, results, strict=True):
             advance(1)
             if result is not None:
                 tables[f"{target.kind}s"][target.name] = result

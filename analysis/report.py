@@ -15,8 +15,8 @@ from analysis import charts
 from analysis.charts import as_table
 from analysis.gallery import Picture, draw
 from analysis.judge import Judge
-from analysis.measures import TRAIN_IMAGES, Say, appoint_judge, measure
-from analysis.subject import Subject, held_out, held_out_count, load_split
+from analysis.measures import TRAIN_IMAGES, appoint_judge, measure
+from analysis.subject import Say, Subject, held_out, held_out_count, load_split
 from pipeline.checkpoint import replacing
 from pipeline.pictures import save_png
 
@@ -45,7 +45,7 @@ def investigate(subject: Subject, name: str, limit: int, say: Say, judges: dict[
     metrics = {
         "checkpoint": str(subject.path),
         "step": subject.step,
-        "samples_seen": int(subject.state["progress"]["samples"]),
+        "samples_seen": int(subject.state["progress"].get("samples", 0)),
         "held_out": len(encoded),
         **measure(subject, encoded, train, judges[digest], say),
     }

@@ -22,6 +22,9 @@ from pipeline.streamed_feed import load_images
 from pipeline.vlae import VLAE, Posterior
 from preprocess.shardset import Annotations, ShardSet
 
+Say = Callable[[str, int], Callable[[int], None]]
+"""(what is being done, how many units it takes) -> a function that reports finished units."""
+
 BATCH = 128
 HELD_OUT = ("valid", "test")
 
@@ -64,7 +67,7 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
     ``data`` None means the folder that the checkpoint names; it must then still hold the same shards. Raises
     ManifestError, or SubjectError when it holds others, or images of another shape.
     """
-    shards = ShardSet.open(data or Path(state["data"]))
+    shards = ShardSet.open(data or Path(state.get("data") or "shards"))
     channels, height, width = state["image_shape"]
     if shards.manifest.image_shape != (height, width, channels):
         shape = "x".join(map(str, shards.manifest.image_shape))
@@ -139,10 +142,11 @@ def decode(subject: Subject, codes: Sequence[Tensor]) -> Tensor:
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
     """The first ``limit`` images of a split (shards are in random order) and what is known of them."""
+    shards.check_content(split, limit)
     annotations = shards.annotations(split, limit)
     if shards.manifest.layout is None:  # compressed members are decoded one by one
         source = ShardSource(str(shards.folder), shards.manifest, shards.digest, shards)
-        return load_images(source, split, limit, hashed=True).numpy(), annotations
+        return load_images(source, split, limit, hashed=False).numpy(), annotations
     parts, missing = [], limit
     for view in shards.images(split):
         parts.append(view[:missing])
@@ -178,5 +182,14 @@ def held_out(subject: Subject, limit: int, advance: Callable[[int], None]) -> En
         np.concatenate([part.identity for part in notes]),
         np.concatenate([part.label for part in notes]),
     )
+    return _encoded(subject, images, annotations, advance)
+
+
+def encoded_split(subject: Subject, split: str, limit: int, advance: Callable[[int], None]) -> Encoded:
+    """The first ``limit`` images of one split with their codes."""
+    return _encoded(subject, *load_split(subject.shards, split, limit), advance)
+
+
+def _encoded(subject: Subject, images: np.ndarray, notes: Annotations, advance: Callable[[int], None]) -> Encoded:
     posteriors = encode(subject, images, advance)
-    return Encoded(images, annotations, [q.mean for q in posteriors], [q.std for q in posteriors])
+    return Encoded(images, notes, [q.mean for q in posteriors], [q.std for q in posteriors])

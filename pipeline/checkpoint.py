@@ -9,23 +9,49 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
+import reprlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pipeline.checkpoint_contents import refuse_strange_archive, refuse_strange_tensors
 from pipeline.config import Config, ConfigError, build_config, flatten
 from pipeline.vlae import VLAE
-from preprocess.manifest import sync_folder
+from preprocess.manifest import MAX_SIDE, sync_folder
 
 SCHEMA_VERSION = 1
 LATEST, BEST = "ckpt.pt", "best.pt"
 _SEAL = b"sha256:"
 _SEAL_BYTES = len(_SEAL) + 64
 _REQUIRED = ("schema_version", "config", "image_shape", "model", "progress", "manifest_digest")
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "config": lambda config: isinstance(config, dict),
+    "image_shape": lambda shape: (
+        isinstance(shape, list | tuple)
+        and len(shape) == 3
+        and all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in shape)
+    ),
+    "model": _is_weights,
+    "ema": lambda model: model is None or _is_weights(model),
+    "progress": lambda progress: (
+        isinstance(progress, dict)
+        and isinstance(progress.get("step"), int)
+        and isinstance(progress.get("samples", 0), int)
+    ),
+    "manifest_digest": lambda digest: isinstance(digest, str),
+    "data": lambda data: data is None or isinstance(data, str),
+    "left_out": lambda files: files is None or (isinstance(files, list) and all(isinstance(f, str) for f in files)),
+}
 
 
 class CheckpointError(ValueError):
@@ -115,21 +141,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} is not a whole mmd-vlae checkpoint: its seal is missing (truncated?)")
         if seal[len(_SEAL) :] != _digest(path, size - _SEAL_BYTES).encode():
             raise CheckpointError(f"{path} is damaged: its content does not match its seal")
+        refuse_strange_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or any(key not in state for key in _REQUIRED):
+            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: it lacks fields that every one has")
+        refuse_strange_tensors(state, path)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict) or any(key not in state for key in _REQUIRED):
-        raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: it lacks fields that every one has")
-    if state["schema_version"] != SCHEMA_VERSION:
+    except Exception as error:  # torch's reader raises nearly anything on hostile bytes
+        raise CheckpointError(f"{path} is not a checkpoint: {_first_line(error)}") from None
+    version = state["schema_version"]
+    if not isinstance(version, int) or version != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{path} has schema version {state['schema_version']}, this program reads version {SCHEMA_VERSION}; "
+            f"{path} has schema version {reprlib.repr(version)}, this program reads version {SCHEMA_VERSION}; "
             "use the version of mmd-vlae that wrote it"
         )
+    for field, is_right in _FIELDS.items():
+        if not is_right(state.get(field)):
+            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: its field '{field}' holds something else")
     return state
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def newest_valid(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
@@ -154,7 +190,7 @@ def checkpoint_config(state: dict[str, Any], path: Path) -> Config:
     """The configuration the run was started with. Raises CheckpointError when this program cannot read it."""
     try:
         return build_config(dict(flatten(state["config"])), f"the configuration in {path}")
-    except (ConfigError, AttributeError) as error:
+    except ConfigError as error:
         raise CheckpointError(str(error)) from None
 
 
@@ -165,11 +201,16 @@ def load_vlae(path: Path, device: torch.device | str = "cpu") -> tuple[VLAE, Con
     """
     state = read_checkpoint(path)
     config = checkpoint_config(state, path)
+    weights = state.get("ema") or state["model"]
     try:
+        with torch.device("meta"):  # without memory: a few words may describe a model of any size
+            described = VLAE(config.model, tuple(state["image_shape"])).state_dict()
+        if {key: tensor.shape for key, tensor in described.items()} != {k: t.shape for k, t in weights.items()}:
+            raise CheckpointError(f"{path} holds another model than it describes: the shapes of its weights differ")
         vlae = VLAE(config.model, tuple(state["image_shape"]))
-        vlae.load_state_dict(state.get("ema") or state["model"])
-    except (RuntimeError, ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path} holds another model than it describes: {str(error).splitlines()[0]}") from None
+        vlae.load_state_dict(weights)
+    except (RuntimeError, ConfigError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{path} holds another model than it describes: {_first_line(error)}") from None
     vlae.eval().requires_grad_(False).to(device)
     vlae.to(memory_format=torch.channels_last)
     return vlae, config, state

@@ -166,7 +166,7 @@ def _run(config: Config, accelerator: Accelerator, progress: Progress, resume: s
     agree({"place to go on from": {"step": run.step}})  # a file system may show them different checkpoints
     progress.run, progress.first_step = run, run.step
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
-    for line in [describe(run, out), describe_feed(run), *batch_norm_note(run), *notes]:
+    for line in [describe(run, out), describe_feed(run), *run.notes, *batch_norm_note(run), *notes]:
         log.say(line)
     trackers = start_trackers(accelerator, config, out, run.step, last_logged_step(out))
     metrics = MetricsLog(out, run.step, trackers.log) if run.is_main else None

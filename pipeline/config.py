@@ -7,6 +7,7 @@ they are read from the shards' manifest.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
+
+MAX_RECIPE_BYTES = 1 << 20
 
 
 class ConfigError(ValueError):
@@ -37,6 +40,8 @@ class DataConfig(Section):
     """Mirror each image with probability 1/2, keyed by (seed, epoch, sample)."""
     verify: Literal["sha256", "size"] = "sha256"
     """Check of every train and valid shard before the first step: content, or byte count alone."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """skip: train without the shards of a folder that are damaged or missing, each named; they are left out whole."""
     mode: Literal["auto", "mapped", "resident", "streamed"] = "auto"
     """mapped: npy shards on this machine's disk; resident: the whole split on the device; streamed: anything, anywhere.
 
@@ -57,7 +62,9 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The ladder. Layer 0 is the bottom (shallow) one; lists run from bottom to top."""
 
-    stages: tuple[str, ...] = ("64, 64/2", "128, 128/2, 256/2", "256, 512/2, 512", "fc1024, fc1024")
+    stages: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
+        max_length=32, default=("64, 64/2", "128, 128/2, 256/2", "256, 512/2, 512", "fc1024, fc1024")
+    )
     """One rung a layer, e.g. '128, 128/2' (convolution widths, '/2' = stride 2) or 'fc1024'."""
     latents: tuple[int, ...] = (10, 10, 10, 10)
     """Latent dimensions of each layer."""
@@ -119,6 +126,11 @@ class ObjectiveConfig(Section):
     """Factor of the likelihood in the loss; published: 100."""
     detail_weight: float = Field(default=0.0, ge=0)
     """Adds this much of the same likelihood on each band of a Laplacian pyramid, where small features count."""
+    detail_bands: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Weight of each band, finest first; a band without one is left out; none at all = their mean.
+
+    One over the energy of each band lets all scales count alike: whitening, as light spreads over the scales of images.
+    """
     regulariser: Literal["mmd", "kl"] = "mmd"
     """mmd = the paper; kl = the evidence lower bound's term, as a baseline."""
     regulariser_weight: float = Field(default=100.0, ge=0)
@@ -126,6 +138,12 @@ class ObjectiveConfig(Section):
     kernel: KernelConfig = KernelConfig()
     estimator: Literal["biased", "unbiased"] = "unbiased"
     """Of the MMD in the loss; the logged `mmd` is always the unbiased one."""
+
+    @model_validator(mode="after")
+    def _bands_count(self) -> ObjectiveConfig:
+        if self.detail_bands and not self.detail_weight:
+            raise ValueError("detail_bands without effect: detail_weight is 0, set it to 1 as well")
+        return self
 
 
 class DenoisingConfig(Section):
@@ -278,11 +296,15 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """The leaves of nested mappings as dotted keys. Raises ConfigError on a key that is not text."""
+    """The leaves of nested mappings as dotted keys. Raises ConfigError on a key that is not text.
+
+    Only what is a section is opened: mappings inside mappings of a stranger's file may unfold without end.
+    """
+    sections = {key.rpartition(".")[0] for key in known_keys()}
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise ConfigError(f"the key {prefix}{key!r} is not text")
-        if isinstance(value, Mapping):
+            raise ConfigError(f"the key {prefix}{reprlib.repr(key)} is not text")
+        if isinstance(value, Mapping) and any(f"{s}.".startswith(f"{prefix}{key}.") for s in sections):
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
@@ -304,34 +326,60 @@ def build_config(leaves: Mapping[str, Any], origin: str) -> Config:
             inside = [other.removeprefix(f"{key}.") for other in known if other.startswith(f"{key}.")]
             if inside:
                 raise ConfigError(f"{origin}: '{key}' takes no value, only keys: {', '.join(inside[:3])}, …")
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{origin}: there is no key '{key}'; did you mean '{near}'?")
+            short = key[:80]  # comparing a long text with every key would take minutes
+            near = difflib.get_close_matches(short, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{origin}: there is no key '{short}'; did you mean '{near}'?")
         _put(tree, key, value)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
-        given = "" if isinstance(first["input"], Mapping) else f" (given: {first['input']!r})"  # a section says nothing
-        raise ConfigError(f"{origin}: {where}: {message}{given}") from None
+        message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")[:300]
+        given = first["input"]
+        said = "" if isinstance(given, Mapping) else f" (given: {reprlib.repr(given)})"  # a section says nothing
+        raise ConfigError(f"{origin}: {where}: {message}{said}") from None
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a key may stand only once: plain YAML would take the last one in silence."""
+class _PlainLoader(yaml.SafeLoader):
+    """YAML in which a key may stand only once (plain YAML takes the last one in silence), and without aliases.
+
+    A few lines of aliases stand for more values than any memory holds.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"'{key}' stands there twice (line {node.start_mark.line + 1} and after)")
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = node.start_mark.line + 1
+                    raise yaml.YAMLError(f"'{key.value[:80]}' stands there twice (line {line} and after)")
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read: write the value out")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values from YAML. Raises yaml.YAMLError, ValueError, RecursionError."""
+    return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
+
+
+def _recipe_text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MAX_RECIPE_BYTES + 1)
+    if len(content) > MAX_RECIPE_BYTES:
+        raise ValueError(f"more than {MAX_RECIPE_BYTES:,} bytes")
+    return content.decode("utf-8")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The dotted leaves of a YAML recipe. Raises ConfigError when it cannot be read or is not a mapping."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506
+        tree = read_yaml(_recipe_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -351,8 +399,8 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"'{word}' is neither an option nor a key.path=value override")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
+            value = read_yaml(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"the value of the override '{word}' is not valid YAML") from None
         if isinstance(value, str) and _is_number(value):
             value = float(value)  # YAML 1.1 reads 1e-3 as text

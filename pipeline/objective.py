@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import ObjectiveConfig
+from pipeline.config import ConfigError, ObjectiveConfig
 from pipeline.kernels import make_kernel
 from pipeline.mmd import mmd_share
 from pipeline.vlae import VLAE, Posterior
@@ -35,23 +35,36 @@ def likelihood_error(output: Tensor, target: Tensor, kind: str) -> Tensor:
     return F.l1_loss(output, target) if kind == "l1" else F.mse_loss(output, target)
 
 
-def detail_error(output: Tensor, target: Tensor, kind: str) -> Tensor:
-    """The likelihood on the bands of a Laplacian pyramid (Burt and Adelson 1983), weighted alike: ().
+def band_count(height: int, width: int) -> int:
+    """How many bands the Laplacian pyramid of an image has: it is halved while both sides are even, down to 8."""
+    count = 0
+    while min(height, width) >= 8:
+        count += 1
+        if height // 2 % 2 or width // 2 % 2:
+            break
+        height, width = height // 2, width // 2
+    return count
+
+
+def detail_error(output: Tensor, target: Tensor, kind: str, weights: Sequence[float] = ()) -> Tensor:
+    """The likelihood on the bands of a Laplacian pyramid (Burt and Adelson 1983): ().
 
     A band-pass image has lost what a flat patch of background or skin is made of, so an eye or a mouth pays here for
-    what it is, not for the pixels it covers.
+    what it is, not for the pixels it covers. ``weights``, finest band first, multiply the bands' errors, and their sum
+    is returned; without any, their mean.
     """
     difference = output - target
-    total = difference.new_zeros(())
-    levels = 0
-    while min(difference.shape[-2:]) >= 8:
+    errors: list[Tensor] = []
+    for _ in range(band_count(*difference.shape[-2:])):
         low = F.avg_pool2d(difference, 2)
         band = difference - F.interpolate(low, size=difference.shape[-2:], mode="bilinear", align_corners=False)
-        total = total + likelihood_error(band, torch.zeros_like(band), kind)
-        difference, levels = low, levels + 1
-        if difference.shape[-1] % 2 or difference.shape[-2] % 2:
-            break
-    return total / max(levels, 1)
+        errors.append(likelihood_error(band, torch.zeros_like(band), kind))
+        difference = low
+    if not errors:
+        return difference.new_zeros(())
+    if not weights:
+        return torch.stack(errors).mean()
+    return sum((w * error for w, error in zip(weights, errors, strict=False)), start=difference.new_zeros(()))
 
 
 def kl_to_prior(posterior: Posterior) -> Tensor:
@@ -74,7 +87,14 @@ class Objective(nn.Module):
     """A VLAE with its loss. Every rank brings its rows of the global batch."""
 
     def __init__(self, vlae: VLAE, config: ObjectiveConfig, rank: int, world_size: int) -> None:
+        """Raises ConfigError where ``detail_bands`` weighs bands that images of this size do not have."""
         super().__init__()
+        bands = band_count(*vlae.image_shape[1:])
+        if len(config.detail_bands) > bands:
+            raise ConfigError(
+                f"objective.detail_bands: {len(config.detail_bands)} weights, but images of {vlae.image_shape[1]}x"
+                f"{vlae.image_shape[2]} have {bands} bands; leave out the last weights"
+            )
         self.vlae = vlae
         self.config = config
         self.rank, self.world_size = rank, world_size
@@ -97,7 +117,7 @@ class Objective(nn.Module):
             likelihood = likelihood_error(output, target, config.reconstruction)
             reconstruction = config.reconstruction_weight * likelihood
             if config.detail_weight:
-                detail = detail_error(output, target, config.reconstruction)
+                detail = detail_error(output, target, config.reconstruction, config.detail_bands)
                 reconstruction = reconstruction + config.reconstruction_weight * config.detail_weight * detail
             shares, logged = self._regulariser(posteriors, latents, prior)
         # DDP averages gradients over ranks: the mean of local means is the batch's mean (equal rows a rank), while

@@ -18,6 +18,7 @@ METRICS = "metrics.jsonl"
 _MAY_CHANGE = {
     "name",
     "data.path",
+    "data.damaged",
     "data.mode",
     "data.verify",
     "data.prefetch_batches",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from pipeline.agreement import agree, plan_of
 from pipeline.checkpoint import SCHEMA_VERSION, CheckpointError, checkpoint_config
 from pipeline.config import Config, ConfigError
+from pipeline.damaged_shards import refuse_other_shards, usable
 from pipeline.feed import RowFeed, TrainFeed
 from pipeline.feed_choice import Mode, choose_mode, open_row_feed, open_train_feed, split_bytes
 from pipeline.moving_average import MovingAverage
@@ -35,7 +35,6 @@ from pipeline.shard_source import ShardSource, open_source
 from pipeline.streamed_feed import StreamedFeed
 from pipeline.trackers import FOLDER as TRACKING
 from pipeline.vlae import VLAE
-from preprocess.shardset import ShardError, ShardSet
 
 START_TIMEOUT = timedelta(seconds=300)
 
@@ -58,6 +57,8 @@ class Run:
     optimizer: AcceleratedOptimizer
     average: MovingAverage
     step: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What a person should hear once."""
 
     @property
     def is_main(self) -> bool:
@@ -112,31 +113,6 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
             f"rank {rank} of {world_size} did not meet the others within {START_TIMEOUT.seconds} s: see that all are "
             f"started, with one MASTER_ADDR and MASTER_PORT that each can reach [{str(error).splitlines()[0]}]"
         ) from None
-
-
-def check_shards(shards: ShardSet, config: Config, rank: int, world_size: int) -> None:
-    """Sizes of all shards and, unless told otherwise, the content of this rank's part of them.
-
-    Raises ShardError naming the shard: a tar cut or rotten is otherwise read without a word.
-    """
-    shards.check_sizes()
-    if config.data.verify != "sha256":
-        return
-    used = [
-        shard
-        for split in ("train", "valid")
-        if split in shards.manifest.splits
-        for shard in shards.manifest.splits[split].shards
-    ]
-    for shard in used[rank::world_size]:
-        path = shards.folder / shard.file
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != shard.sha256:
-            raise ShardError(
-                f"{path} is damaged: its SHA-256 is not the manifest's; delete it and run the same preprocess "
-                "command again, which makes only what is missing"
-            )
 
 
 def compile_ladder(vlae: VLAE) -> None:
@@ -211,8 +187,7 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
     agree(plan_of(config, source.digest))  # before anything that would hang on ranks that differ
-    if source.local is not None:  # an address is checked while it is read
-        check_shards(source.local, config, rank, world_size)
+    source, notes = usable(source, config.data, rank, world_size)
     plan = make_plan(config, source, rank, world_size)
     mode = choose_mode(config.data.mode, source, accelerator.device)
     height, width, channels = source.manifest.image_shape
@@ -248,6 +223,7 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
         prepared,
         optimizer,
         average,
+        notes=notes,
     )
 
 
@@ -276,6 +252,7 @@ def checkpoint_state(run: Run) -> dict[str, Any]:
         # all noise of training is keyed by (seed, step); this is torch's own generator, for whoever uses it
         "rng": {"torch": torch.get_rng_state()},
         "manifest_digest": run.source.digest,
+        "left_out": list(run.source.left_out),
         "data": run.source.address,
         "order": sample_order(run),
         "attribute_names": list(run.source.manifest.attribute_names),
@@ -309,6 +286,8 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> None:
             f"{path} was trained on other shards than {run.source.address} (the manifests differ); name the same "
             "shards with --data, or train into another --out"
         )
+    if other := refuse_other_shards(state.get("left_out", []), run.source.left_out, str(path)):
+        raise CheckpointError(other)
     try:
         run.vlae.load_state_dict(state["model"])
         run.average.module.load_state_dict(state["ema"] or state["model"])
@@ -317,5 +296,6 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"]["torch"])
         run.step = int(state["progress"]["step"])
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} does not fit this model: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch raises nearly anything on states of another shape
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} does not fit this model: {reason}") from None

@@ -17,7 +17,7 @@ import fsspec
 from webdataset.gopen import gopen, gopen_schemes, set_options
 
 from pipeline.feed import FeedError
-from preprocess.manifest import MANIFEST_NAME, Manifest, Shard
+from preprocess.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard
 from preprocess.shardset import ShardSet
 
 _NO_ERROR = [0, -13, 141, 23]  # a program that ends because its reader has enough did not fail
@@ -37,6 +37,8 @@ class ShardSource:
     manifest: Manifest
     digest: str
     local: ShardSet | None
+    left_out: tuple[str, ...] = ()
+    """Damaged shards that are done without; ``manifest`` no longer names them, ``digest`` is still of the whole set."""
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split, in order; none where there is no such split."""
@@ -67,7 +69,7 @@ def open_source(path: str, allow_pipe: bool) -> ShardSource:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with _open(path, MANIFEST_NAME) as stream:
-                (Path(folder) / MANIFEST_NAME).write_bytes(stream.read())
+                (Path(folder) / MANIFEST_NAME).write_bytes(stream.read(MAX_MANIFEST_BYTES + 1))
         except OSError as error:
             raise FeedError(f"reading {MANIFEST_NAME} of {path} failed: {why(error)}") from None
         manifest = Manifest.read(Path(folder))

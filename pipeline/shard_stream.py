@@ -1,25 +1,24 @@
 """One shard read as a stream: blocks of images in record order, checked as they pass.
 
 npy shards need no tar reader: their records are equally long, so a block of them is an array. Compressed shards go
-through webdataset's tar reader, and each image through the decoder that preprocess uses. Nothing is ever unpickled.
+through the strict reader of preprocess, and each image through its decoder. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
-from webdataset.tariterators import tar_file_iterator
 
 from pipeline.feed import FeedError
 from pipeline.shard_source import ShardSource, why
 from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage
 from preprocess.manifest import Manifest, Shard
-from preprocess.tar_layout import BLOCK, npy_header
+from preprocess.tar_layout import are_records
+from preprocess.tar_members import TarDamage, read_members
 
 RECORDS = 256  # read at a time
 
@@ -68,7 +67,9 @@ def stream_shard(source: ShardSource, shard: Shard, skip: int, hashed: bool) -> 
                 if count > skip:
                     yield block[max(0, skip - first) :]
             whole = stream.is_whole(shard)
-    except (OSError, tarfile.TarError, ValueError) as error:
+    except TarDamage as error:
+        raise FeedError(f"{where} is damaged: {error}") from None
+    except (OSError, ValueError) as error:
         raise FeedError(f"reading {where} failed: {why(error)}") from None
     if not whole or count != shard.samples:
         raise FeedError(f"{where} is damaged: it is not what the manifest says; run `preprocess verify` where it lies")
@@ -78,15 +79,13 @@ def _array_blocks(stream: _Checked, manifest: Manifest, shard: Shard, where: str
     """Blocks of an npy shard: views of the bytes read."""
     layout = manifest.layout
     assert layout is not None
-    expected = np.frombuffer(npy_header(manifest.image_shape), np.uint8)
     for first in range(0, shard.samples, RECORDS):
         count = min(RECORDS, shard.samples - first)
         data = stream.read(count * layout.record_bytes)
         if len(data) != count * layout.record_bytes:
             raise FeedError(f"{where} is damaged: it ends within its sample {first + len(data) // layout.record_bytes}")
         records = np.frombuffer(data, np.uint8).reshape(count, layout.record_bytes)
-        ustar = (records[:, 257:262] == np.frombuffer(b"ustar", np.uint8)).all()
-        if not ustar or not (records[:, BLOCK : layout.image_offset] == expected).all():
+        if not are_records(records, layout, manifest.image_shape):
             raise FeedError(f"{where} is damaged: one of its samples {first} to {first + count - 1} is no image")
         pixels = records[:, layout.image_offset : layout.image_offset + layout.image_bytes]
         yield pixels.reshape(count, *manifest.image_shape)
@@ -96,12 +95,11 @@ def _decoded_blocks(stream: _Checked, manifest: Manifest, shard: Shard, where: s
     """Blocks of one image each of a shard of compressed members."""
     decoder, suffix = Decoder(), f".{manifest.codec}"
     channels = manifest.image_shape[2]
-    for member in tar_file_iterator(stream):  # pyright: ignore[reportArgumentType]: any file object will do
-        name = member.get("fname", "")
+    for name, content in read_members(stream, suffix):
         if not name.endswith(suffix):
             continue
         try:
-            image = decoder.rgb(member["data"])[..., :channels]
+            image = decoder.rgb(content)[..., :channels]
         except UnreadableImage as error:
             raise FeedError(f"{where} is damaged: an image cannot be decoded ({error})") from None
         if image.shape != manifest.image_shape:

@@ -14,7 +14,7 @@ import typer
 
 from preprocess.choices import PRESETS, choose_codec, choose_crop, choose_resample
 from preprocess.errors import RunError, UsageError
-from preprocess.manifest import MANIFEST_NAME, Crop, Manifest
+from preprocess.manifest import MANIFEST_NAME, MAX_SIDE, Crop, Manifest
 from preprocess.terminal import Terminal, clear_errors, print_summary
 
 if TYPE_CHECKING:  # what lists and reads images is imported by the commands, so that --help stays fast
@@ -30,7 +30,7 @@ app = typer.Typer(
 
 Out = Annotated[str, typer.Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")]
 Shards = Annotated[str, typer.Argument(help="Folder of shards, or s3://, gs:// or file:// of one.")]
-Size = Annotated[int, typer.Option(min=1, help="Side of the finished images, in pixels.")]
+Size = Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the finished images, in pixels.")]
 CropText = Annotated[
     str | None, typer.Option("--crop", help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
 ]

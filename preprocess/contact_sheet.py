@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import tarfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from preprocess.errors import ShardError, UnreadableImage
 from preprocess.manifest import SPLITS, Manifest, Shard
 from preprocess.shard_files import ShardFiles, one_line
 from preprocess.tar_layout import IMAGE_MEMBER
+from preprocess.tar_members import read_members
 
 GAP = 2  # pixels between images; twice that between splits
 
@@ -64,13 +64,13 @@ def _images(files: ShardFiles, manifest: Manifest, split: str) -> Iterator[np.nd
 def _images_of(files: ShardFiles, manifest: Manifest, shard: Shard) -> Iterator[np.ndarray]:
     ending = IMAGE_MEMBER if manifest.codec == "npy" else f".{manifest.codec}"
     decoder, found = Decoder(), 0
-    with files.open(shard.file) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-        for member in archive:
-            if not member.name.endswith(ending) or (content := archive.extractfile(member)) is None:
+    with files.open(shard.file) as file:
+        for name, content in read_members(file, ending):
+            if not name.endswith(ending):
                 continue
-            image = _pixels(decoder, content.read(), manifest)
+            image = _pixels(decoder, content, manifest)
             if image.shape != manifest.image_shape:
-                raise UnreadableImage(f"{member.name} is {image.shape}, not {manifest.image_shape}")
+                raise UnreadableImage(f"{name} is {image.shape}, not {manifest.image_shape}")
             found += 1
             yield image
     if found != shard.samples:

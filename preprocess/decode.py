@@ -15,10 +15,14 @@ from PIL import Image, ImageOps
 
 from preprocess.errors import UnreadableImage
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit; a few kilobytes can claim to be thousands of times more
+MAX_PIXELS = 50_000_000  # a few kilobytes can claim to be any size; any format of this size decodes in below 1 GiB
+# twenty bytes a pixel and more
+HUNGRY, HUNGRY_MAX_PIXELS = frozenset({"JPEG2000", "WEBP", "AVIF"}), MAX_PIXELS // 2
+MAX_SCANS = 200  # of a JPEG, each a pass over all of it; encoders write up to ten
 # no EPS: it runs a program
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-_JPEG_START = b"\xff\xd8\xff"
+_JPEG_START, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
+_BAND = 256  # rows converted at a time
 _JPEG_COLOURS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # CMYK is Pillow's business
 _APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
 
@@ -43,6 +47,8 @@ class Decoder:
             except ValueError as error:
                 raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
             _refuse_bomb(width, height)
+            if data.count(_SCAN) > MAX_SCANS:
+                raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans")
             if colours in _JPEG_COLOURS and not _has_exif(data):
                 return self._jpeg(data, height * width * 3)
         return _decode_with_pillow(data)
@@ -82,13 +88,14 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
             warnings.simplefilter("ignore")  # odd metadata and bombs: the first is harmless, the second checked
             formats = [name for name in PILLOW_FORMATS if name in Image.OPEN]  # Pillow may be built without some
             with Image.open(io.BytesIO(data), formats=formats) as image:
-                _refuse_bomb(*image.size)
+                _refuse_bomb(*image.size, HUNGRY_MAX_PIXELS if image.format in HUNGRY else MAX_PIXELS)
                 if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"}:
                     return _upright(_decode_jpeg(data), image)
                 image.load()
                 if image.mode == "I" and image.format != "PPM":  # a PPM's 16 bits are read as 32, and scaled already
                     raise UnreadableImage("32-bit pixels, whose white is not defined")
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb_by_bands(image)
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
@@ -108,6 +115,15 @@ def _upright(pixels: np.ndarray, opened: Image.Image) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(turned))
 
 
+def _rgb_by_bands(image: Image.Image) -> np.ndarray:
+    """uint8 (h, w, 3), converted some rows at a time: a conversion takes several times the memory of its pixels."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, image.width, bottom))))
+    return pixels
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB; transparency is laid over white."""
     if image.mode.startswith("I"):  # 16-bit grey: convert("RGB") would clip everything above 255 to white
@@ -121,9 +137,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _refuse_bomb(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+def _refuse_bomb(width: int, height: int, limit: int = MAX_PIXELS) -> None:
+    if width * height > limit:
+        raise UnreadableImage(f"{width} x {height} is more than {limit:,} pixels")
 
 
 def _looks_like(data: bytes) -> str:

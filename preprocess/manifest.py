@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -28,6 +27,9 @@ from pydantic import (
 SCHEMA_VERSION = 2  # 2: landmarks
 READABLE_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 25  # parsed JSON takes up to twenty times as much memory
+MAX_SIDE = 4096  # pixels; a manifest may claim any shape, and buffers are made from it
+END_BYTES = 1024  # a tar ends with two empty blocks
 SPLITS = ("train", "valid", "test")
 
 Codec = Literal["npy", "png", "jpg", "webp"]
@@ -36,6 +38,9 @@ Resample = Literal["bilinear", "bicubic"]  # both antialiased
 
 class ManifestError(ValueError):
     """The manifest is missing, damaged, or written by another version; the message says which."""
+
+
+_LEAST_COMPRESSED_BYTES = 2048  # two members, each a header and a body of at least one block
 
 
 class _Frozen(BaseModel):
@@ -49,6 +54,7 @@ def _plain_file_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Count = Annotated[int, Field(gt=0, lt=2**62)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -94,8 +100,8 @@ class Layout(_Frozen):
 
 class Shard(_Frozen):
     file: FileName
-    samples: PositiveInt
-    bytes: PositiveInt
+    samples: Count
+    bytes: Count
     sha256: Sha256
 
 
@@ -159,9 +165,29 @@ class Manifest(Recipe):
 
     @model_validator(mode="after")
     def _layout_fits(self) -> Manifest:
-        fits = self.layout is None or self.layout.image_bytes == math.prod(self.image_shape)
+        from preprocess.tar_layout import layout_of  # noqa: PLC0415 - it is made of this module's Layout
+
+        height, width, channels = self.image_shape
+        if max(height, width) > MAX_SIDE or channels not in {1, 3}:
+            raise ValueError(f"images must have 1 or 3 channels and up to {MAX_SIDE} pixels a side")
+        fits = self.layout is None or self.layout == layout_of(self.image_shape, self.layout.json_bytes)
         if not fits or (self.layout is None) == (self.codec == "npy"):
             raise ValueError(f"the layout does not fit {self.codec} images of {_brief(self.image_shape)}")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_possible(self) -> Manifest:
+        """Memory is allocated and addressed by these numbers; the files' sizes then bind them to what is there."""
+        shards = [shard for split in self.splits.values() for shard in split.shards]
+        if len({shard.file for shard in shards}) != len(shards):
+            raise ValueError("it names a shard twice")
+        for shard in shards:
+            if self.layout is not None:
+                possible = shard.bytes == shard.samples * self.layout.record_bytes + END_BYTES
+            else:
+                possible = shard.bytes >= shard.samples * _LEAST_COMPRESSED_BYTES + END_BYTES
+            if not possible:
+                raise ValueError(f"{shard.file} cannot hold {shard.samples:,} samples in {shard.bytes:,} bytes")
         return self
 
     @classmethod
@@ -173,7 +199,8 @@ class Manifest(Recipe):
         """
         path = Path(folder) / MANIFEST_NAME
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(MAX_MANIFEST_BYTES + 1)
         except FileNotFoundError:
             raise ManifestError(
                 f"{path} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
@@ -191,6 +218,8 @@ class Manifest(Recipe):
         Raises:
             ManifestError: it is not JSON, of another schema version, or holds what it must not.
         """
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes: that is no manifest")
         try:
             plain = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -206,7 +235,8 @@ class Manifest(Recipe):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise ManifestError(f"{where}: {field}: {first['msg']}") from None
+            what = f"{field[:100]}: " if field else ""
+            raise ManifestError(f"{where}: {what}{first['msg'].removeprefix('Value error, ')[:300]}") from None
 
     def write_atomically(self, folder: Path) -> None:
         """Puts the manifest in place whole or not at all."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from preprocess.manifest import (
     sync_folder,
     write_json_atomically,
 )
+from preprocess.shard_check import file_sha256
 from preprocess.shard_task import ShardRecord, ShardTask
 
 SHARD_NAME = re.compile(r"(train|valid|test)-\d{6}\.tar")
@@ -157,12 +157,6 @@ class OutFolder:
             leftovers += [path for path in self.scratch.iterdir() if path.suffix != ".json"]
         for path in leftovers:
             path.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_if_other(there: Recipe | None, recipe: Recipe, where: str) -> None:

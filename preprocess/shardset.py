@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import mmap
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,23 @@ import numpy as np
 
 from preprocess.errors import ShardError
 from preprocess.manifest import Layout, Manifest, Shard, Split
+from preprocess.shard_check import why_damaged
+from preprocess.tar_layout import JSON_MEMBER
+from preprocess.tar_members import TarDamage, read_members
 
 __all__ = ["Annotations", "ShardError", "ShardSet"]
+
+
+_NUMBERS = ("identity", "label")
+_LARGEST = 3e38  # of a float32
+
+
+def damage_sentence(folder: Path, file: str, reason: str) -> str:
+    """What is wrong with a shard, and what to do about it."""
+    return (
+        f"{folder / file} is damaged: {reason}; see `preprocess verify {folder}`, and repeat the command that made the "
+        "shards: it makes missing and damaged ones anew"
+    )
 
 
 def _no_landmarks() -> np.ndarray:
@@ -63,7 +78,28 @@ class ShardSet:
         """
         for split in self.manifest.splits.values():
             for shard in split.shards:
-                self._check_size(shard)
+                self._check(shard)
+
+    def check_content(self, split: str, limit: int | None = None) -> None:
+        """Reads the shards of the split's first `limit` samples (all by default) against the manifest's SHA-256.
+
+        Raises:
+            ShardError: naming the first shard that is not what it was.
+        """
+        position = 0
+        for shard in self._split(split).shards:
+            if limit is not None and position >= limit:
+                return
+            self._check(shard, content=True)
+            position += shard.samples
+
+    def without(self, damaged: Sequence[str]) -> ShardSet:
+        """The same set without some of its shards; its digest stays that of the whole."""
+        splits = {}
+        for name, split in self.manifest.splits.items():
+            kept = tuple(shard for shard in split.shards if shard.file not in damaged)
+            splits[name] = Split(samples=sum(shard.samples for shard in kept), shards=kept)
+        return replace(self, manifest=self.manifest.model_copy(update={"splits": splits}))
 
     def shard_paths(self, split: str) -> list[Path]:
         """The shard files of one split, in order."""
@@ -106,6 +142,12 @@ class ShardSet:
             label[row] = sample.get("label", -1)
         return Annotations(keys, attributes, factors, identity, label, landmarks)
 
+    @cached_property
+    def _names(self) -> dict[str, set[str]]:
+        manifest = self.manifest
+        groups = {"attributes": manifest.attribute_names, "factors": manifest.factor_names}
+        return {group: set(names) for group, names in (groups | {"landmarks": manifest.landmark_names}).items()}
+
     def _split(self, split: str) -> Split:
         found = self.manifest.splits.get(split)  # type: ignore[call-overload]
         if found is None:
@@ -121,20 +163,13 @@ class ShardSet:
             )
         return self.manifest.layout
 
-    def _check_size(self, shard: Shard) -> None:
-        path = self.folder / shard.file
-        remedy = f"see `preprocess verify {self.folder}`, and repeat the command that made it"
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise ShardError(f"{path} cannot be opened ({error.strerror}): {remedy}") from None
-        if size != shard.bytes:
-            raise ShardError(f"{path} has {size:,} bytes and the manifest says {shard.bytes:,}: {remedy}")
+    def _check(self, shard: Shard, content: bool = False) -> None:
+        reason = why_damaged(self.folder, shard, content)
+        if reason:
+            raise ShardError(damage_sentence(self.folder, shard.file, reason))
 
     def _map(self, shard: Shard) -> mmap.mmap:
-        self._check_size(shard)
-        if shard.bytes < shard.samples * self._layout().record_bytes:
-            raise ShardError(f"{self.folder / shard.file} is too small for its {shard.samples} samples")
+        self._check(shard)
         with (self.folder / shard.file).open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -152,14 +187,32 @@ class ShardSet:
     def _samples(self, split: str) -> Iterator[dict[str, Any]]:
         for shard in self._split(split).shards:
             texts = self._archived_texts(shard) if self.manifest.layout is None else self._mapped_texts(shard)
+            record = -1
             for record, text in enumerate(texts):
                 try:
-                    yield json.loads(text)
-                except ValueError:
-                    raise ShardError(
-                        f"{self.folder / shard.file}: the annotations of sample {record} are damaged: "
-                        f"see `preprocess verify {self.folder}`"
-                    ) from None
+                    yield self._parsed(text)
+                except (ValueError, RecursionError) as error:
+                    reason = f"the annotations of its sample {record} are damaged ({error})"
+                    raise ShardError(damage_sentence(self.folder, shard.file, reason)) from None
+            if record + 1 != shard.samples:
+                reason = f"it holds {record + 1:,} samples and the manifest says {shard.samples:,}"
+                raise ShardError(damage_sentence(self.folder, shard.file, reason))
+
+    def _parsed(self, text: bytes) -> dict[str, Any]:
+        """One sample's JSON, with nothing in it that the manifest does not announce. Raises ValueError."""
+        plain = json.loads(text)
+        if not isinstance(plain, dict) or not isinstance(plain.get("key"), str):
+            raise ValueError("no key")
+        for group, names in self._names.items():
+            values = plain.get(group, {})
+            if not isinstance(values, dict) or not values.keys() <= names:
+                raise ValueError(f"{group} that the manifest does not name")
+            largest = 1 if group == "attributes" else _LARGEST
+            if not all(isinstance(value, int | float) and abs(value) <= largest for value in values.values()):
+                raise ValueError(f"{group} that are no numbers")
+        if not all(isinstance(plain.get(name, 0), int) and abs(plain.get(name, 0)) < 2**63 for name in _NUMBERS):
+            raise ValueError("an identity or label that is no whole number")
+        return plain
 
     def _mapped_texts(self, shard: Shard) -> Iterator[bytes]:
         layout = self._layout()
@@ -168,13 +221,11 @@ class ShardSet:
                 yield mapped[start : start + layout.json_bytes]
 
     def _archived_texts(self, shard: Shard) -> Iterator[bytes]:
-        self._check_size(shard)
+        self._check(shard)
         try:
-            with tarfile.open(self.folder / shard.file, "r:") as archive:
-                for member in archive:
-                    if member.name.endswith(".json") and (file := archive.extractfile(member)) is not None:
-                        yield file.read()
-        except tarfile.TarError as error:
-            raise ShardError(
-                f"{self.folder / shard.file} cannot be read ({error}): see `preprocess verify {self.folder}`"
-            ) from None
+            with (self.folder / shard.file).open("rb") as file:
+                for name, content in read_members(file, f".{self.manifest.codec}"):
+                    if name.endswith(JSON_MEMBER):
+                        yield content
+        except TarDamage as error:
+            raise ShardError(damage_sentence(self.folder, shard.file, str(error))) from None

@@ -18,6 +18,7 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 IMAGE_MEMBER, JSON_MEMBER = ".image.npy", ".json"
 MAX_KEY_BYTES = 100 - len(IMAGE_MEMBER)  # a ustar name field has 100 bytes
+MAGIC, REGULAR = b"ustar\0", b"0"
 _NAME_BYTES = 100
 _CHECKSUM, _SUM_DIGITS = slice(148, 156), slice(148, 154)
 _IMAGE_ENDING, _JSON_ENDING = IMAGE_MEMBER.encode(), JSON_MEMBER.encode()
@@ -51,10 +52,15 @@ def member_header(name: bytes, size: int) -> bytes:
     header[124:136] = b"%011o\0" % size
     header[136:148] = b"00000000000\0"  # time
     header[_CHECKSUM] = b" " * 8  # counts as blanks in its own sum
-    header[156:157] = b"0"  # a regular file
-    header[257:265] = b"ustar\x0000"
+    header[156:157] = REGULAR
+    header[257:265] = MAGIC + b"00"
     header[_CHECKSUM] = b"%06o\0 " % sum(header)
     return bytes(header)
+
+
+def header_sum(header: bytes) -> int:
+    """The checksum that a header should state: the sum of its bytes, with blanks for the checksum itself."""
+    return sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ")
 
 
 def layout_of(image_shape: tuple[int, int, int], json_bytes: int) -> Layout:
@@ -69,6 +75,25 @@ def layout_of(image_shape: tuple[int, int, int], json_bytes: int) -> Layout:
         json_offset=json_offset,
         json_bytes=padded_json,
     )
+
+
+def are_records(records: np.ndarray, layout: Layout, image_shape: tuple[int, int, int]) -> bool:
+    """Whether bytes (n, layout.record_bytes) are records as written here: an image and its JSON each, and no more."""
+    image_bytes = layout.image_offset - BLOCK + layout.image_bytes
+    for start, suffix, size in (
+        (0, IMAGE_MEMBER, image_bytes),
+        (layout.json_offset - BLOCK, JSON_MEMBER, layout.json_bytes),
+    ):
+        header = records[:, start : start + BLOCK]
+        expected = np.frombuffer(member_header(b"", size), np.uint8)
+        for part in (slice(124, 135), slice(156, 157), slice(257, 263)):  # size, kind, magic
+            if not (header[:, part] == expected[part]).all():
+                return False
+        names = np.ascontiguousarray(header[:, :100]).view("S100")
+        if not np.strings.endswith(names, suffix.encode()).all():
+            return False
+    npy = np.frombuffer(npy_header(image_shape), np.uint8)
+    return bool((records[:, BLOCK : layout.image_offset] == npy).all())
 
 
 class RecordWriter:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Callable
-from typing import IO, cast
+from typing import IO
 
 from preprocess.manifest import MANIFEST_NAME, Manifest, Shard
-from preprocess.shard_files import ShardFiles, explained, one_line
+from preprocess.shard_check import why_damaged, why_no_shard
+from preprocess.shard_files import LocalFiles, ShardFiles, explained, one_line
+from preprocess.tar_layout import IMAGE_MEMBER
+from preprocess.tar_members import TarDamage, read_members
 
 _CHUNK = 1 << 20
 
@@ -32,7 +34,7 @@ def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]
     for split in manifest.splits.values():
         for shard in split.shards:
             known.add(shard.file)
-            problem = _examine(files, shard)
+            problem = _examine(files, shard, manifest)
             if problem:
                 problems.append(f"{shard.file}: {problem}")
             advance(shard.samples)
@@ -41,36 +43,35 @@ def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]
     return problems + [f"{name}: {_why_foreign(name)}" for name in foreign]
 
 
-def _examine(files: ShardFiles, shard: Shard) -> str:
+def _examine(files: ShardFiles, shard: Shard, manifest: Manifest) -> str:
     """What is wrong with one shard, or ""."""
+    if isinstance(files, LocalFiles):
+        return why_damaged(files.path, shard) or why_no_shard(files.path / shard.file, shard, manifest)
     try:
         with files.open(shard.file) as file:
-            return _compare(_Digested(file), shard)
+            return _why_streamed_is_damaged(_Digested(file), shard, manifest)
     except FileNotFoundError:
-        return "missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or one_line(error)}"
+        return "it is missing"
     except Exception as error:  # behind a URL, whatever its library raises
-        return f"cannot be read: {one_line(error)}"
+        return f"it cannot be read: {one_line(error)}"
 
 
-def _compare(file: _Digested, shard: Shard) -> str:
+def _why_streamed_is_damaged(file: _Digested, shard: Shard, manifest: Manifest) -> str:
     """Counts the samples and hashes the bytes in one pass; the hash is what tells first."""
     counted, broken = 0, ""
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r|") as archive:  # which only reads
-            for member in archive:
-                counted += member.name.endswith(".json")
-    except tarfile.TarError as error:
-        broken = f"not a readable tar archive: {error}"
+        for name, _ in read_members(file, IMAGE_MEMBER if manifest.codec == "npy" else f".{manifest.codec}"):
+            counted += name.endswith(".json")
+    except TarDamage as error:
+        broken = str(error)
     while file.read(_CHUNK):
         pass  # what a damaged archive has not given up
     if file.bytes != shard.bytes:
-        return f"{file.bytes:,} bytes where the manifest says {shard.bytes:,}"
+        return f"it has {file.bytes:,} bytes and should have {shard.bytes:,}"
     if file.digest.hexdigest() != shard.sha256:
-        return "its content has changed (the SHA-256 differs from the manifest's)"
+        return "its content has changed (its SHA-256 is not the manifest's)"
     if not broken and counted != shard.samples:
-        return f"{counted:,} samples where the manifest says {shard.samples:,}"
+        return f"it holds {counted:,} samples and the manifest says {shard.samples:,}"
     return broken
 
 
@@ -82,8 +83,8 @@ class _Digested:
         self.bytes = 0
         self.digest = hashlib.sha256()
 
-    def read(self, count: int) -> bytes:
-        data = self._file.read(count)
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
         self.bytes += len(data)
         self.digest.update(data)
         return data

@@ -31,7 +31,7 @@ from preprocess.sources.celeba_lists import (
     read_numbers,
     stem_of,
 )
-from preprocess.sources.containers import Container
+from preprocess.sources.containers import Container, refuse_long_list
 
 DATA_FOLDER = "data/celeba"
 _LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
@@ -146,6 +146,7 @@ def _find_list(container: Container, what: str) -> _Found | None:
         for path in (folder / part / name for part in _LIST_FOLDERS for name in file_names):
             if path.is_file():
                 try:
+                    refuse_long_list(path.stat().st_size, str(path))
                     return _Found(path.name, str(path), path.read_bytes())
                 except OSError as error:
                     raise UsageError(f"{path} cannot be read: {error.strerror}") from None

@@ -8,7 +8,9 @@ stem, so that lists of `000001.jpg` also fit `000001.png`.
 from __future__ import annotations
 
 import csv
+import io
 import math
+import reprlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from preprocess.errors import UsageError
 
 _SIGNS = {"1": 1, "-1": 0}
 _WEB_PAGE = ("<!doctype", "<html")
+_MAX_LINE = 100_000
+_MAX_DIGITS = 19  # of an int64
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def _read_named(content: bytes, where: str, code: str, convert: Callable[[str], 
     lines = _lines(content, where)
     number, first = next(lines)
     stated = None
-    if len(first) == 1 and first[0].isdigit():
+    if len(first) == 1 and _is_number(first[0]):
         stated, (number, first) = int(first[0]), next(lines, (number, []))
     names, table = first, _Table(where)
     flat = array(code)
@@ -76,7 +80,7 @@ def _read_named(content: bytes, where: str, code: str, convert: Callable[[str], 
         try:
             flat.extend([convert(value) for value in fields[1:]])
         except KeyError as error:
-            raise UsageError(f"{where}, line {number}: {error.args[0]!r} is not {what}") from None
+            raise UsageError(f"{where}, line {number}: {reprlib.repr(error.args[0])} is not {what}") from None
     if not table.files or len(set(names)) != len(names):
         raise UsageError(f"{where} is not a list with named columns: no rows, or two columns of one name")
     note = ""
@@ -98,9 +102,9 @@ def read_numbers(content: bytes, where: str, column: str, allowed: range | None 
         if not table.files and (len(fields) == 1 or not fields[1].lstrip("-").isdigit()) and len(fields) < 3:
             continue  # a count line or a CSV's header
         _expect_columns(where, number, fields, 2)
-        value = int(fields[1]) if fields[1].isdecimal() else -1
+        value = int(fields[1]) if _is_number(fields[1]) else -1
         if value < 0 or value > 2**62 or (allowed is not None and value not in allowed):
-            raise UsageError(f"{where}, line {number}: {fields[1]!r} is not a valid {column}")
+            raise UsageError(f"{where}, line {number}: {reprlib.repr(fields[1])} is not a valid {column}")
         table.add(number, fields[0])
         values.append(value)
     return Columns((column,), table.rows, table.files, np.array(values, np.int64).reshape(-1, 1))
@@ -140,7 +144,7 @@ class _Table:
 
     def add(self, number: int, name: str) -> None:
         if self.rows.setdefault(stem_of(name), len(self.files)) != len(self.files):
-            raise UsageError(f"{self._where}, line {number}: {name} is listed twice")
+            raise UsageError(f"{self._where}, line {number}: {name[:100]} is listed twice")
         self.files.append(name)
 
 
@@ -154,19 +158,33 @@ def _lines(content: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{where} is not a text file; download it again") from None
-    lines = text.splitlines()
-    first = next((line for line in lines if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     if not first or first.lstrip().lower().startswith(_WEB_PAGE):
         what = "a web page, not an annotation file" if first else "empty"
         raise UsageError(f"{where} is {what}; download it again, or remove it to go on without it")
-    if "," in first:
-        return ((i, [f.strip() for f in next(csv.reader([line]))]) for i, line in enumerate(lines, 1) if line.strip())
-    return ((i, line.split()) for i, line in enumerate(lines, 1) if line.strip())
+    return _fields(text, where, csv_like="," in first)
+
+
+def _fields(text: str, where: str, csv_like: bool) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(
+        io.StringIO(text, newline=None), 1
+    ):  # one at a time: a list of lines takes many times the text
+        if len(line) > _MAX_LINE:
+            raise UsageError(
+                f"{where}, line {number} has more than {_MAX_LINE:,} characters: that is no list of images"
+            )
+        if line.strip():
+            yield number, [field.strip() for field in next(csv.reader([line]))] if csv_like else line.split()
 
 
 def _expect_columns(where: str, number: int, fields: list[str], count: int) -> None:
     if len(fields) != count:
         raise UsageError(f"{where}, line {number}: {len(fields)} columns where {count} are expected")
+
+
+def _is_number(text: str) -> bool:
+    """Whether this is a whole number from 0 up; `isdigit` is true of superscripts, and `int` refuses very long ones."""
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def _pixels(text: str) -> int:
@@ -182,5 +200,5 @@ def _real(text: str, where: str, number: int) -> float:
     except ValueError:
         value = math.inf
     if math.isinf(value):
-        raise UsageError(f"{where}, line {number}: {text!r} is not a finite number")
+        raise UsageError(f"{where}, line {number}: {reprlib.repr(text)} is not a finite number")
     return value

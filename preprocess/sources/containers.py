@@ -6,6 +6,7 @@ Nothing is unpacked, and no name from an archive is ever used as a path.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -24,8 +25,10 @@ _JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
 IMAGE_SUFFIXES = _JPEG_SUFFIXES | frozenset(
     (".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2")
 )
+MAX_LIST_BYTES = 1 << 26  # of an annotation file; CelebA's longest has 27 MB
 MAX_FILE_BYTES = 1 << 28  # no photograph has more; a hostile zip member may claim any size
 _USUAL_FILE_BYTES = 1 << 16
+_MAX_OFFSET = 1 << 62
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, length of the name, length of the extra field
 
 
@@ -58,6 +61,12 @@ class Container(Protocol):
 def is_image_name(name: str) -> bool:
     """Whether a file name looks like an image's (macOS's `._` companions do not count)."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def refuse_long_list(size: int, where: str) -> None:
+    """Raises UsageError where an annotation file is too large to be one."""
+    if size > MAX_LIST_BYTES:
+        raise UsageError(f"{where} has more than {MAX_LIST_BYTES:,} bytes: that is no annotation file; remove it")
 
 
 class FolderContainer:
@@ -100,8 +109,11 @@ class ZipContainer:
         self._texts: dict[str, str] = {}
         for info in self._members():
             member = PurePosixPath(info.filename)
-            if info.is_dir() or "__MACOSX" in member.parts:
+            if not info.filename or info.is_dir() or "__MACOSX" in member.parts:
                 continue
+            _refuse_strange(info, self.path)
+            if max(info.file_size, info.compress_size, info.header_offset) > _MAX_OFFSET:
+                raise UsageError(f"{self.path} is damaged: it claims a member of {info.file_size:,} bytes")
             if is_image_name(member.name):
                 self._add_image(member.name, info)
             elif member.suffix in {".txt", ".csv"}:
@@ -124,19 +136,21 @@ class ZipContainer:
         if name not in self._texts:
             return None
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(self._texts[name])
-        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-            raise UsageError(f"{name} in {self.path} cannot be read: {error}") from None
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._texts[name]) as file:
+                content = file.read(MAX_LIST_BYTES + 1)  # whatever size the member claims
+        except Exception as error:  # zipfile raises nearly anything on hostile archives
+            raise UsageError(f"{name} in {self.path} cannot be read: {' '.join(str(error).split())}") from None
+        refuse_long_list(len(content), f"{name} in {self.path}")
+        return content
 
     def _members(self) -> list[zipfile.ZipInfo]:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.infolist()
-        except zipfile.BadZipFile:
-            raise UsageError(f"{self.path} is not a whole zip archive{self._guess()}") from None
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be read: {error.strerror}") from None
+            raise UsageError(f"{self.path} cannot be read: {error.strerror or error}") from None
+        except Exception:  # zipfile raises nearly anything on hostile archives
+            raise UsageError(f"{self.path} is not a whole zip archive{self._guess()}") from None
 
     def _guess(self) -> str:
         with self.path.open("rb") as file:
@@ -152,6 +166,17 @@ class ZipContainer:
                 "unpack it and point --source to one folder of images"
             )
         self._entries[name] = info
+
+
+def _refuse_strange(info: zipfile.ZipInfo, path: Path) -> None:
+    """No name of an archive becomes a path here, but somebody might unpack it elsewhere: one that harms is said."""
+    member = PurePosixPath(info.filename.replace("\\", "/"))
+    if member.is_absolute() or ".." in member.parts:
+        raise UsageError(
+            f"{path} holds {info.filename[:100]!r}, a name that leaves the archive's folder: do not unpack it"
+        )
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise UsageError(f"{path} holds {info.filename[:100]!r}, a link: repack it with the files themselves")
 
 
 @dataclass(frozen=True)

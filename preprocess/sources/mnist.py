@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from preprocess.sources.catalogue import Catalogue, seeded_rank
 DATA_FOLDER = "data/mnist"
 _PARTS = ("train", "t10k")
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in three and in one dimension
-_MAX_BYTES = 1 << 30  # no set in this format has more; a hostile gzip may unpack to any size
+_MAX_BYTES = 600 << 20  # EMNIST, the largest set in this format, has 547 MB; a hostile gzip may unpack to any size
 _GZIP_START = b"\x1f\x8b"
 _VALID_SHARE = 10  # one training digit out of ten validates
 
@@ -146,25 +148,33 @@ def _read(path: Path, magic: int) -> np.ndarray:
         with path.open("rb") as file:  # browsers unpack what they download, and leave its name
             packed = file.read(2) == _GZIP_START
         with gzip.open(path) if packed else path.open("rb") as file:
-            content = file.read(_MAX_BYTES)
+            start = 4 + 4 * (magic & 0xFF)
+            header = file.read(start)
+            if len(header) < start or int.from_bytes(header[:4], "big") != magic:
+                raise UsageError(f"{path} is not an IDX file of the expected kind; download it again")
+            shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
+            content = _exactly(file, math.prod(shape))
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read ({error}); download it again") from None
-    if len(content) < 8 or int.from_bytes(content[:4], "big") != magic:
-        raise UsageError(f"{path} is not an IDX file of the expected kind; download it again")
-    dimensions = magic & 0xFF
-    start = 4 + 4 * dimensions
-    shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
-    if len(content) != start + int(np.prod(shape)) or 0 in shape:
-        raise UsageError(f"{path} has {len(content):,} bytes, which does not fit its {shape}; download it again")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if content is None:
+        raise UsageError(f"{path} does not hold the {shape} bytes that its header says; download it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _exactly(file: BinaryIO | gzip.GzipFile, size: int) -> bytearray | None:
+    """The rest of a file where that has just this size; memory is taken as it comes, whatever a header claims."""
+    content = bytearray()
+    while len(content) <= size <= _MAX_BYTES and (part := file.read(min(1 << 22, size + 1 - len(content)))):
+        content += part
+    return content if len(content) == size > 0 else None
 
 
 def _fingerprint(paths: dict[str, tuple[Path, Path]]) -> str:
     """SHA-256 over the unpacked contents, so that gzipped and plain files are the same source."""
     digest = hashlib.sha256()
     for images, labels in paths.values():
-        digest.update(_read(images, _IMAGES).tobytes())
-        digest.update(_read(labels, _LABELS).tobytes())
+        digest.update(_read(images, _IMAGES).data)
+        digest.update(_read(labels, _LABELS).data)
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from preprocess.errors import UsageError
 from preprocess.manifest import SPLITS
 from preprocess.sample_json import NO_LANDMARK
 from preprocess.sources.catalogue import SPLIT_NAMES
-from preprocess.sources.parquet_files import ParquetPart, open_parquet_file
+from preprocess.sources.parquet_files import ParquetPart, one_sentence, open_parquet_file
 
 _IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")
 _LABEL_NAMES = ("label",)
@@ -61,8 +61,9 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
     """
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
 
-    schema = open_parquet_file(parts[0].path).schema_arrow
-    image = _image_column(schema, parts[0])
+    with one_sentence(parts[0].path):
+        schema = open_parquet_file(parts[0].path).schema_arrow
+        image = _image_column(schema, parts[0])
     plain = [field.name for field in schema if pa.types.is_boolean(field.type) or pa.types.is_integer(field.type)]
     columns = _read_columns(parts, schema, image, plain)
     identity_name = next((name for name in _IDENTITY_NAMES if name in columns), None)
@@ -92,9 +93,7 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
 def _image_column(schema: Any, part: ParquetPart) -> str:
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
 
-    structs = [
-        field.name for field in schema if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-    ]
+    structs = [field.name for field in schema if pa.types.is_struct(field.type) and _holds_images(field.type)]
     plain = [field.name for field in schema if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)]
     for found in (structs, plain):
         if "image" in found or len(found) == 1:
@@ -120,6 +119,15 @@ def _split_index(value: object) -> int:
     return value if isinstance(value, int) and value in range(len(SPLITS)) else -1
 
 
+def _holds_images(struct: Any) -> bool:
+    """Whether there are bytes, and where there are paths, texts."""
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    kinds = {field.name: field.type for field in struct}
+    has_bytes = "bytes" in kinds and (pa.types.is_binary(kinds["bytes"]) or pa.types.is_large_binary(kinds["bytes"]))
+    return has_bytes and ("path" not in kinds or pa.types.is_string(kinds["path"]))
+
+
 def _read_columns(parts: list[ParquetPart], schema: Any, image: str, plain: list[str]) -> dict[str, Any]:
     """Paths as a list of str, each plain column as int64 (n,) with the smallest number where null."""
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
@@ -131,14 +139,17 @@ def _read_columns(parts: list[ParquetPart], schema: Any, image: str, plain: list
     for part in parts:
         if not open_parquet_file(part.path).schema_arrow.equals(schema):
             raise UsageError(f"{part.path} has other columns than {parts[0].path}: point --source to files of one kind")
-        table = _read(part, [*plain, *([f"{image}.path"] if has_path else [])])
-        for name in plain:
-            numbers = table[name].cast(pa.int64(), safe=False).fill_null(_NULL)
-            chunks[name].append(numbers.to_numpy())
-        if has_path:
-            paths += [row["path"] or "" if row else "" for row in table[image].to_pylist()]
-        else:
-            paths += [""] * part.rows
+        with one_sentence(part.path):
+            table = _read(part, [*plain, *([f"{image}.path"] if has_path else [])])
+            if (plain or has_path) and table.num_rows != part.rows:
+                raise UsageError(f"{part.path} is damaged: it announces {part.rows:,} rows and has {table.num_rows:,}")
+            for name in plain:
+                numbers = table[name].cast(pa.int64(), safe=False).fill_null(_NULL)
+                chunks[name].append(numbers.to_numpy())
+            if has_path:
+                paths += [row["path"] or "" if row else "" for row in table[image].to_pylist()]
+            else:
+                paths += [""] * part.rows
     return {image: paths, **{name: np.concatenate(found) for name, found in chunks.items()}}
 
 

@@ -5,8 +5,10 @@ This module and its neighbours are the only ones that need pyarrow, an extra.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 _FILE_SPLIT, _FOLDER_SPLIT = re.compile(r"([a-z]+)[-_.]"), re.compile(r"(?:partial-)?([a-z]+)$")
 # below --source; the hub's own conversion has CONFIGURATION/SPLIT/0000.parquet
 _PLACES = ("*.parquet", "data/*.parquet", "*/*.parquet", "*/*/*.parquet")
+# a buffered reader allocates whatever a page claims to have, so what is small is read without; the sizes that the
+# metadata states are not asked for: pyarrow ends the process where they contradict each other
+_BUFFER, _SMALL = 1 << 20, 1 << 26
 _FOOTER_END = 8  # a parquet file ends with the length of its footer and the letters PAR1
 
 
@@ -58,12 +63,25 @@ def open_parquet_file(path: Path) -> ParquetFile:
     Raises:
         UsageError: pyarrow is missing, or the file is damaged.
     """
-    pyarrow, parquet = _import_pyarrow()
+    parquet = _import_parquet()
+    with one_sentence(path):
+        size = path.stat().st_size
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER if size > _SMALL else 0)
+        if file.metadata.num_rows > size:
+            raise UsageError(f"{path} is damaged: it claims {file.metadata.num_rows:,} rows; download it again")
+        return file
+
+
+@contextlib.contextmanager
+def one_sentence(path: Path) -> Iterator[None]:
+    """Turns whatever pyarrow raises on damaged files into a UsageError that names the file."""
     try:
-        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is not a whole parquet file ({reason}); download it again") from None
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"{path} is damaged, or no whole parquet file ({reason}); download it again") from None
 
 
 def split_of(path: Path) -> int:
@@ -74,13 +92,12 @@ def split_of(path: Path) -> int:
     return -1
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def _import_parquet() -> Any:
     try:
-        import pyarrow  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
         from pyarrow import parquet  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'") from None
-    return pyarrow, parquet
+    return parquet
 
 
 def _listed(folder: Path) -> list[Path]:

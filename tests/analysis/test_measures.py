@@ -11,7 +11,7 @@ from analysis.image_quality import ssim
 from analysis.layers import moments
 from analysis.overfitting import distance_ratio, generalisation_gap, kernel_distance
 from analysis.pictures import interpolated
-from analysis.probes import Target, probe
+from analysis.probes import Sample, Target, probe
 from analysis.scores import accuracy, auc, r_squared
 
 
@@ -24,29 +24,45 @@ def test_auc_and_r_squared_equal_scikit_learn_ties_included():
     assert r_squared(value, score)[0] == pytest.approx(r2_score(value, score))
 
 
+def read(target: Target, layers: list[np.ndarray]):
+    fitted, scored = Sample([target], layers).halves()
+    return probe(scored.targets[0], fitted, scored)
+
+
 def test_probes_find_the_layer_that_knows_and_no_other():
     rng = np.random.default_rng(1)
     layers = [rng.normal(size=(800, 3)) for _ in range(3)]
-    factor = probe(Target("factor", "f", layers[1][:, 0] * 2 + 1), layers)
+    factor = read(Target("factor", "f", layers[1][:, 0] * 2 + 1), layers)
     assert factor["best_layer"] == 1
     assert factor["r2"][1] > 0.95 and factor["r2_linear"][1] > 0.99
     assert abs(factor["r2_linear"][0]) < 0.1 and factor["r2_all"] > 0.9
-    attribute = probe(Target("attribute", "a", (np.abs(layers[2][:, 1]) > 0.67).astype(float)), layers)
+    attribute = read(Target("attribute", "a", (np.abs(layers[2][:, 1]) > 0.67).astype(float)), layers)
     assert attribute["best_layer"] == 2
     assert attribute["auc"][2] > 0.95
     assert attribute["auc_linear"][2] < 0.65, "information that a line cannot read"
     assert 0.4 < attribute["auc"][0] < 0.6
-    label = probe(Target("label", "label", layers[0].argmax(1).astype(float)), layers)
+    label = read(Target("label", "label", layers[0].argmax(1).astype(float)), layers)
     assert label["best_layer"] == 0 and label["accuracy"][0] > 0.8
 
 
 def test_targets_that_hardly_vary_are_not_scored():
     layers = [np.random.default_rng(2).normal(size=(100, 2))]
-    assert probe(Target("attribute", "a", np.ones(100)), layers) is None
+    assert read(Target("attribute", "a", np.ones(100)), layers) is None
     rare = np.zeros(100)
     rare[:3] = 1
-    assert probe(Target("attribute", "a", rare), layers) is None
-    assert probe(Target("factor", "f", np.full(100, np.nan)), layers) is None
+    assert read(Target("attribute", "a", rare), layers) is None
+    assert read(Target("factor", "f", np.full(100, np.nan)), layers) is None
+
+
+def test_a_reader_is_scored_on_images_that_it_was_not_fitted_on():
+    rng = np.random.default_rng(4)
+    fitted, scored = ([rng.normal(size=(400, 2))], [rng.normal(size=(300, 2))])
+    names = {"fit": fitted[0][:, 0], "new": scored[0][:, 1]}  # what held is not what is asked
+    known = Sample([Target("factor", "f", names["fit"])], fitted)
+    result = probe(Target("factor", "f", names["new"]), known, Sample([], scored))
+    assert result["n"] == 300 and result["n_fit"] == 400
+    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0
+    assert probe(Target("factor", "g", names["new"]), known, Sample([], scored)) is None
 
 
 def test_interval_holds_the_score_and_narrows_with_samples():

@@ -52,7 +52,7 @@ def test_metrics_follow_the_contract(made, face_shards):
         low, high = row["r2_all_interval"]
         assert low <= row["r2_all"] <= high or abs(low - row["r2_all"]) < 0.2
     for row in [*metrics["attributes"].values(), *metrics["factors"].values()]:
-        assert row["n"] + row["n_fit"] == metrics["held_out"]
+        assert row["n"] == metrics["held_out"] and row["n_fit"] == manifest["splits"]["train"]["samples"]
     pairs = metrics["arithmetic"]["pairs"]
     assert len(pairs) + len(metrics["arithmetic"]["not_judged"]) == 6
     for pair in pairs:

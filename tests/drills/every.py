@@ -1,10 +1,14 @@
 """All drills, in the order of docs/faults.md."""
 
-from tests.drills import ranks_killed as _ranks_killed  # noqa: F401, I001 - the order is that of the table
-from tests.drills import signals as _signals  # noqa: F401
-from tests.drills import save_killed as _save_killed  # noqa: F401
-from tests.drills import preprocess_killed as _preprocess_killed  # noqa: F401
-from tests.drills import disk_full as _disk_full  # noqa: F401
+import tests.drills.damaged_checkpoints
+import tests.drills.damaged_shards
+import tests.drills.disk_full
+import tests.drills.every_sample_once
+import tests.drills.fuzzed
+import tests.drills.hostile_input
+import tests.drills.ranks_killed
+import tests.drills.save_killed
+import tests.drills.signals  # noqa: F401
 from tests.drills.drill import DRILLS
 
 __all__ = ["DRILLS"]

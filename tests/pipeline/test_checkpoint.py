@@ -37,25 +37,6 @@ def test_round_trip_and_newest_kept(tmp_path):
     )
 
 
-def test_any_flipped_bit_and_any_truncation_is_found(tmp_path):
-    write(tmp_path, state(), keep=1)
-    path = tmp_path / "ckpt.pt"
-    whole = path.read_bytes()
-    generator = torch.Generator().manual_seed(0)
-    for place in torch.randint(0, len(whole), (60,), generator=generator).tolist():
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << (place % 8)
-        path.write_bytes(damaged)
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
-    for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
-    path.write_bytes(whole)
-    read_checkpoint(path)
-
-
 def test_a_damaged_newest_is_passed_over_and_said(tmp_path):
     for step in (1, 2):
         write(tmp_path, state(step), keep=3)
@@ -84,19 +65,6 @@ def test_other_schema_and_other_model_are_named(tmp_path):
     write(tmp_path, other, keep=1)
     with pytest.raises(CheckpointError, match="another model"):
         load_vlae(tmp_path / "ckpt.pt")
-
-
-def test_a_pickled_payload_is_refused_and_never_run(tmp_path):
-    canary = tmp_path / "canary"
-
-    class Payload:
-        def __reduce__(self):
-            return (open, (str(canary), "w"))
-
-    write(tmp_path, {**state(), "extra": Payload()}, keep=1)
-    with pytest.raises(CheckpointError):
-        read_checkpoint(tmp_path / "ckpt.pt")
-    assert not canary.exists()
 
 
 def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):

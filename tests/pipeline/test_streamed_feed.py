@@ -120,13 +120,6 @@ def test_training_from_an_address(face_shards, tmp_path, address):
     assert all(torch.equal(w, weights(tmp_path / "run")[key]) for key, w in weights(tmp_path / "local").items())
 
 
-def test_a_command_is_not_run_unasked(face_shards, tmp_path):
-    canary = tmp_path / "canary"
-    done = launch(face_shards, tmp_path / "run", data=f"pipe:touch {canary}; cat {face_shards}/{{}}")
-    assert done.returncode == 1 and "--allow-pipe" in done.stderr
-    assert not canary.exists()
-
-
 def test_fewer_shards_than_ranks_is_refused_with_the_remedy(faces_tree, tmp_path):
     words = ("--size", 32, "--shard-size", 1000, "--workers", 1)
     assert (

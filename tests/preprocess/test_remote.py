@@ -197,8 +197,8 @@ def test_verify_behind_a_url_names_what_is_wrong(bucket: MemoryFileSystem, tmp_p
     assert done.exit_code == 1
     for words in (
         "memory://bucket/set/train-000000.tar: its content has changed",
-        "train-000001.tar: 5,120 bytes",
-        "valid-000000.tar: missing",
+        "train-000001.tar: it has 5,120 bytes",
+        "valid-000000.tar: it is missing",
         "holiday.jpg: not part of this set",
         "4 problems",
     ):

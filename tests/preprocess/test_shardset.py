@@ -95,10 +95,10 @@ def test_a_truncated_shard_is_named(copy: Path) -> None:
     os.truncate(copy / "train-000001.tar", 4096)
     shard_set = ShardSet.open(copy)
     for read in (shard_set.check_sizes, lambda: shard_set.images("train"), lambda: shard_set.annotations("train")):
-        with pytest.raises(ShardError, match=r"train-000001.tar has 4,096 bytes.*preprocess verify"):
+        with pytest.raises(ShardError, match=r"train-000001.tar is damaged: it has 4,096 bytes.*preprocess verify"):
             read()
     (copy / "train-000001.tar").unlink()
-    with pytest.raises(ShardError, match="cannot be opened"):
+    with pytest.raises(ShardError, match="it is missing"):
         shard_set.check_sizes()
 
 

@@ -1,0 +1,228 @@
+"""Files made to do harm: refused with the reason, nothing executed, written elsewhere or allocated for them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from tests.drills.damaged_shards import one_sentence
+from tests.drills.drill import Ground, Removal, drill
+from tests.pipeline.training import launch_words
+
+MEMORY, SECONDS = 1024, 30  # MiB with torch, which takes half of it; for one file
+
+
+def refused(ground: Ground, group: str) -> str:
+    """Has each file of a group read in a process of its own, and asserts that it is refused for the right reason."""
+    room = ground.folder / group
+    done = ground.run("python", "-m", "tests.drills.hostile", group, room, timeout=600)
+    assert done.returncode == 0, f"the reading process died ({done.returncode}): {done.stderr[-1500:]}"
+    canaries = [path for folder in (ground.folder, ground.code) for path in folder.rglob("canary*")]
+    assert not canaries, f"a canary was made: {canaries}"
+    said = json.loads(done.stdout)
+    for each in said:
+        assert not each["verdict"], f"{each['case']}: {each['verdict']}"
+        assert each["peak"] < MEMORY, f"{each['case']}: {each['peak']} MiB"
+        assert each["seconds"] < SECONDS, f"{each['case']}: {each['seconds']:.0f} s"
+    return f"{len(said)} of {len(said)} refused with the reason, peak {said[-1]['peak']} MiB with torch, no canary"
+
+
+@drill(
+    "hostile checkpoints and recipes",
+    "pickled calls, allocation bombs, strange configurations, YAML tags and aliases: refused with the reason; "
+    "no canary; memory below 1 GiB",
+    Removal(
+        "the look at what a pickle asks for",
+        "pipeline/checkpoint_contents.py",
+        'if code.name in {"STACK_GLOBAL", "INST"} or (code.name == "GLOBAL" and not _PLAIN.fullmatch(str(argument))):',
+        "if False:",
+    ),
+    Removal(
+        "the refusal of compressed archives",
+        "pipeline/checkpoint_contents.py",
+        "if any(member.compress_type != zipfile.ZIP_STORED for member in members):",
+        "if False:",
+    ),
+    Removal(
+        "the comparison of tensors with their file",
+        "pipeline/checkpoint_contents.py",
+        "if claimed > path.stat().st_size:",
+        "if False:",
+    ),
+    Removal(
+        "the comparison of shapes without memory",
+        "pipeline/checkpoint.py",
+        'with torch.device("meta"):',
+        'with torch.device("cpu"):',
+    ),
+    Removal(
+        "a loader of YAML that makes plain values only",
+        "pipeline/config.py",
+        "class _PlainLoader(yaml.SafeLoader):",
+        "class _PlainLoader(yaml.UnsafeLoader):",
+    ),
+    Removal(
+        "the refusal of YAML's aliases",
+        "pipeline/config.py",
+        "if self.check_event(yaml.AliasEvent):",
+        "if False:",
+    ),
+)
+def hostile_checkpoints(ground: Ground) -> str:
+    return refused(ground, "checkpoints")
+
+
+@drill(
+    "hostile sets of shards",
+    "pickles, links, `../`, holes and compression in shards, names and counts in manifests: refused with the reason; "
+    "no canary; memory below 1 GiB",
+    Removal(
+        "the refusal of members that no shard has",
+        "preprocess/tar_members.py",
+        'if not name.endswith(suffixes) or "/" in name or "\\\\" in name:',
+        "if False:",
+    ),
+    Removal(
+        "the refusal of links and other special members",
+        "preprocess/tar_members.py",
+        "if header[156:157] != REGULAR:",
+        "if False:",
+    ),
+    Removal(
+        "the look at the names of mapped records",
+        "preprocess/tar_layout.py",
+        "if not np.strings.endswith(names, suffix.encode()).all():",
+        "if False:",
+    ),
+    Removal(
+        "that a shard's file lies in its folder",
+        "preprocess/shard_check.py",
+        "if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):",
+        "if False:",
+    ),
+    Removal(
+        "that a manifest names plain files",
+        "preprocess/manifest.py",
+        'if not name or name in {".", ".."} or name != Path(name).name or "\\\\" in name or "\\0" in name:',
+        "if False:",
+    ),
+    Removal(
+        "that a manifest's counts fit its bytes",
+        "preprocess/manifest.py",
+        "if not possible:",
+        "if False:",
+    ),
+    Removal(
+        "the sentence for nesting without end in a manifest",
+        "preprocess/manifest.py",
+        "except (ValueError, RecursionError) as error:",
+        "except ValueError as error:",
+    ),
+)
+def hostile_sets(ground: Ground) -> str:
+    return refused(ground, "sets")
+
+
+@drill(
+    "hostile images and archives",
+    "20,000 x 20,000 PNG, zip bombs, `../` and links in zip, places in parquet, endless scans: refused with the "
+    "reason; no canary; memory below 1 GiB",
+    Removal(
+        "the limit of pixels",
+        "preprocess/decode.py",
+        "if width * height > limit:",
+        "if False:",
+    ),
+    Removal(
+        "the limit of a JPEG's scans",
+        "preprocess/decode.py",
+        "if data.count(_SCAN) > MAX_SCANS:",
+        "if False:",
+    ),
+    Removal(
+        "the refusal of names that leave an archive, and of links",
+        "preprocess/sources/containers.py",
+        "            _refuse_strange(info, self.path)\n",
+        "",
+    ),
+    Removal(
+        "the limit of a member's size",
+        "preprocess/sources/containers.py",
+        "if max(stored, size) > MAX_FILE_BYTES:",
+        "if False:",
+    ),
+    Removal(
+        "the limit of an annotation list's size",
+        "preprocess/sources/containers.py",
+        "if size > MAX_LIST_BYTES:",
+        "if False:",
+    ),
+    Removal(
+        "what counts as a number in a list",
+        "preprocess/sources/celeba_lists.py",
+        "return text.isdecimal() and len(text) <= _MAX_DIGITS",
+        "return text.isdigit()",
+    ),
+)
+def hostile_images(ground: Ground) -> str:
+    return refused(ground, "sources")
+
+
+@drill(
+    "a command in an address",
+    "`pipe:` in --data is refused without --allow-pipe; no canary",
+    Removal(
+        "the question for --allow-pipe",
+        "pipeline/shard_source.py",
+        "if not allow_pipe:",
+        "if False:",
+    ),
+)
+def command_in_an_address(ground: Ground) -> str:
+    canary = ground.folder / "canary"
+    address = f"pipe:touch '{canary}'; cat '{ground.shards}'/{{}}"
+    done = ground.run(*launch_words(ground.shards, ground.folder / "run", steps=1, data=address))
+    assert not canary.exists(), "the command was run"
+    assert done.returncode == 1, done.stderr
+    one_sentence(done.stderr, "--allow-pipe")
+    return "refused, and not run"
+
+
+MARKUP = "<img/src=x/onerror=alert(1)>$\\frac{$</script>"
+
+
+@drill(
+    "markup in names",
+    "an attribute called like HTML or TeX is shown as text in the report",
+    Removal(
+        "the escaping of the report",
+        "analysis/report.py",
+        "autoescape=True",
+        "autoescape=False",
+    ),
+    Removal(
+        "that names in charts are no formulas",
+        "analysis/charts.py",
+        'matplotlib.rcParams["text.parse_math"] = False',
+        'matplotlib.rcParams["text.parse_math"] = True',
+    ),
+)
+def markup_in_names(ground: Ground) -> str:
+    tree = ground.folder / "tree"
+    shutil.copytree(ground.faces, tree)
+    attributes = tree / "list_attr_celeba.txt"
+    lines = attributes.read_text().splitlines()
+    names = [MARKUP if name == "Smiling" else name for name in lines[1].split()]
+    assert MARKUP in names
+    attributes.write_text("\n".join([lines[0], " ".join(names), *lines[2:]]) + "\n")
+    shards, run, out = ground.folder / "shards", ground.folder / "run", ground.folder / "report"
+    made = ground.run(*("preprocess", "celeba", "--source", tree, "--out", shards, "--size", 32, "--shard-size", 100))
+    assert made.returncode == 0, made.stderr
+    trained = ground.run(*launch_words(shards, run, steps=2))
+    assert trained.returncode == 0, trained.stderr
+    reported = ground.run("analysis", "report", run / "ckpt.pt", "--quick", "--out", out)
+    assert reported.returncode == 0, f"no report was made: {reported.stderr[-1500:]}"
+    page = (out / "index.html").read_text()
+    assert "<img/src=x" not in page, "the name of an attribute is markup in the report"
+    assert "&lt;img/src=x" in page, "the attribute is not in the report"
+    return "shown as text, in the page and in its charts"
