@@ -60,7 +60,7 @@ def asked_to_stop(ground: Ground) -> str:
     """One run, stopped and gone on with again and again."""
     chance = random.Random(11)
     out = ground.room("ranks") / "run"
-    moments = ["import", "start", "step", "one rank", "save"] * (2 if ground.full else 1)
+    moments = ["import", "start", "step", "one rank", "save"] * 2 if ground.full else ["import", "one rank", "save"]
     numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
     stops: list[int] = []
     slowest = 0.0
