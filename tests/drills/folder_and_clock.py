@@ -63,7 +63,7 @@ def folder_and_clock(ground: Ground) -> str:
     assert (out / ".lock").exists(), "the dead run left no lock to be taken over"
     stood = max(int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt"))
     assert resumed_at(finish(ground, out, *SETTINGS, world=1, steps=stood + 1).said()) == stood
-    return f"{trials} times shuffled: each went on from the last step; the second run refused, the dead one's lock taken over"
+    return f"{trials} shuffles: each went on from the last step; the second run was refused, the dead one's lock taken"
 
 
 def _shuffle_times(out: Path, chance: random.Random, future: bool) -> None:
