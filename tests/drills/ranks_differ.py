@@ -1,64 +1,103 @@
-"""Ranks that were started with different recipes, shards or code."""
+"""Ranks that were not started alike."""
 
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.drills.drill import Ground, Removal, drill
 from tests.drills.trainer_runs import ranked
 
-MAY_TAKE = 60
+REFUSED_S = 60.0
 
 
-def _other_shards(ground: Ground) -> Path:
-    """Shards of the same faces with fewer a file: other data, same shape."""
-    other = ground.folder / "other-shards"
-    words = ("celeba", "--source", ground.faces, "--out", other, "--size", 32, "--shard-size", 90)
-    assert ground.run("preprocess", *words).returncode == 0
+@drill(
+    "ranks differ",
+    "two ranks with different data, recipe or code version, or that would go on from different steps: refused at the "
+    "start, the difference named",
+    Removal(
+        "ranks compare what they are about to do",
+        "pipeline/run_setup.py",
+        "    agree(plan_of(config, source.digest))  # before",
+        "    # before",
+    ),
+    Removal(
+        "the code is compared",
+        "pipeline/agreement.py",
+        '"code": code, ',
+        "",
+    ),
+    Removal(
+        "the step to go on from is compared",
+        "pipeline/command.py",
+        '    agree({"place to go on from": {"step": run.step}})',
+        "    ",
+    ),
+)
+def ranks_differ(ground: Ground) -> str:
+    """Starts rank 1 otherwise than rank 0, in each way."""
+    ways: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
+        "data": (
+            lambda words: _instead(words, str(ground.shards), str(_other_data(ground))),
+            "the shards' manifest is",
+        ),
+        "recipe": (lambda words: [*words, "optimizer.learning_rate=0.5"], "optimizer.learning_rate is 0.5 there"),
+        "code": (
+            lambda words: _instead(words, "pipeline/train.py", str(_other_code(ground) / "pipeline/train.py")),
+            "pipeline/mmd.py is",
+        ),
+        "step": (lambda words: words, "step is 0 there and 2 on rank 0"),
+    }
+    said = []
+    for way, (differs, named) in ways.items() if ground.full else [(way, ways[way]) for way in ("code", "step")]:
+        out = ground.room(way) / "run"
+        if way == "step":
+            with ranked(ground, out, world=1, steps=2) as run:
+                assert run.ends(REFUSED_S) == [0], run.said()[-3000:]
+            differs = _elsewhere(out)  # noqa: PLW2901
+        changed = differs
+
+        def of_rank(rank: int, words: list[str], changed: Callable[[list[str]], list[str]] = changed) -> list[str]:
+            return changed(words) if rank else words
+
+        began = time.monotonic()
+        with ranked(ground, out, steps=4, differs=of_rank) as run:
+            codes = run.ends(REFUSED_S)
+        said.append(f"{way} {time.monotonic() - began:.0f} s")
+        assert codes == [1, 1], f"{way}: exit codes {codes}: {run.said()[-3000:]}"
+        assert any("rank 1 has another" in error and named in error for error in run.errors()), (
+            f"{way}: the difference is not named: {run.errors()}"
+        )
+        assert "Traceback" not in run.said(), run.said()[-3000:]
+    return f"refused, each named: {', '.join(said)} after the start"
+
+
+def _instead(words: list[str], old: str, new: str) -> list[str]:
+    return [new if word == old else word for word in words]
+
+
+def _elsewhere(out: Path) -> Callable[[list[str]], list[str]]:
+    """The same command on a machine that does not see the run's folder."""
+    return lambda words: _instead(words, str(out), str(out.with_name("not shared")))
+
+
+def _other_data(ground: Ground) -> Path:
+    other = ground.folder / "other shards"
+    done = ground.run(
+        *("preprocess", "celeba", "--source", ground.faces, "--out", other),
+        *("--size", 32, "--shard-size", 90, "--workers", 1),
+    )
+    assert done.returncode == 0, done.stderr
     return other
 
 
 def _other_code(ground: Ground) -> Path:
     """A copy of the code with one comment more."""
-    other = ground.folder / "other-code"
+    other = ground.folder / "other code"
     for name in ("pipeline", "preprocess", "launch"):
-        shutil.copytree(ground.code / name, other / name)
+        shutil.copytree(ground.code / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (other / "pipeline/mmd.py").open("a") as file:
         file.write("# another version\n")
     return other
-
-
-def _changed(ground: Ground, kind: str, words: list[str]) -> list[str]:
-    """One rank's command line with another recipe, other shards or other code."""
-    if kind == "recipe":
-        return [*words, "training.validation_samples=77"]
-    if kind == "shards":
-        return [str(_other_shards(ground)) if word == str(ground.shards) else word for word in words]
-    return [str(_other_code(ground) / word) if word == "pipeline/train.py" else word for word in words]
-
-
-@drill(
-    "ranks that differ",
-    "two ranks with another recipe, other shards or other code are refused at the start, the difference named",
-    Removal(
-        "the ranks' agreement",
-        "pipeline/run_setup.py",
-        "    agree(plan_of(config, source.digest))",
-        "    plan_of(config, '')",
-    ),
-)
-def ranks_that_differ(ground: Ground) -> str:
-    """Starts two ranks rank by rank, once with each kind of difference (the short case: the recipe)."""
-    named = {"recipe": "training.validation_samples", "shards": "manifest", "code": "pipeline/mmd.py"}
-    kinds = list(named) if ground.full else ["recipe"]
-    for kind in kinds:
-
-        def differs(rank: int, words: list[str], kind: str = kind) -> list[str]:
-            return _changed(ground, kind, words) if rank else words
-
-        with ranked(ground, ground.folder / f"run-{kind}", steps=10, differs=differs) as run:
-            assert run.ends(MAY_TAKE) == [1, 1], run.said()[-2000:]
-        sentences = run.errors()
-        assert sentences and "rank 1 has another" in sentences[0] and named[kind] in sentences[0], sentences
-    return f"refused: {', '.join(kinds)}"

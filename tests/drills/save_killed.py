@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ def save_killed(ground: Ground) -> str:
     """One run, killed in its saves and gone on with, again and again."""
     chance = random.Random(13)
     out = ground.room("run") / "run"
-    moments = 30 if ground.full else 3
+    moments = 30 if ground.full else 2
     stood, resumed, cut = 0, [0], 0
     for moment in range(moments):
         with ranked(ground, out, *EVERY, world=1) as run:
@@ -68,12 +69,25 @@ def save_killed(ground: Ground) -> str:
 
 
 def _until_after(stood: int, run: Started) -> None:
-    """Until a checkpoint after step ``stood`` is there, and another is being written."""
-    run.until(lambda: _newest(run.out) > stood and any(run.out.rglob(".*.tmp")), "the next checkpoint's temporary file")
+    """Until a checkpoint after step ``stood`` is there, and another is being written, wherever that may be."""
+
+    def writing() -> bool:
+        return any(run.out.rglob(".*.tmp")) or not all(map(_has_seal, (run.out / "checkpoints").glob("step-*.pt")))
+
+    run.until(lambda: _newest(run.out) > stood and writing(), "a checkpoint being written")
 
 
 def _newest(out: Path) -> int:
     return max((int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")), default=0)
+
+
+def _has_seal(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(path.stat().st_size, len(SEAL) + HEX), os.SEEK_END)
+            return file.read(len(SEAL)) == SEAL
+    except FileNotFoundError:  # it was one too many
+        return True
 
 
 def _is_whole(path: Path) -> bool:

@@ -112,10 +112,11 @@ def ranked(
     steps: int = FOR_EVER,
     batch: int = 24,
     differs: Callable[[int, list[str]], list[str]] = lambda rank, words: words,
+    before: Sequence[str] = (),
 ) -> Iterator[Started]:
     """A run whose ranks are started one by one, as srun does, so that their own exit codes are seen.
 
-    ``differs`` may change the words of a rank's command line.
+    ``differs`` may change the words of a rank's command line; ``before`` is a program that starts each rank.
     """
     port = str(free_port())
     commands = []
@@ -128,12 +129,14 @@ def ranked(
         env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         commands.append((differs(rank, words), env if world > 1 else {}))
-    with _started(ground, out, commands) as run:
+    with _started(ground, out, commands, before) as run:
         yield run
 
 
 @contextmanager
-def _started(ground: Ground, out: Path, commands: list[tuple[list[str], dict[str, str]]]) -> Iterator[Started]:
+def _started(
+    ground: Ground, out: Path, commands: list[tuple[list[str], dict[str, str]]], before: Sequence[str] = ()
+) -> Iterator[Started]:
     out.parent.mkdir(parents=True, exist_ok=True)
     run = Started(out, [], [])
     binaries = Path(sys.executable).parent
@@ -144,7 +147,7 @@ def _started(ground: Ground, out: Path, commands: list[tuple[list[str], dict[str
             with log.open("wb") as file:
                 run.processes.append(
                     subprocess.Popen(
-                        [str(binaries / program), *rest],
+                        [*before, str(binaries / program), *rest],
                         cwd=ground.code,
                         env=ground.environment({"CUDA_VISIBLE_DEVICES": "", **env}),
                         stdin=subprocess.DEVNULL,
