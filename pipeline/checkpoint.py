@@ -82,14 +82,21 @@ def _seal(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when it does not."""
+    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when it does not.
+
+    What is in it is on the disk before it has the name. An OSError that does not say which file it means gets ``path``.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(path)
         raise
 
 
