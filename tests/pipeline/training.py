@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import time
 from pathlib import Path
 
 import torch
@@ -61,14 +59,3 @@ def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
     """|a − b| / |a| over all weights, in float64."""
     difference = sum(float(((a[key].double() - b[key].double()) ** 2).sum()) for key in a)
     return (difference / sum(float((a[key].double() ** 2).sum()) for key in a)) ** 0.5
-
-
-def wait_for_step(out: Path, step: int) -> None:
-    """Until the run in ``out`` has logged ``step``."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
-        if lines and json.loads(lines[-1])["step"] >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run did not get there")
