@@ -12,8 +12,28 @@ from pathlib import Path
 import pytest
 
 from preprocess import scheduler
-from tests.preprocess.test_nothing_lost import cmdline, command, processes_of
+from tests.preprocess.test_nothing_lost import command
 from tests.preprocess.trees import hashes, shard
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session (Linux)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_an_unknown_scheduler_is_bad_usage(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
