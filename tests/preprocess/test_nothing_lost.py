@@ -166,8 +166,8 @@ def test_verify_names_what_is_wrong(shards: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1
     for words in (
         "train-000000.tar: its content has changed",
-        "train-000001.tar: 5,120 bytes",
-        "valid-000000.tar: missing",
+        "train-000001.tar: it has 5,120 bytes",
+        "valid-000000.tar: it is missing",
         "holiday.jpg: not part of this set",
     ):
         assert words in done.stderr
