@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis.bootstrap import interval, resamples
-from analysis.probes import Target, targets
+from analysis.samples import Target, targets
 from analysis.scores import SCORE_NAMES, SCORES
 from analysis.subject import BATCH, Encoded, in_chunks, to_input
+from analysis.teaching import Known, taught_loss
 from preprocess.shardset import Annotations
 
 WIDTHS = (16, 32, 64, 96)
@@ -61,14 +62,6 @@ class _Network(nn.Module):
             images = F.adaptive_avg_pool2d(images, LARGEST)
         features = F.relu(self.hidden(self.trunk(images)))
         return self.answers(features), features
-
-
-class _Known(NamedTuple):
-    """Annotations as the network is taught them; NaN where unknown, label −1."""
-
-    attributes: Tensor  # (n, A)
-    factors: Tensor  # (n, F), standardised
-    labels: Tensor  # (n,) int64
 
 
 @dataclass(frozen=True)
@@ -115,25 +108,10 @@ class Judge:
         return Verdict(*(torch.cat(parts) for parts in zip(*map(self, in_chunks(images)), strict=True)))
 
 
-def _known(notes: Annotations, mean: Tensor, std: Tensor) -> _Known:
+def _known(notes: Annotations, mean: Tensor, std: Tensor) -> Known:
     attributes = torch.from_numpy(notes.attributes).float()
     attributes[attributes < 0] = torch.nan
-    return _Known(attributes, (torch.from_numpy(notes.factors) - mean) / std, torch.from_numpy(notes.label))
-
-
-def _loss(answers: Tensor, known: _Known) -> Tensor:
-    """Mean over what is known of each kind, the kinds added up: cross entropies, and squared error of factors."""
-    a, f = known.attributes.shape[1], known.factors.shape[1]
-    total = answers.sum() * 0
-    seen = ~torch.isnan(known.attributes)
-    if seen.any():
-        total = total + F.binary_cross_entropy_with_logits(answers[:, :a][seen], known.attributes[seen])
-    seen = ~torch.isnan(known.factors)
-    if seen.any():
-        total = total + F.mse_loss(answers[:, a : a + f][seen], known.factors[seen])
-    if (known.labels >= 0).any():
-        total = total + F.cross_entropy(answers[:, a + f :], known.labels, ignore_index=-1)
-    return total
+    return Known(attributes, (torch.from_numpy(notes.factors) - mean) / std, torch.from_numpy(notes.label))
 
 
 def _softened(images: Tensor) -> Tensor:
@@ -180,9 +158,9 @@ def train_judge(
     for step in range(steps):
         rows = order[step * TRAIN_BATCH : (step + 1) * TRAIN_BATCH]
         x = _softened(to_input(images[rows], device))
-        batch = _Known(*(t[torch.from_numpy(rows)].to(device) for t in known))
+        batch = Known(*(t[torch.from_numpy(rows)].to(device) for t in known))
         optimizer.zero_grad(set_to_none=True)
-        _loss(network(x)[0], batch).backward()
+        taught_loss(network(x)[0], batch).backward()
         optimizer.step()
         schedule.step()
         advance(TRAIN_BATCH)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.probes import FIT_LIMIT, Sample
+from analysis.probes import FIT_LIMIT
+from analysis.samples import Sample
 from analysis.strokes import all_targets
 from analysis.subject import Encoded, Say, Subject, encoded_split
 

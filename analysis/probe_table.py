@@ -30,13 +30,14 @@ def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:
         if not rows:
             continue
         shown = Table(title=title, title_justify="left", box=SIMPLE)
-        for heading in ("name", *(f"layer {layer}" for layer in range(depth)), "all", "95 %", "n"):
+        for heading in ("name", *(f"layer {layer}" for layer in range(depth)), "all", "95 %", "all, network", "n"):
             shown.add_column(heading, no_wrap=True, justify="left" if heading == "name" else "right")
         for name, row in rows.items():
             best = row["best_layer"] if row["best_is_known"] else None
             cells = [f"{value:.3f}{'*' if layer == best else ' '}" for layer, value in enumerate(row[score])]
             low, high = row[f"{score}_all_interval"]
-            shown.add_row(name, *cells, f"{row[f'{score}_all']:.3f}", f"{low:.2f} … {high:.2f}", str(row["n"]))
+            by_all = f"{row[f'{score}_all']:.3f}", f"{low:.2f} … {high:.2f}", f"{row[f'{score}_network_all']:.3f}"
+            shown.add_row(name, *cells, *by_all, str(row["n"]))
         console.print(shown)
     if not any(tables.values()):
         print("nothing is annotated, or nothing varies: there is nothing to predict")

@@ -1,16 +1,15 @@
 """What each layer knows: how well its code alone predicts attributes, factors and labels on held-out images.
 
-Two readers are fitted, because they answer two questions: a linear one (is it *readable*?) and boosted trees (is the
-*information* there?). Both are fitted on codes of training images and scored on held-out ones, which neither the ladder
-nor a reader has seen.
+Readers answer two questions: a linear one, is it *readable*? Boosted trees and a small network, is the *information*
+there? Trees find thresholds in single numbers, the network what is spread over many. All are fitted on codes of
+training images and scored on held-out ones, which neither the ladder nor a reader has seen.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from analysis.bootstrap import interval, resamples
+from analysis.network_reader import Answers, read_by_network
+from analysis.samples import Sample, Target
 from analysis.scores import SCORE_NAMES, SCORES, Kind, chance
-from analysis.subject import Encoded
 
-FIT_LIMIT = 6000  # samples; beyond it the readers hardly improve
+FIT_LIMIT = 10_000  # samples; beyond it the readers hardly improve
 MIN_MINORITY = 8  # of each class in each half, or a score means nothing
 MARGIN = 0.02  # above chance that an interval must stay: the best of several layers is above it by luck alone
 SEED = 0
@@ -39,28 +39,6 @@ TREES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Target:
-    """Something to predict: values (n,) with NaN where unknown."""
-
-    kind: Kind
-    name: str
-    values: np.ndarray
-
-
-def targets(encoded: Encoded, attributes: Sequence[str], factors: Sequence[str]) -> Iterator[Target]:
-    """All attributes, factors and the label that ``encoded`` is annotated with."""
-    notes = encoded.annotations
-    for column, name in enumerate(attributes):
-        known = notes.attributes[:, column].astype(float)
-        yield Target("attribute", name, np.where(known < 0, np.nan, known))
-    for column, name in enumerate(factors):
-        yield Target("factor", name, notes.factors[:, column].astype(float))
-    label = notes.label.astype(float)
-    if (label >= 0).any():
-        yield Target("label", "label", np.where(label < 0, np.nan, label))
-
-
 def _predict(kind: Kind, linear: bool, fit: tuple[np.ndarray, np.ndarray], codes: np.ndarray) -> np.ndarray:
     """Predictions (or scores, for an attribute) on ``codes`` of a reader fitted on ``fit`` = (codes, values)."""
     x, y = fit
@@ -73,27 +51,6 @@ def _predict(kind: Kind, linear: bool, fit: tuple[np.ndarray, np.ndarray], codes
         reader = HistGradientBoostingClassifier(**TREES)
     reader.fit(x, y)
     return reader.predict_proba(codes)[:, 1] if kind == "attribute" else reader.predict(codes)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Codes of some images, (n, d_l) a layer, bottom first, and what is known of the images."""
-
-    targets: Sequence[Target]
-    layers: Sequence[np.ndarray]
-
-    def find(self, kind: Kind, name: str) -> Target | None:
-        return next((target for target in self.targets if (target.kind, target.name) == (kind, name)), None)
-
-    def halves(self) -> tuple[Sample, Sample]:
-        """Two samples of half the images each, drawn at random."""
-        order = np.random.default_rng(SEED).permutation(len(self.layers[0]))
-        parts = (order[: len(order) // 2], order[len(order) // 2 :])
-        first, second = (
-            Sample([Target(t.kind, t.name, t.values[rows]) for t in self.targets], [z[rows] for z in self.layers])
-            for rows in parts
-        )
-        return first, second
 
 
 def _rows(fit: Target, scored: Target) -> tuple[np.ndarray, np.ndarray] | None:
@@ -115,13 +72,25 @@ def _rows(fit: Target, scored: Target) -> tuple[np.ndarray, np.ndarray] | None:
     return rows[0], rows[1]
 
 
-def probe(target: Target, fitted: Sample, scored: Sample) -> dict[str, Any] | None:
-    """Scores of one ``target`` of ``scored`` from each layer's code alone and from all together, by both readers.
+def code_sets(sample: Sample) -> list[np.ndarray]:
+    """The codes that are read: each layer's alone, (n, d_l), bottom first, then all together, (n, Σd)."""
+    return [*sample.layers, np.hstack(list(sample.layers))]
 
-    Keys: the score's name (``auc``, ``r2`` or ``accuracy``) for boosted trees and the same with ``_linear``: a list per
-    layer; with ``_all`` appended: all layers; ``…_interval``: 95 % bootstrap; ``chance``; ``best_layer`` and whether
-    its interval lies clearly above chance (``best_is_known``); ``n`` scored and ``n_fit``. None where the target is too
-    constant to score, or unknown in ``fitted``.
+
+def networks(fitted: Sample, scored: Sample) -> list[Answers]:
+    """What networks fitted on ``fitted`` answer for ``scored``, one of each of the ``code_sets``."""
+    pairs = zip(code_sets(fitted), code_sets(scored), strict=True)
+    return [read_by_network(fitted.targets, seen, held_out) for seen, held_out in pairs]
+
+
+def probe(target: Target, fitted: Sample, scored: Sample, answers: Sequence[Answers]) -> dict[str, Any] | None:
+    """Scores of one ``target`` of ``scored`` from each layer's code alone and from all together, by every reader.
+
+    ``answers`` are what ``networks`` gives. Keys: the score's name (``auc``, ``r2`` or ``accuracy``) for boosted trees
+    and the same with ``_linear`` and ``_network``: a list per layer; with ``_all`` appended: all layers;
+    ``…_interval``: 95 % bootstrap; ``chance``; ``best_layer`` by trees and whether its interval lies clearly above
+    chance (``best_is_known``); ``n`` scored and ``n_fit``. None where the target is too constant to score, or unknown
+    in ``fitted``.
     """
     known = fitted.find(target.kind, target.name)
     rows = None if known is None else _rows(known, target)
@@ -130,15 +99,15 @@ def probe(target: Target, fitted: Sample, scored: Sample) -> dict[str, Any] | No
     fit, score_on = rows
     name, score = SCORE_NAMES[target.kind], SCORES[target.kind]
     truth = target.values[score_on]
-    pairs = [*zip(fitted.layers, scored.layers, strict=True), tuple(np.hstack(s.layers) for s in (fitted, scored))]
+    pairs = [(a[fit], b[score_on]) for a, b in zip(code_sets(fitted), code_sets(scored), strict=True)]
     result: dict[str, Any] = {}
-    for linear in (False, True):
-        key = f"{name}_linear" if linear else name
-        values, intervals = [], []
-        for seen, held_out in pairs:
-            predicted = _predict(target.kind, linear, (seen[fit], known.values[fit]), held_out[score_on])
-            values.append(float(score(truth, predicted)[0]))
-            intervals.append(interval(score(truth, predicted, resamples(len(truth)))))
+    for key, predicted in {
+        name: [_predict(target.kind, False, (seen, known.values[fit]), asked) for seen, asked in pairs],
+        f"{name}_linear": [_predict(target.kind, True, (seen, known.values[fit]), asked) for seen, asked in pairs],
+        f"{name}_network": [each[target.kind, target.name][score_on] for each in answers],
+    }.items():
+        values = [float(score(truth, prediction)[0]) for prediction in predicted]
+        intervals = [interval(score(truth, prediction, resamples(len(truth)))) for prediction in predicted]
         result |= {key: values[:-1], f"{key}_all": values[-1]}
         result |= {f"{key}_interval": intervals[:-1], f"{key}_all_interval": intervals[-1]}
     best = int(np.argmax(result[name]))
@@ -161,8 +130,9 @@ def _one_thread() -> None:
 def probe_all(fitted: Sample, scored: Sample, advance: Callable[[int], None]) -> dict[str, dict[str, Any]]:
     """``attributes``, ``factors`` and ``labels``: {name: what ``probe`` gives}; several targets at a time."""
     tables: dict[str, dict[str, Any]] = {"attributes": {}, "factors": {}, "labels": {}}
+    answers = networks(fitted, scored)
     with ThreadPoolExecutor(os.cpu_count(), initializer=_one_thread) as pool:
-        results = pool.map(lambda target: probe(target, fitted, scored), scored.targets)
+        results = pool.map(lambda target: probe(target, fitted, scored, answers), scored.targets)
         for target, result in zip(scored.targets, results, strict=True):
             advance(1)
             if result is not None:

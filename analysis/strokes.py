@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 from scipy import ndimage
 
-from analysis.probes import Target, targets
+from analysis.samples import Target, targets
 from analysis.subject import Encoded, Subject
 
 ENLARGED = 4

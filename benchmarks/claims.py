@@ -28,6 +28,7 @@ LOWEST_TWO = ("light_direction", "brightness", "white_balance", "background")
 HIGHEST_TWO = ("yaw", "tilt", "smile", "open_mouth")
 PAIRS = (("Male", "Pale_Skin"), ("Male", "Smiling"), ("Male", "Eyeglasses"))  # chosen before looking: PAIRS[1:]
 MOST_SECONDS = 15 * 60
+READERS = ("", "_linear", "_network")  # trees, a linear one, a network
 
 Metrics = dict[str, Any]
 
@@ -50,10 +51,10 @@ def effects(metrics: Metrics) -> list[float]:
 
 
 def best_accuracy(metrics: Metrics) -> list[float]:
-    """Digit accuracy of each layer, bottom first, then of all, by the better of both readers."""
+    """Digit accuracy of each layer, bottom first, then of all, by the best of the readers."""
     row = metrics["labels"]["label"]
-    readers = ([*row[key], row[f"{key}_all"]] for key in ("accuracy", "accuracy_linear"))
-    return [max(pair) for pair in zip(*readers, strict=True)]
+    readers = ([*row[key], row[f"{key}_all"]] for key in (f"accuracy{reader}" for reader in READERS))
+    return [max(read) for read in zip(*readers, strict=True)]
 
 
 def lead(values: Sequence[float], index: int) -> float:
@@ -66,8 +67,8 @@ def thickness_lead(metrics: Metrics) -> float:
 
 
 def r2_all(metrics: Metrics) -> dict[str, float]:
-    """R² of each factor from all layers together, by the better of both readers."""
-    return {name: max(row["r2_all"], row["r2_linear_all"]) for name, row in metrics["factors"].items()}
+    """R² of each factor from all layers together, by the best of the readers."""
+    return {name: max(row[f"r2{reader}_all"] for reader in READERS) for name, row in metrics["factors"].items()}
 
 
 def known_by(names: Sequence[str], layers: Sequence[int]) -> Callable[[Metrics], float]:

@@ -37,11 +37,13 @@ class PeerLost(RuntimeError):
 def is_lost_connection(error: BaseException) -> bool:
     """Whether a collective failed for the ranks' connection, and not for how it was called.
 
-    gloo raises plain RuntimeErrors for both: only their words tell them apart.
+    gloo raises plain RuntimeErrors for both: only their words tell them apart. Errors of a class of their own, such as
+    ours, are never about the connection, whatever words a path in them has.
     """
     if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
         return True
-    return isinstance(error, RuntimeError) and _CONNECTION.search(str(error)) is not None
+    by_torch = type(error) is RuntimeError or isinstance(error, dist.DistError)
+    return by_torch and _CONNECTION.search(str(error)) is not None
 
 
 class Peers:

@@ -154,12 +154,8 @@ def _read_columns(parts: list[ParquetPart], schema: Any, image: str, plain: list
 
 
 def _read(part: ParquetPart, columns: list[str]) -> Any:
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
-    try:
+    with one_sentence(part.path):
         return open_parquet_file(part.path).read(columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{part.path} is damaged ({error}); download it again") from None
 
 
 _NULL = int(np.iinfo(np.int64).min)

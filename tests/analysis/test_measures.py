@@ -11,7 +11,8 @@ from analysis.image_quality import ssim
 from analysis.layers import moments
 from analysis.overfitting import distance_ratio, generalisation_gap, kernel_distance
 from analysis.pictures import interpolated
-from analysis.probes import Sample, Target, probe
+from analysis.probes import networks, probe
+from analysis.samples import Sample, Target
 from analysis.scores import accuracy, auc, r_squared
 
 
@@ -26,7 +27,7 @@ def test_auc_and_r_squared_equal_scikit_learn_ties_included():
 
 def read(target: Target, layers: list[np.ndarray]):
     fitted, scored = Sample([target], layers).halves()
-    return probe(scored.targets[0], fitted, scored)
+    return probe(scored.targets[0], fitted, scored, networks(fitted, scored))
 
 
 def test_probes_find_the_layer_that_knows_and_no_other():
@@ -59,10 +60,11 @@ def test_a_reader_is_scored_on_images_that_it_was_not_fitted_on():
     fitted, scored = ([rng.normal(size=(400, 2))], [rng.normal(size=(300, 2))])
     names = {"fit": fitted[0][:, 0], "new": scored[0][:, 1]}  # what held is not what is asked
     known = Sample([Target("factor", "f", names["fit"])], fitted)
-    result = probe(Target("factor", "f", names["new"]), known, Sample([], scored))
+    answers = networks(known, Sample([], scored))
+    result = probe(Target("factor", "f", names["new"]), known, Sample([], scored), answers)
     assert result["n"] == 300 and result["n_fit"] == 400
-    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0
-    assert probe(Target("factor", "g", names["new"]), known, Sample([], scored)) is None
+    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0 and result["r2_network"][0] < 0
+    assert probe(Target("factor", "g", names["new"]), known, Sample([], scored), answers) is None
 
 
 def test_interval_holds_the_score_and_narrows_with_samples():

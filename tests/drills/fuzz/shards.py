@@ -13,6 +13,7 @@ from pipeline.shard_source import open_source
 from pipeline.shard_stream import stream_shard
 from preprocess.encode import EncodedWriter
 from preprocess.manifest import Codec, Manifest, ManifestError
+from preprocess.shard_files import LocalFiles
 from preprocess.shardset import ShardError, ShardSet
 from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
 from preprocess.verify import verify
@@ -61,7 +62,7 @@ def _shards(folder: Path, codec: Codec) -> Target:
 def _read(folder: Path) -> None:
     shards = ShardSet.open(folder)
     assert isinstance(Manifest.read(folder).samples, int)
-    assert all("\n" not in problem for problem in verify(folder, lambda _: None))
+    assert all("\n" not in problem for problem in verify(LocalFiles(folder), shards.manifest, lambda _: None))
     shards.check_content("train")
     if shards.manifest.layout is not None:
         region = open_region(shards, "train")

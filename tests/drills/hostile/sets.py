@@ -18,6 +18,7 @@ from pipeline.shard_source import open_source
 from pipeline.shard_stream import stream_shard
 from preprocess.encode import EncodedWriter
 from preprocess.manifest import Manifest
+from preprocess.shard_files import LocalFiles
 from preprocess.shardset import ShardError, ShardSet
 from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of, member_header
 from preprocess.verify import verify
@@ -52,7 +53,7 @@ def _read_png(folder: Path, data: bytes, samples: int = 10) -> None:
     """Streams and verifies a compressed shard; raises what either says."""
     plain = _manifest(data, samples) | {"codec": "png", "layout": None}
     _write(folder, plain, data)
-    problems = verify(folder, lambda _: None)
+    problems = verify(LocalFiles(folder), Manifest.read(folder), lambda _: None)
     source = open_source(str(folder), False)
     for block in stream_shard(source, source.shards("train")[0], 0, True):
         assert block.shape[1:] == _SHAPE
@@ -66,7 +67,7 @@ def _read_npy(folder: Path, data: bytes, **changes: Any) -> None:
     _write(folder, _manifest(data, 10) | changes, data)
     shards = ShardSet.open(folder)
     shards.check_content("train")
-    problems = verify(folder, lambda _: None)
+    problems = verify(LocalFiles(folder), Manifest.read(folder), lambda _: None)
     if problems:
         raise ShardError(problems[0])
     region = open_region(shards, "train")
