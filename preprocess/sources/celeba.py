@@ -97,7 +97,8 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         return open_parquet(path, seed, forced)
     container = find_images(path, forced)
     if not container.names:
-        raise UsageError(f"{path} holds no images")
+        refused = "".join(f" but {left.key}: {left.reason}" for left in container.refused[:1])
+        raise UsageError(f"{path} holds no images{refused}")
     lists = {what: found for what in _LISTS if (found := _find_list(container, what))}
     columns = {what: _LISTS[what][1](found.content, found.where) for what, found in lists.items()}
     fingerprint = _fingerprint(container, lists)
@@ -119,7 +120,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
         channels=3,
         reader=lambda rows, _: container.reader([names[row] for row in rows]),
-        left_out=_missing(stems, columns, lists),
+        left_out=(*container.refused, *_missing(stems, columns, lists)),
         notes=(recognised(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
         default_crop=crop,
         refingerprint=lambda: _fingerprint_again(find_images(path, forced), lists, stamp),

@@ -19,7 +19,9 @@ import numpy as np
 
 from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage, UsageError
+from preprocess.manifest import LeftOut
 from preprocess.shard_task import PixelReader
+from preprocess.sources.catalogue import printable
 
 _JPEG_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
 IMAGE_SUFFIXES = _JPEG_SUFFIXES | frozenset(
@@ -41,6 +43,11 @@ class Container(Protocol):
     @property
     def names(self) -> list[str]:
         """The image files' names without folders, sorted."""
+        ...
+
+    @property
+    def refused(self) -> list[LeftOut]:
+        """What is not read for what it is called, or because it is a link."""
         ...
 
     def identity(self) -> Iterable[str]:
@@ -76,6 +83,7 @@ class FolderContainer:
         self.path = path
         self._listed = self._list()
         self.names = sorted(self._listed)
+        self.refused: list[LeftOut] = []
 
     def identity(self) -> Iterable[str]:
         return (f"{name}\0{self._listed[name][0]}" for name in self.names)
@@ -107,11 +115,14 @@ class ZipContainer:
         self.path = path
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self._texts: dict[str, str] = {}
+        self.refused: list[LeftOut] = []
         for info in self._members():
             member = PurePosixPath(info.filename)
             if not info.filename or info.is_dir() or "__MACOSX" in member.parts:
                 continue
-            _refuse_strange(info, self.path)
+            if reason := _why_strange(info):
+                self.refused.append(LeftOut(key=printable(info.filename)[:100], reason=reason))
+                continue
             if max(info.file_size, info.compress_size, info.header_offset) > _MAX_OFFSET:
                 raise UsageError(f"{self.path} is damaged: it claims a member of {info.file_size:,} bytes")
             if is_image_name(member.name):
@@ -121,7 +132,8 @@ class ZipContainer:
         self.names = sorted(self._entries)
 
     def identity(self) -> Iterable[str]:
-        return (f"{n}\0{self._entries[n].file_size}\0{self._entries[n].CRC}" for n in self.names)
+        yield from (f"{n}\0{self._entries[n].file_size}\0{self._entries[n].CRC}" for n in self.names)
+        yield from (f"refused\0{left.key}" for left in self.refused)
 
     def stamp(self) -> int:
         return 0  # the checksums of the identity tell
@@ -168,15 +180,14 @@ class ZipContainer:
         self._entries[name] = info
 
 
-def _refuse_strange(info: zipfile.ZipInfo, path: Path) -> None:
-    """No name of an archive becomes a path here, but somebody might unpack it elsewhere: one that harms is said."""
+def _why_strange(info: zipfile.ZipInfo) -> str:
+    """Why a member is not read, or "": no name becomes a path here, but a set that climbs or links is no honest one."""
     member = PurePosixPath(info.filename.replace("\\", "/"))
     if member.is_absolute() or ".." in member.parts:
-        raise UsageError(
-            f"{path} holds {info.filename[:100]!r}, a name that leaves the archive's folder: do not unpack it"
-        )
+        return "a name that leaves the archive's folder: do not unpack it"
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise UsageError(f"{path} holds {info.filename[:100]!r}, a link: repack it with the files themselves")
+        return "a link: repack the archive with the file itself"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def hostile_sets(ground: Ground) -> str:
     Removal(
         "the refusal of names that leave an archive, and of links",
         "preprocess/sources/containers.py",
-        "            _refuse_strange(info, self.path)\n",
-        "",
+        "if reason := _why_strange(info):",
+        'if reason := "":',
     ),
     Removal(
         "the limit of a member's size",

@@ -57,6 +57,25 @@ def test_kaggles_folder_and_archive(tree: Path, tmp_path: Path) -> None:
         assert shard_hashes(tmp_path / out) == shard_hashes(tmp_path / "expected")
 
 
+def test_members_that_climb_or_link_are_left_out_with_the_reason(tree: Path, shards: Path, tmp_path: Path) -> None:
+    official = tmp_path / "CelebA"
+    shutil.copytree(tree, official, ignore=shutil.ignore_patterns("img_align_celeba"))
+    write_zip(tree, official / "img_align_celeba.zip")
+    link = zipfile.ZipInfo("000900.jpg")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(official / "img_align_celeba.zip", "a") as archive:
+        archive.writestr("../../000901.jpg", jpeg(1))
+        archive.writestr(link, "/etc/passwd")
+    done = shard(official, tmp_path / "out", "--max-bad", "0.1")
+    assert done.exit_code == 0, done.stderr
+    reasons = {left.key: left.reason for left in Manifest.read(tmp_path / "out").left_out}
+    assert set(reasons) == {"../../000901.jpg", "000900.jpg"}
+    assert "leaves the archive" in reasons["../../000901.jpg"] and "a link" in reasons["000900.jpg"]
+    assert shard_hashes(tmp_path / "out") == shard_hashes(shards), "all others are as ever"
+    assert not (tmp_path.parent / "000901.jpg").exists()
+    assert shard(official, tmp_path / "strict").exit_code == 1, "two in 52 are more than --max-bad allows by default"
+
+
 def test_the_official_folders(tree: Path, shards: Path, tmp_path: Path) -> None:
     official = tmp_path / "CelebA"
     for folder in ("Img", "Anno", "Eval"):

@@ -90,6 +90,9 @@ def _zip(folder: Path, name: str, content: bytes, mode: int = stat.S_IFREG | 0o6
 def _read_zip(path: Path) -> None:
     container = ZipContainer(path)
     _raise_first(container.reader(container.names).pixels())
+    for left in container.refused:
+        assert container.names == ["000001.jpg"], "what is refused is not read"
+        raise UnreadableImage(f"{left.key}: {left.reason}")
 
 
 def _bomb(folder: Path) -> None:
