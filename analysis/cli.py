@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,10 @@ def report(
         from analysis.subject import open_subject  # noqa: PLC0415
 
         opened = [open_subject(path, data) for path in checkpoints]
+        folder = out or checkpoints[0].parent / "report"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # better now than after minutes of measuring
         found = []
         judges: dict = {}
         for (subject, warnings), name in zip(opened, short_names(checkpoints), strict=True):
@@ -65,7 +70,7 @@ def report(
             findings = investigate(subject, name, min(samples, QUICK_SAMPLES) if quick else samples, say, judges)
             findings.notes += warnings
             found.append(findings)
-        page = write_report(found, out or checkpoints[0].parent / "report")
+        page = write_report(found, folder)
         for findings in found:
             print(f"{findings.name}, step {findings.metrics['step']}")
             for line in headline(findings.metrics):

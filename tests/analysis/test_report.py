@@ -47,7 +47,7 @@ def test_metrics_follow_the_contract(made, face_shards):
     assert set(metrics["attributes"]) <= set(manifest["attribute_names"])
     assert set(metrics["factors"]) == set(manifest["factor_names"])
     for row in metrics["factors"].values():
-        assert len(row["r2"]) == len(row["r2_linear"]) == 3
+        assert len(row["r2"]) == len(row["r2_linear"]) == len(row["r2_network"]) == 3
         assert row["best_layer"] == row["r2"].index(max(row["r2"]))
         low, high = row["r2_all_interval"]
         assert low <= row["r2_all"] <= high or abs(low - row["r2_all"]) < 0.2
@@ -184,7 +184,13 @@ def test_probe_prints_a_table_and_writes_it(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("truncate", "seal"), ("flip", "damaged"), ("absent", "cannot read"), ("data", "does not exist")],
+    [
+        ("truncate", "seal"),
+        ("flip", "damaged"),
+        ("absent", "cannot read"),
+        ("data", "does not exist"),
+        ("out", "File exists"),
+    ],
 )
 def test_what_cannot_be_analysed_is_one_sentence(run, tmp_path, damage, message):
     path, words = tmp_path / "ckpt.pt", []
@@ -196,6 +202,9 @@ def test_what_cannot_be_analysed_is_one_sentence(run, tmp_path, damage, message)
     elif damage == "data":
         path.write_bytes(whole)
         words = ["--data", tmp_path / "nothing"]
+    elif damage == "out":
+        path.write_bytes(whole)
+        words = ["--out", path]
     done = run_command("analysis", "report", path, *words)
     assert done.returncode == 1
     assert message in done.stderr
