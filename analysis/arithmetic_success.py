@@ -1,8 +1,10 @@
 """Faces added and subtracted, measured: does the decoded a − b + c have what it should, in the judge's eyes?
 
 For a pair of attributes (s, t): a has s and t, b has s and not t, c has neither. The result should have t and not s,
-and keep what c had otherwise. Success stands between two figures of the same judge: the *ceiling*, plain
-reconstructions of real faces with t and not s, and *chance*, the reconstruction of c itself.
+and keep what c had otherwise. Three ways: a and b are single images; the means of all such images; the means of those
+closest to c, because a code is curved where a ladder knows much, and a difference holds where it was taken. Success
+stands between two figures of the same judge: the *ceiling*, plain reconstructions of real faces with t and not s, and
+*chance*, the reconstruction of c itself.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from analysis.subject import Encoded, Subject, decode
 from pipeline.latents import redraw
 
 TRIPLES = 120  # of each pair
+NEAR = 20  # images that stand for a and b near c
 UNRELATED = 0.15  # |correlation| among real images under which one attribute should survive a change of another
 SEED = 0
 
@@ -46,6 +49,14 @@ def _rows(codes: Sequence[Tensor], rows: np.ndarray) -> list[Tensor]:
     return [z[torch.from_numpy(rows)] for z in codes]
 
 
+def _near(codes: Sequence[Tensor], rows: np.ndarray, c: Sequence[Tensor]) -> list[Tensor]:
+    """Mean codes of those ``NEAR`` of ``rows`` that are closest to each c in the code of all layers."""
+    known = _rows(codes, rows)
+    distances = torch.cdist(torch.cat(list(c), 1), torch.cat(known, 1))
+    closest = distances.topk(min(NEAR, len(rows)), largest=False).indices
+    return [z[closest].mean(1) for z in known]
+
+
 def _share(right: np.ndarray) -> tuple[float, list[float]]:
     return float(right.mean()), mean_interval(right.astype(float))
 
@@ -68,6 +79,8 @@ def measure_pair(
     plain, by_chance = judged(c)
     verdict, right = judged(result)
     _, by_mean = judged([z + d for z, d in zip(c, shift, strict=True)])
+    near_a, near_b = (_near(encoded.means, rows, c) for rows in kinds[:2])
+    _, by_near = judged(combine(near_a, near_b, c))
     wanted = np.flatnonzero((notes[:, s] == 0) & (notes[:, t] == 1))[: 2 * TRIPLES]
     ceiling = judged(_rows(encoded.means, wanted))[1] if len(wanted) >= FEWEST else None
     others = unrelated(encoded, judge.known_attributes(), [s, t])
@@ -77,6 +90,7 @@ def measure_pair(
     for key, values in (
         ("success", right),
         ("success_of_means", by_mean),
+        ("success_of_near", by_near),
         ("chance", by_chance),
         ("reconstruction_ceiling", ceiling),
         ("kept", kept),
@@ -89,7 +103,7 @@ def measure_pair(
 
 
 def arithmetic_success(subject: Subject, encoded: Encoded, judge: Judge) -> dict[str, Any]:
-    """``pairs``, and over them the means ``success``, ``success_of_means``, ``reconstruction_ceiling``, ``chance``.
+    """``pairs``, and over them the means of their successes, ceilings and chances.
 
     ``not_judged`` lists the pairs whose attributes are absent, too rare, or unknown to the judge.
     """
@@ -101,7 +115,7 @@ def arithmetic_success(subject: Subject, encoded: Encoded, judge: Judge) -> dict
         else:
             measured.append(measure_pair(subject, encoded, judge, pair, kinds))
     result: dict[str, Any] = {"pairs": measured, "not_judged": not_judged}
-    for key in ("success", "success_of_means", "reconstruction_ceiling", "chance"):
+    for key in ("success", "success_of_means", "success_of_near", "reconstruction_ceiling", "chance"):
         values = [entry[key] for entry in measured if entry[key] is not None]
         result[key] = float(np.mean(values)) if values else None
     return result

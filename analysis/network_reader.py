@@ -44,6 +44,8 @@ class _Taught(NamedTuple):
 def read_by_network(targets: Sequence[Target], codes: np.ndarray, asked: np.ndarray) -> Answers:
     """Answers of a network fitted on ``codes`` (n, d), those of ``targets``, for the codes ``asked`` (m, d)."""
     taught = _taught(targets, len(codes))
+    if not (taught.attributes or taught.factors or taught.labels):
+        return {}
     centre, scale = codes.mean(0), codes.std(0) + 1e-8
     x, m = (torch.from_numpy(((z - centre) / scale).astype(np.float32)) for z in (codes, asked))
     network = _fit(x, taught)

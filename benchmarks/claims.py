@@ -114,7 +114,8 @@ FACES = (
         for s, t in PAIRS
     ),
     *(
-        Claim(f"mean a − mean b + c, not {s} & {t}: the same", arithmetic((s, t), "success_of_means"), 0.8)
+        Claim(f"… {s} & {t}, a and b means of {how}", arithmetic((s, t), key), 0.8)
+        for key, how in (("success_of_means", "all such"), ("success_of_near", "the 20 nearest"))
         for s, t in PAIRS
     ),
     Claim("training time, seconds", lambda m: m["seconds"], MOST_SECONDS, at_most=True),

@@ -61,10 +61,21 @@ def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
     result = measure_arithmetic(*judged)
     (pair,) = result["pairs"]
     assert pair["success"] == pair["success_of_means"] == pair["reconstruction_ceiling"] == 1
+    assert pair["success_of_near"] == 1
     assert pair["chance"] == 0
     assert pair["success_per_layer"] == [0, 1], "the right half is painted by layer 1"
     assert (result["success"], result["chance"]) == (1, 0)
     assert result["not_judged"] == [arithmetic.equation("Left", "Absent")]
+
+
+def test_the_images_near_c_are_the_closest_of_their_kind():
+    codes = [torch.tensor([[0.0], [1.0], [2.0], [50.0], [3.0]]), torch.tensor([[0.0], [0.0], [9.0], [0.0], [0.0]])]
+    c = [torch.tensor([[2.0], [49.0]]), torch.tensor([[0.0], [0.0]])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arithmetic_success, "NEAR", 1)
+        near = arithmetic_success._near(codes, np.array([0, 2, 3, 1]), c)
+    assert near[0].tolist() == [[1.0], [50.0]], "row 2 is far on the upper layer, row 4 is not of the kind"
+    assert near[1].tolist() == [[0.0], [0.0]]
 
 
 def test_an_edit_changes_its_target_by_its_own_layer(judged):
