@@ -51,6 +51,9 @@ def report(
     ] = None,
     samples: Annotated[int, typer.Option(min=40, help="At most this many held-out images.")] = 20_000,
     quick: Annotated[bool, typer.Option("--quick", help=f"At most {QUICK_SAMPLES} held-out images.")] = False,
+    fid: Annotated[
+        bool, typer.Option("--fid", help="Also FID and KID on Inception's features: pip install 'mmd-vlae[fid]'.")
+    ] = False,
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
     with explained(), progress() as say:
@@ -67,7 +70,10 @@ def report(
         for (subject, warnings), name in zip(opened, short_names(checkpoints), strict=True):
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
-            findings = investigate(subject, name, min(samples, QUICK_SAMPLES) if quick else samples, say, judges)
+            limit = min(samples, QUICK_SAMPLES) if quick else samples
+            findings = investigate(subject, name, limit, say, judges, fid)
+            for note in (note for note in findings.notes if note.startswith("no FID")):
+                print(f"warning: {note}", file=sys.stderr)
             findings.notes += warnings
             found.append(findings)
         page = write_report(found, folder)

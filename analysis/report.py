@@ -14,6 +14,7 @@ import jinja2
 from analysis import charts
 from analysis.charts import as_table
 from analysis.gallery import Picture, draw
+from analysis.inception_quality import NoInception, inception_quality
 from analysis.judge import Judge
 from analysis.measures import TRAIN_IMAGES, appoint_judge, measure
 from analysis.subject import Say, Subject, held_out, held_out_count, load_split
@@ -32,10 +33,13 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def investigate(subject: Subject, name: str, limit: int, say: Say, judges: dict[str, Judge | None]) -> Findings:
+def investigate(
+    subject: Subject, name: str, limit: int, say: Say, judges: dict[str, Judge | None], fid: bool = False
+) -> Findings:
     """Everything about one checkpoint from up to ``limit`` held-out images. Raises SubjectError.
 
-    ``judges`` holds the judge of each set of shards (by digest) that was looked at before; a new one is added.
+    ``judges`` holds the judge of each set of shards (by digest) that was looked at before; a new one is added. With
+    ``fid`` also FID and KID on Inception's features, or a note that says why not.
     """
     encoded = held_out(subject, limit, say("held-out codes", held_out_count(subject, limit)))
     train, _ = load_split(subject.shards, "train", TRAIN_IMAGES)
@@ -49,8 +53,14 @@ def investigate(subject: Subject, name: str, limit: int, say: Say, judges: dict[
         "held_out": len(encoded),
         **measure(subject, encoded, train, judges[digest], say),
     }
+    missed = []
+    if fid:
+        try:
+            metrics.setdefault("sample_quality", {}).update(inception_quality(subject, encoded.images, say))
+        except NoInception as reason:
+            missed = [f"no FID: {reason}"]
     images, notes = draw(subject, encoded, train, metrics, say)
-    return Findings(subject, name, metrics, images, notes)
+    return Findings(subject, name, metrics, images, [*missed, *notes])
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:
