@@ -1,0 +1,32 @@
+"""Which errors are about a lost rank; that ranks are named is drilled with real processes (tests/drills)."""
+
+from __future__ import annotations
+
+import pytest
+import torch.distributed as dist
+
+from pipeline.feed import FeedError
+from pipeline.peers import is_lost_connection
+from pipeline.run_folder import RunFolderError
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:41873. This may",
+        "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 100000ms for recv operation",
+        "Application timeout caused pair closure",
+        "Gloo connectFullMesh failed with ... Connection refused",
+    ],
+)
+def test_what_gloo_says_of_a_lost_rank(words: str) -> None:
+    assert is_lost_connection(RuntimeError(words))
+    assert is_lost_connection(dist.DistBackendError(words))
+
+
+def test_what_is_no_lost_rank() -> None:
+    assert not is_lost_connection(RuntimeError("invalid tensor size at index 1"))
+    assert not is_lost_connection(FeedError("/data/timeout/train-000001.tar is damaged: its content has changed"))
+    assert not is_lost_connection(RunFolderError("/runs/connection reset/ckpt.pt is another recipe's"))
+    assert not is_lost_connection(ValueError("timed out"))
+    assert is_lost_connection(dist.DistNetworkError("whatever it says"))
