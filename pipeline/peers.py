@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 SECONDS_BETWEEN_SIGNS = 1.0
 SECONDS_OF_LISTENING = 2.5  # a rank that gives no sign in this time is named as the lost one
-SECONDS_FOR_STORE = 5.0
+SECONDS_FOR_STORE = 2.0  # it answers in milliseconds, or its rank is stopped or gone
 SECONDS_OF_DYING = 0.2  # between the end of a process's connections and that of the process
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class Peers:
     """Gives this rank's signs of life from now on, and names the ranks that give none."""
 
     def __init__(self) -> None:
+        self._store_lost = False
         self._alone = not dist.is_initialized() or dist.get_world_size() == 1
         if self._alone:
             return
@@ -68,7 +69,7 @@ class Peers:
 
     def farewell(self, why: str) -> None:
         """Tells the others why this rank leaves before the run is over; does nothing where they cannot be told."""
-        if not self._alone:
+        if not (self._alone or self._store_lost):
             _within(SECONDS_FOR_STORE, lambda: self._set("left", why))
 
     def verdict(self) -> str:
@@ -78,6 +79,7 @@ class Peers:
         time.sleep(SECONDS_OF_DYING)
         here = {rank: _state_here(who) for rank, who in self._who.items()}
         left = _within(SECONDS_FOR_STORE, lambda: self._get("left", list(self._who)))
+        self._store_lost = left is None
         lost = {rank: state for rank, state in here.items() if state and not (left or {}).get(rank)}
         if not lost and left is not None:
             lost = {rank: why for rank, why in left.items() if why} or self._silent()
@@ -98,7 +100,7 @@ class Peers:
 
     def close(self) -> None:
         """No more signs of life."""
-        if not self._alone:
+        if not (self._alone or self._store_lost):
             self._over.set()
             self._living.join(SECONDS_FOR_STORE)
 

@@ -16,7 +16,6 @@ from pipeline.config import ModelConfig
 from pipeline.stages import Block, Shape, parse_stages, size
 
 LEAK = 0.1  # of every leaky ReLU, as published
-MIN_STD = 0.001  # added to every posterior standard deviation, as published
 
 
 class Posterior(NamedTuple):
@@ -126,7 +125,8 @@ class Encoder(nn.Module):
             if layer == top and config.rectified_top_mean:
                 mean = mean.relu()
             # float32 from here on: a sigmoid or an MMD in half precision costs percents
-            posteriors.append(Posterior(mean, config.max_std * torch.sigmoid(raw_std + self.std_offset) + MIN_STD))
+            std = config.min_std + config.max_std * torch.sigmoid(raw_std + self.std_offset)
+            posteriors.append(Posterior(mean, std))
             below = above
         return posteriors
 
