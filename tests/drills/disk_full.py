@@ -23,10 +23,10 @@ SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_che
     "a full disk in preprocessing, training, the report: one clear sentence, earlier results intact, no partial file "
     "under a final name, resumable",
     Removal(
-        "files are written beside their place and renamed",
+        "what could not be written whole is thrown away",
         "pipeline/checkpoint.py",
-        '    temporary = path.with_name(f".{path.name}.tmp")\n    try:\n        yield temporary',
-        "    temporary = path\n    try:\n        yield temporary",
+        "        temporary.unlink(missing_ok=True)\n        if isinstance",
+        "        temporary.exists() and temporary.replace(path)\n        if isinstance",
     ),
     Removal(
         "torch's word for a failed write is understood",
