@@ -82,20 +82,11 @@ class ModelConfig(Section):
     A coarse grid lets a layer change colours and light but draw no shapes. null = the whole map on every layer.
     """
     initial_std: float = Field(default=0.05, gt=0.001, lt=1)
-    """Posterior standard deviation before training, without min_std.
-
-    0.5 is the published start, which kills top layers.
-    """
+    """Posterior standard deviation before training; 0.5 is the published start, which kills top layers."""
     max_std: float = Field(default=1.0, gt=0, le=1)
     """Largest posterior standard deviation. Below 1, noise alone cannot pass for the prior: the means must spread.
 
     At 1, as published, the MMD is content with a layer whose deviation has risen to 1, which says nothing of x.
-    """
-    min_std: float = Field(default=0.001, gt=0, le=0.5)
-    """Added to every posterior standard deviation; 0.001 is the published one.
-
-    Reconstruction alone drives the deviation there, and codes between those of images then decode to anything. With
-    more noise neighbouring codes have to mean alike.
     """
     weight_init_std: float | None = Field(default=None, gt=0)
     """Weights ~ N(0, this); null = PyTorch's fan-in initialisation."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.config import ModelConfig
 from pipeline.stages import Block, Shape, parse_stages, size
 
+MIN_STD = 0.001  # added to every posterior standard deviation, as published
 LEAK = 0.1  # of every leaky ReLU, as published
 
 
@@ -125,8 +126,7 @@ class Encoder(nn.Module):
             if layer == top and config.rectified_top_mean:
                 mean = mean.relu()
             # float32 from here on: a sigmoid or an MMD in half precision costs percents
-            std = config.min_std + config.max_std * torch.sigmoid(raw_std + self.std_offset)
-            posteriors.append(Posterior(mean, std))
+            posteriors.append(Posterior(mean, config.max_std * torch.sigmoid(raw_std + self.std_offset) + MIN_STD))
             below = above
         return posteriors
 
