@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pipeline.config import ModelConfig
 from pipeline.stages import Block, Shape, parse_stages, size
 
-MIN_STD = 0.001  # added to every posterior standard deviation, as published
 LEAK = 0.1  # of every leaky ReLU, as published
+MIN_STD = 0.001  # added to every posterior standard deviation, as published
 
 
 class Posterior(NamedTuple):
