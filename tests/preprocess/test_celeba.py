@@ -230,7 +230,9 @@ def test_names_in_an_archive_are_no_paths(tmp_path: Path) -> None:
             archive.writestr("good.jpg", jpeg(1))
             archive.writestr(name, jpeg(1))
         done = shard(tmp_path / "evil.zip", tmp_path / f"evil-{number}")
-        assert done.exit_code == 2 and name in done.stderr
+        assert done.exit_code == 1 and name in done.output
+        manifest = Manifest.read(tmp_path / f"evil-{number}")
+        assert manifest.samples == 1 and "leaves the archive" in manifest.left_out[0].reason
         (tmp_path / "evil.zip").unlink()
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("evil-")) == ["deep", "odd.zip"]
 
