@@ -20,6 +20,7 @@ from tests.drills.drill import Drill, Ground, NotOnThisMachine, copy_of_the_code
 
 console = Console(width=140)
 BEGIN, END = "<!-- drills: begin -->", "<!-- drills: end -->"
+RED_BEGIN, RED_END = "<!-- red: begin -->", "<!-- red: end -->"
 Row = tuple[str, str, str, str]
 
 
@@ -38,7 +39,7 @@ def main(
         else:
             rows = [as_it_is(d, Path(folder), material, full=not short) for d in chosen]
     if write:
-        write_table(rows, ("protection taken out", "drill", "went", "seen") if unprotected else None)
+        write_table(rows, unprotected)
     red = [row[0] for row in rows if row[2] != ("red" if unprotected else "holds")]
     console.print(f"{len(rows) - len(red)} of {len(rows)} as they should be" + (f"; not: {', '.join(red)}" * bool(red)))
     raise typer.Exit(1 if red else 0)
@@ -75,14 +76,25 @@ def without_protections(drill: Drill, folder: Path, material: tuple[Path, Path])
     return rows
 
 
-def write_table(rows: list[Row], heads: tuple[str, ...] | None) -> None:
-    """Replaces the table of docs/faults.md that these rows belong in."""
-    begin, end = (BEGIN, END) if heads is None else (BEGIN.replace("drills", "red"), END.replace("drills", "red"))
-    heads = heads or ("drill", "must hold", "verdict", "seen")
-    lines = [f"| {' | '.join(row)} |" for row in [heads, ("---",) * 4, *[tuple(_cell(c) for c in r) for r in rows]]]
+def write_table(rows: list[Row], unprotected: bool) -> None:
+    """Puts these rows into the table of docs/faults.md that they belong in; other drills' rows stay as they are."""
+    begin, end = (RED_BEGIN, RED_END) if unprotected else (BEGIN, END)
     page = REPOSITORY / "docs/faults.md"
     before, rest = page.read_text().split(begin)
-    page.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1])
+    table, after = rest.split(end)
+    head, line, *old = table.strip().splitlines()
+    known = {row.split("|")[1].strip(): row for row in old}
+    if unprotected:
+        for drill in {row[1] for row in rows}:
+            shown = (protection + " (GREEN)" * (went != "red") for protection, name, went, _ in rows if name == drill)
+            known[drill] = f"| {drill} | {_cell('; '.join(shown))} |"
+    else:
+        for drill, must_hold, verdict, seen in rows:
+            known[drill] = (
+                f"| {drill} | {_cell(must_hold)} | {'' if verdict == 'holds' else verdict + ': '}{_cell(seen)} |"
+            )
+    lines = [head, line, *(known[drill.name] for drill in every.DRILLS if drill.name in known)]
+    page.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + after)
 
 
 def _cell(text: str) -> str:
