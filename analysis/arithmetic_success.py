@@ -1,10 +1,10 @@
 """Faces added and subtracted, measured: does the decoded a − b + c have what it should, in the judge's eyes?
 
 For a pair of attributes (s, t): a has s and t, b has s and not t, c has neither. The result should have t and not s,
-and keep what c had otherwise. Three ways: a and b are single images; the means of all such images; the means of those
-closest to c, because a code is curved where a ladder knows much, and a difference holds where it was taken. Success
-stands between two figures of the same judge: the *ceiling*, plain reconstructions of real faces with t and not s, and
-*chance*, the reconstruction of c itself.
+and keep what c had otherwise. Three ways: a and b are single held-out images; the means of all such training images;
+the means of those training images closest to c in all but t, because a code is curved where a ladder knows much, and
+a difference holds where it was taken. c is held out in each. Success stands between two figures of the same judge: the
+*ceiling*, plain reconstructions of real faces with t and not s, and *chance*, the reconstruction of c itself.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from analysis.arithmetic import FEWEST, PAIRS, combine, equation, members
+from analysis.arithmetic import FEWEST, PAIRS, attribute_direction, combine, equation, members
 from analysis.bootstrap import mean_interval
 from analysis.judge import Judge, Verdict
 from analysis.subject import Encoded, Subject, decode
 from pipeline.latents import redraw
 
-TRIPLES = 120  # of each pair
-NEAR = 20  # images that stand for a and b near c
+TRIPLES = 240  # of each pair
+NEAR = 10  # images that stand for a and b near c
 UNRELATED = 0.15  # |correlation| among real images under which one attribute should survive a change of another
 SEED = 0
 
@@ -49,11 +49,20 @@ def _rows(codes: Sequence[Tensor], rows: np.ndarray) -> list[Tensor]:
     return [z[torch.from_numpy(rows)] for z in codes]
 
 
-def _near(codes: Sequence[Tensor], rows: np.ndarray, c: Sequence[Tensor]) -> list[Tensor]:
-    """Mean codes of those ``NEAR`` of ``rows`` that are closest to each c in the code of all layers."""
+def _mean(codes: Sequence[Tensor], rows: np.ndarray) -> list[Tensor]:
+    return [z.mean(0, keepdim=True) for z in _rows(codes, rows)]
+
+
+def _near(codes: Sequence[Tensor], rows: np.ndarray, c: Sequence[Tensor], direction: Sequence[Tensor]) -> list[Tensor]:
+    """Mean codes of those ``NEAR`` of ``rows`` that are closest to each c in the code of all layers.
+
+    How far along the attribute's ``direction``, (1, d_l) a layer, does not count: the closest of those that have it
+    would else be those that hardly have it.
+    """
     known = _rows(codes, rows)
-    distances = torch.cdist(torch.cat(list(c), 1), torch.cat(known, 1))
-    closest = distances.topk(min(NEAR, len(rows)), largest=False).indices
+    unit = nn.functional.normalize(torch.cat(list(direction), 1))
+    of_c, of_known = (code - code @ unit.T * unit for code in (torch.cat(list(c), 1), torch.cat(known, 1)))
+    closest = torch.cdist(of_c, of_known).topk(min(NEAR, len(rows)), largest=False).indices
     return [z[closest].mean(1) for z in known]
 
 
@@ -62,14 +71,16 @@ def _share(right: np.ndarray) -> tuple[float, list[float]]:
 
 
 def measure_pair(
-    subject: Subject, encoded: Encoded, judge: Judge, pair: tuple[str, str], kinds: Sequence[np.ndarray]
-) -> dict[str, Any]:
-    """One entry of ``arithmetic.pairs``; ``kinds`` are the rows that may be a, b and c."""
+    subject: Subject, encoded: Encoded, examples: Encoded, judge: Judge, pair: tuple[str, str]
+) -> dict[str, Any] | None:
+    """One entry of ``arithmetic.pairs``; None where its attributes are absent, too rare, or unknown to the judge."""
+    kinds, of_examples = (members(images, judge.attribute_names, *pair) for images in (encoded, examples))
+    if kinds is None or of_examples is None or not all(judge.knows("attribute", name) for name in pair):
+        return None
     s, t = (judge.attribute_names.index(name) for name in pair)
     notes = encoded.annotations.attributes
     rng = np.random.default_rng(SEED)
     a, b, c = (_rows(encoded.means, rng.choice(rows, TRIPLES)) for rows in kinds)
-    shift = [encoded.means[i][kinds[0]].mean(0) - encoded.means[i][kinds[1]].mean(0) for i in range(len(c))]
     result = combine(a, b, c)
 
     def judged(codes: Sequence[Tensor]) -> tuple[Verdict, np.ndarray]:
@@ -78,8 +89,11 @@ def measure_pair(
 
     plain, by_chance = judged(c)
     verdict, right = judged(result)
-    _, by_mean = judged([z + d for z, d in zip(c, shift, strict=True)])
-    near_a, near_b = (_near(encoded.means, rows, c) for rows in kinds[:2])
+    mean_a, mean_b = (_mean(examples.means, rows) for rows in of_examples[:2])
+    _, by_mean = judged(combine(mean_a, mean_b, c))
+    direction = attribute_direction(examples, t)
+    assert direction is not None, "there are FEWEST with and FEWEST without"
+    near_a, near_b = (_near(examples.means, rows, c, direction) for rows in of_examples[:2])
     _, by_near = judged(combine(near_a, near_b, c))
     wanted = np.flatnonzero((notes[:, s] == 0) & (notes[:, t] == 1))[: 2 * TRIPLES]
     ceiling = judged(_rows(encoded.means, wanted))[1] if len(wanted) >= FEWEST else None
@@ -102,18 +116,15 @@ def measure_pair(
     return entry
 
 
-def arithmetic_success(subject: Subject, encoded: Encoded, judge: Judge) -> dict[str, Any]:
+def arithmetic_success(subject: Subject, encoded: Encoded, examples: Encoded, judge: Judge) -> dict[str, Any]:
     """``pairs``, and over them the means of their successes, ceilings and chances.
 
+    ``examples`` are images of the train split, whose mean codes may stand for a and b.
     ``not_judged`` lists the pairs whose attributes are absent, too rare, or unknown to the judge.
     """
-    measured, not_judged = [], []
-    for pair in PAIRS:
-        kinds = members(encoded, judge.attribute_names, *pair)
-        if kinds is None or not all(judge.knows("attribute", name) for name in pair):
-            not_judged.append(equation(*pair))
-        else:
-            measured.append(measure_pair(subject, encoded, judge, pair, kinds))
+    entries = {pair: measure_pair(subject, encoded, examples, judge, pair) for pair in PAIRS}
+    measured = [entry for entry in entries.values() if entry is not None]
+    not_judged = [equation(*pair) for pair, entry in entries.items() if entry is None]
     result: dict[str, Any] = {"pairs": measured, "not_judged": not_judged}
     for key in ("success", "success_of_means", "success_of_near", "reconstruction_ceiling", "chance"):
         values = [entry[key] for entry in measured if entry[key] is not None]

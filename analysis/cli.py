@@ -52,7 +52,7 @@ def report(
     samples: Annotated[int, typer.Option(min=40, help="At most this many held-out images.")] = 20_000,
     quick: Annotated[bool, typer.Option("--quick", help=f"At most {QUICK_SAMPLES} held-out images.")] = False,
     fid: Annotated[
-        bool, typer.Option("--fid", help="Also FID and KID on Inception's features: pip install 'mmd-vlae[fid]'.")
+        bool, typer.Option("--fid", help="Also FID and KID on Inception's features; needs the extra fid.")
     ] = False,
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
@@ -253,7 +253,7 @@ class ExportFormat(StrEnum):
 @app.command()
 def export(
     checkpoint: Checkpoint = None,
-    format: Annotated[ExportFormat, typer.Option(help="All but torch-export need pip install 'mmd-vlae[export]'.")] = (
+    format: Annotated[ExportFormat, typer.Option(help="All but torch-export need the extra export.")] = (
         ExportFormat.safetensors
     ),
     out: Annotated[

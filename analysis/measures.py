@@ -16,9 +16,9 @@ from analysis.layers import layer_measures
 from analysis.overfitting import generalisation_gap, memory_of_training
 from analysis.probe_samples import probe_samples
 from analysis.probes import probe_all
-from analysis.subject import Encoded, Say, Subject
+from analysis.subject import Encoded, Say, Subject, with_codes
 
-TRAIN_IMAGES = 20_000  # shown to the judge
+TRAIN_IMAGES = 20_000  # shown to the judge; also the examples whose mean codes are added and subtracted
 COMPARED_IMAGES = 10_000  # training images among which nearest neighbours are looked for
 TRAIN_ERRORS, HELD_OUT_ERRORS = 5_000, 10_000  # images that are reconstructed: three digits need no more
 SHOWN_PER_HELD_OUT = 8  # images shown to the judge in training, for each held-out image: so that it keeps pace
@@ -66,16 +66,18 @@ def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge 
         metrics["disentanglement"]["factors"] = [subject.shards.manifest.factor_names[k] for k in found]
     done(1)
     if judge is not None:
-        metrics |= _judged(subject, encoded, judge, say)
+        metrics |= _judged(subject, encoded, train, judge, say)
     return metrics
 
 
-def _judged(subject: Subject, encoded: Encoded, judge: Judge, say: Say) -> dict[str, Any]:
+def _judged(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge, say: Say) -> dict[str, Any]:
     """What the judge says of decoded images, and how well it reads real ones."""
+    notes = subject.shards.annotations("train", len(train))
+    examples = with_codes(subject, train, notes, say("codes of examples for arithmetic", len(train)))
     done = say("what each layer changes, arithmetic and edits, by the judge", 3)
     controls = what_layers_change(subject, encoded, judge)
     done(1)
-    success = arithmetic_success(subject, encoded, judge)
+    success = arithmetic_success(subject, encoded, examples, judge)
     done(1)
     edits = edit_strength(subject, encoded, judge)
     done(1)

@@ -182,14 +182,15 @@ def held_out(subject: Subject, limit: int, advance: Callable[[int], None]) -> En
         np.concatenate([part.identity for part in notes]),
         np.concatenate([part.label for part in notes]),
     )
-    return _encoded(subject, images, annotations, advance)
+    return with_codes(subject, images, annotations, advance)
 
 
 def encoded_split(subject: Subject, split: str, limit: int, advance: Callable[[int], None]) -> Encoded:
     """The first ``limit`` images of one split with their codes."""
-    return _encoded(subject, *load_split(subject.shards, split, limit), advance)
+    return with_codes(subject, *load_split(subject.shards, split, limit), advance)
 
 
-def _encoded(subject: Subject, images: np.ndarray, notes: Annotations, advance: Callable[[int], None]) -> Encoded:
+def with_codes(subject: Subject, images: np.ndarray, notes: Annotations, advance: Callable[[int], None]) -> Encoded:
+    """``images`` of the split that ``notes`` annotate, in one order, with their codes."""
     posteriors = encode(subject, images, advance)
     return Encoded(images, notes, [q.mean for q in posteriors], [q.std for q in posteriors])

@@ -120,7 +120,7 @@ FACES = (
     ),
     *(
         Claim(f"… {s} & {t}, a and b means of {how}", arithmetic((s, t), key), 0.8)
-        for key, how in (("success_of_means", "all such"), ("success_of_near", "the 20 nearest"))
+        for key, how in (("success_of_means", "all such"), ("success_of_near", "the 10 nearest c"))
         for s, t in PAIRS
     ),
     Claim("training time, seconds", lambda m: m["seconds"], MOST_SECONDS, at_most=True),

@@ -58,7 +58,8 @@ def test_each_layer_changes_its_own_half_and_nothing_else(judged):
 
 def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"), ("Left", "Absent")))
-    result = measure_arithmetic(*judged)
+    subject, seen, judge = judged
+    result = measure_arithmetic(subject, seen, seen, judge)
     (pair,) = result["pairs"]
     assert pair["success"] == pair["success_of_means"] == pair["reconstruction_ceiling"] == 1
     assert pair["success_of_near"] == 1
@@ -68,14 +69,28 @@ def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
     assert result["not_judged"] == [arithmetic.equation("Left", "Absent")]
 
 
-def test_the_images_near_c_are_the_closest_of_their_kind():
+def test_the_means_are_of_the_examples_and_the_single_images_are_not(judged, monkeypatch):
+    monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
+    subject, seen, judge = judged
+    swapped = replace(seen.annotations, attributes=seen.annotations.attributes[:, ::-1])
+    (pair,) = measure_arithmetic(subject, seen, replace(seen, annotations=swapped), judge)["pairs"]
+    assert pair["success"] == 1
+    assert pair["success_of_means"] == pair["success_of_near"] == 0
+
+
+def test_the_images_near_c_are_the_closest_of_their_kind_in_all_but_the_attribute(monkeypatch):
+    monkeypatch.setattr(arithmetic_success, "NEAR", 1)
     codes = [torch.tensor([[0.0], [1.0], [2.0], [50.0], [3.0]]), torch.tensor([[0.0], [0.0], [9.0], [0.0], [0.0]])]
     c = [torch.tensor([[2.0], [49.0]]), torch.tensor([[0.0], [0.0]])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arithmetic_success, "NEAR", 1)
-        near = arithmetic_success._near(codes, np.array([0, 2, 3, 1]), c)
+    kind = np.array([0, 2, 3, 1])
+    nothing = [torch.zeros(1, 1), torch.zeros(1, 1)]
+    near = arithmetic_success._near(codes, kind, c, nothing)
     assert near[0].tolist() == [[1.0], [50.0]], "row 2 is far on the upper layer, row 4 is not of the kind"
     assert near[1].tolist() == [[0.0], [0.0]]
+    along_the_upper = [torch.zeros(1, 1), torch.full((1, 1), 3.0)]
+    near = arithmetic_success._near(codes, kind, c, along_the_upper)
+    assert near[0].tolist() == [[2.0], [50.0]], "row 2 is as far as can be, but only where distance does not count"
+    assert near[1].tolist() == [[9.0], [0.0]]
 
 
 def test_an_edit_changes_its_target_by_its_own_layer(judged):
