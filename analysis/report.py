@@ -17,7 +17,7 @@ from analysis.gallery import Picture, draw
 from analysis.inception_quality import NoInception, inception_quality
 from analysis.judge import Judge
 from analysis.measures import TRAIN_IMAGES, appoint_judge, measure
-from analysis.subject import Say, Subject, held_out, held_out_count, load_split
+from analysis.subject import Say, Subject, SubjectError, held_out, held_out_count, load_split
 from pipeline.checkpoint import replacing
 from pipeline.pictures import save_png
 
@@ -41,6 +41,10 @@ def investigate(
     ``judges`` holds the judge of each set of shards (by digest) that was looked at before; a new one is added. With
     ``fid`` also FID and KID on Inception's features, or a note that says why not.
     """
+    if not (split := subject.shards.manifest.splits.get("train")) or not split.samples:
+        raise SubjectError(
+            f"{subject.shards.folder} has no train split, with which a report compares: `analysis probe` does without"
+        )
     encoded = held_out(subject, limit, say("held-out codes", held_out_count(subject, limit)))
     train, _ = load_split(subject.shards, "train", TRAIN_IMAGES)
     digest = subject.shards.digest

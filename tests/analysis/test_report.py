@@ -211,6 +211,24 @@ def test_what_cannot_be_analysed_is_one_sentence(run, tmp_path, damage, message)
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+def test_without_a_train_split_there_is_no_report_and_readers_are_fitted_on_half(run, faces_tree, tmp_path):
+    images = sorted((faces_tree / "img_align_celeba").iterdir())[:120]
+    for number, image in enumerate(images):
+        folder = tmp_path / "tree" / "valid" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+    shards = tmp_path / "shards"
+    words = ("--size", 32, "--crop", "148", "--workers", 1)
+    assert run_command("preprocess", "images", tmp_path / "tree", "--out", shards, *words).returncode == 0
+    done = run_command("analysis", "report", run / "ckpt.pt", "--data", shards)
+    assert done.returncode == 1 and f"{shards} has no train split" in done.stderr and "Traceback" not in done.stderr
+    scores = tmp_path / "scores.json"
+    done = run_command("analysis", "probe", run / "ckpt.pt", "--data", shards, "--json", scores)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(scores.read_text())["labels"]["label"]
+    assert row["n"] == row["n_fit"] == 60
+
+
 def test_help_is_quick_and_imports_nothing_heavy():
     code = "import sys, analysis.cli; print(sorted({'torch', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
