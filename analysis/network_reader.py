@@ -17,12 +17,12 @@ from analysis.samples import Target
 from analysis.scores import Kind
 from analysis.teaching import Known, taught_loss
 
-HIDDEN = 512
+HIDDEN = 128  # of each of two layers: one of 512 tells fewer digits apart (0.88 against 0.90) and takes twice as long
 EPOCHS = 40
 PATIENCE = 8  # epochs without a gain on the samples kept back
 KEPT_BACK = 0.15
 BATCH = 128
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.1
 SEED = 0
 
@@ -90,7 +90,11 @@ def _fit(x: Tensor, taught: _Taught) -> nn.Module:
     outputs = len(taught.attributes) + len(taught.factors) + len(taught.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
+        network = nn.Sequential(
+            *(nn.Linear(x.shape[1], HIDDEN), nn.ReLU()),
+            *(nn.Linear(HIDDEN, HIDDEN), nn.ReLU()),
+            nn.Linear(HIDDEN, outputs),
+        )
     chance = np.random.default_rng(SEED)
     kept_back, rest = torch.from_numpy(chance.permutation(len(x))).tensor_split([int(KEPT_BACK * len(x))])
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)

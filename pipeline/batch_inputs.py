@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline.config import Config, DenoisingConfig
+from pipeline.config import Config, DataConfig, DenoisingConfig
 from pipeline.feed import Batch
 from pipeline.keyed_noise import Stream, normal, uniform
 
@@ -30,6 +31,23 @@ def mirror(images: Tensor, rows: Tensor, seed: int, epoch: int) -> Tensor:
     """Each image of (B, C, H, W) flipped left to right with probability 1/2, keyed by (seed, epoch, sample)."""
     chosen = uniform(rows, 1, Stream.FLIP, seed, epoch)[:, 0] < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def warp(images: Tensor, rows: Tensor, config: DataConfig, seed: int, epoch: int) -> Tensor:
+    """Each image of (B, C, H, W) under a random affine map about its centre, keyed by (seed, epoch, sample).
+
+    What comes in over an edge is mirrored there.
+    """
+    height, width = images.shape[2:]
+    draw = normal(rows, 6, Stream.WARP, seed, epoch)
+    maps = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    maps[:, :, :2] += config.affine * draw[:, :4].view(-1, 2, 2)
+    # affine_grid's images are 2 wide and 2 high
+    maps[:, 0, 2] = config.shift * 2 / width * draw[:, 4]
+    maps[:, 1, 2] = config.shift * 2 / height * draw[:, 5]
+    places = F.affine_grid(maps, list(images.shape), align_corners=False)
+    warped = F.grid_sample(images, places, padding_mode="reflection", align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)
 
 
 def corrupt(images: Tensor, rows: Tensor, config: DenoisingConfig, seed: int, epoch: int) -> Tensor:
@@ -58,6 +76,8 @@ def prepare_batch(batch: Batch, config: Config, latents: int, first_row: int, st
     target = normalise(batch.images)
     if config.data.horizontal_flip:
         target = mirror(target, batch.rows, config.seed, epoch)
+    if config.data.shift or config.data.affine:
+        target = warp(target, batch.rows, config.data, config.seed, epoch)
     inputs = corrupt(target, batch.rows, config.denoising, config.seed, epoch)
     positions = torch.arange(config.training.global_batch_size, device=target.device)
     own = positions[first_row : first_row + len(target)]

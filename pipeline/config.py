@@ -38,6 +38,13 @@ class DataConfig(Section):
     """Folder with manifest.json and the tar shards, or an address from which they are streamed."""
     horizontal_flip: bool = False
     """Mirror each image with probability 1/2, keyed by (seed, epoch, sample)."""
+    shift: float = Field(default=0, ge=0)
+    """Move each image, across and down: standard deviation in pixels, keyed by (seed, epoch, sample)."""
+    affine: float = Field(default=0, ge=0, le=1)
+    """Turn, scale and shear each image: standard deviation of its linear map's four numbers about the identity's.
+
+    Like shift for splits so small that the encoder would learn them by heart; latents then code it too.
+    """
     verify: Literal["sha256", "size"] = "sha256"
     """Check of every train and valid shard before the first step: content, or byte count alone."""
     damaged: Literal["refuse", "skip"] = "refuse"

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     DENOISE_GAUSS = 5
     EFFECT = 6
     PREVIEW = 7
+    WARP = 8
 
 
 def _splitmix64(value: int) -> int:

@@ -8,7 +8,10 @@ import pytest
 from tests.pipeline.training import launch, relative_difference, weights
 
 # at the demo's rate of 2e-3 from the first step Adam would blow rounding up to some 2e-4 in 30 steps
-EVERYTHING_RANDOM = ("denoising.salt_and_pepper=0.1", "data.horizontal_flip=true", "optimizer.learning_rate=5e-4")
+EVERYTHING_RANDOM = (
+    *("denoising.salt_and_pepper=0.1", "data.horizontal_flip=true", "data.shift=1", "data.affine=0.05"),
+    "optimizer.learning_rate=5e-4",
+)
 
 
 def losses(run):
