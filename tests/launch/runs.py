@@ -50,9 +50,10 @@ def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Pope
 
 
 def logged_step(out: Path) -> int:
-    """The last step in a run's metrics.jsonl; -1 before the first."""
+    """The last step in a run's metrics.jsonl; -1 before the first. A line that is being written does not count."""
     path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()
     return json.loads(lines[-1])["step"] if lines else -1
 
 

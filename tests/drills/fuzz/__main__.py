@@ -22,6 +22,7 @@ from typing import Any
 from tests.drills.fuzz import files, shards
 from tests.drills.fuzz.images import images
 from tests.drills.fuzz.target import Target
+from tests.drills.peak_memory import peak_mib
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "image": images,
@@ -78,8 +79,7 @@ def fuzz(target: Target, count: int, chance: random.Random, folder: Path) -> dic
         finally:
             signal.alarm(0)
         slowest = max(slowest, time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"outcomes": dict(outcomes), "findings": findings, "slowest": slowest, "peak_mib": peak}
+    return {"outcomes": dict(outcomes), "findings": findings, "slowest": slowest, "peak_mib": peak_mib()}
 
 
 def _too_long(*_: object) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.drills.hostile import checkpoints, sets, sources
+from tests.drills.peak_memory import peak_mib
 
 GROUPS = {"checkpoints": checkpoints.CASES, "sets": sets.CASES, "sources": sources.CASES}
 MEMORY = 4 << 30  # what would take more fails instead of bringing the machine down
@@ -24,7 +25,7 @@ def main(groups: list[str], folder: Path) -> list[dict[str, object]]:
         for number, case in enumerate(GROUPS[group]):
             room = folder / f"{group}-{number}"  # no word of the case: it would be found in every error
             room.mkdir(parents=True)
-            before = _peak()
+            before = peak_mib()
             began = time.perf_counter()
             try:
                 case.attack(room)
@@ -33,13 +34,9 @@ def main(groups: list[str], folder: Path) -> list[dict[str, object]]:
                 kind, text = type(error).__name__, str(error)
                 sentence = kind in OURS and case.words in text and "\n" not in text and len(text) < 2000
                 verdict = "" if sentence else f"{kind}: {text[:300]}"
-            took = {"seconds": time.perf_counter() - began, "mib": _peak() - before, "peak": _peak()}
+            took = {"seconds": time.perf_counter() - began, "mib": peak_mib() - before, "peak": peak_mib()}
             said.append({"case": case.name, "verdict": verdict, **took})
     return said
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":
