@@ -77,7 +77,7 @@ def build(
                 catalogue.unpack(folder.scratch)
             with closing(run_tasks(missing, options.workers, make_executor)) as made:  # no worker outlives the lock
                 for record in made:
-                    folder.record(record)
+                    folder.keep(record)
                     records[record.file] = record
                     listener.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
         except OSError as error:

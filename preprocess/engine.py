@@ -67,15 +67,23 @@ def _run_until_a_death(
     executor = make_executor(min(workers, len(tasks)))
     waiting = iter(tasks)
     running: set[Future[ShardRecord]] = set()
+    failure: BaseException | None = None
     try:
         while True:
-            while len(running) < workers * TASKS_AHEAD and (task := next(waiting, None)) is not None:
+            while not failure and len(running) < workers * TASKS_AHEAD and (task := next(waiting, None)) is not None:
                 running.add(executor.submit(_work, task))
             if not running:
-                return
+                break
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield future.result()
+                error = future.exception()
+                if error is None:
+                    yield future.result()
+                failure = failure or error
+            if failure:  # what other workers are about to finish is kept
+                running = {future for future in running if not future.cancel()}
+        if failure:
+            raise failure
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

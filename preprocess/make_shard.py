@@ -18,7 +18,7 @@ import torch
 from preprocess.encode import EncodedWriter
 from preprocess.errors import UnreadableImage
 from preprocess.geometry import crop_box, resize_batch
-from preprocess.manifest import LeftOut, Recipe, sync_folder
+from preprocess.manifest import LeftOut, Recipe, sync_folder, write_json_atomically
 from preprocess.sample_json import JsonEncoder
 from preprocess.shard_task import ShardRecord, ShardTask
 from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter
@@ -28,6 +28,8 @@ BATCH = 16  # images resized at a time: fits the cache, and beats 64 and 256
 
 def make_shard(task: ShardTask) -> ShardRecord:
     """Makes one shard under a temporary name, flushes it to the disk and renames it into place.
+
+    Its record is written first: a shard that is in place is never made again for want of one.
 
     Raises:
         OSError: it could not be written (disk full, no permission); nothing is left under the final name.
@@ -39,6 +41,7 @@ def make_shard(task: ShardTask) -> ShardRecord:
             record = _write_shard(task, file)
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
+        write_json_atomically(task.scratch / f"{task.file}.json", record.as_json())
         if record.samples:
             Path(temporary).replace(task.folder / task.file)
             sync_folder(task.folder)

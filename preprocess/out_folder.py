@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,7 +20,6 @@ from pydantic import ValidationError
 from preprocess.errors import RunError, UsageError
 from preprocess.manifest import (
     MANIFEST_NAME,
-    LeftOut,
     Manifest,
     ManifestError,
     Recipe,
@@ -85,10 +82,8 @@ class OutFolder:
             whole = pool.map(self._is_whole, records.values())
         return {name: record for (name, record), ok in zip(records.items(), whole, strict=True) if ok}
 
-    def record(self, record: ShardRecord) -> None:
-        """Remembers a finished shard, so that another run need not make it."""
-        plain = asdict(record) | {"left_out": [left.model_dump() for left in record.left_out]}
-        write_json_atomically(self.scratch / f"{record.file}.json", plain)
+    def keep(self, record: ShardRecord) -> None:
+        """Brings a shard that was made to where it is kept: here it was made there, with its record."""
 
     def finish(self, manifest: Manifest) -> None:
         """Puts the manifest in place, and removes what the run needed for itself."""
@@ -106,7 +101,7 @@ class OutFolder:
             records |= records_of(Manifest.read(self.path), tasks)
         for task in tasks:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                records[task.file] = parse_record((self.scratch / f"{task.file}.json").read_bytes())
+                records[task.file] = ShardRecord.parse((self.scratch / f"{task.file}.json").read_bytes())
         return records
 
     def _is_whole(self, record: ShardRecord) -> bool:
@@ -164,17 +159,6 @@ def refuse_if_other(there: Recipe | None, recipe: Recipe, where: str) -> None:
     differences = there.differences(recipe) if there else []
     if differences:
         raise UsageError(f"{where} holds shards of {'; '.join(differences)}: choose another --out, or add --overwrite")
-
-
-def parse_record(content: bytes) -> ShardRecord:
-    """Reads what was remembered of a finished shard.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is damaged.
-    """
-    plain = json.loads(content)
-    left_out = tuple(LeftOut.model_validate(left) for left in plain.pop("left_out"))
-    return ShardRecord(**plain, left_out=left_out)
 
 
 def records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:

@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,7 +29,6 @@ from preprocess.out_folder import (
     SCRATCH_NAME,
     SHARD_NAME,
     OutFolder,
-    parse_record,
     records_of,
     refuse_if_other,
 )
@@ -98,7 +96,7 @@ class RemoteFolder:
                 whole = pool.map(self._is_whole, records.values())
             return {name: record for (name, record), ok in zip(records.items(), whole, strict=True) if ok}
 
-    def record(self, record: ShardRecord) -> None:
+    def keep(self, record: ShardRecord) -> None:
         """Uploads a finished shard, reads it back, remembers it, and takes it out of the stage.
 
         Raises:
@@ -114,8 +112,7 @@ class RemoteFolder:
                         "run the same command again"
                     )
                 (self.path / record.file).unlink()
-            plain = asdict(record) | {"left_out": [left.model_dump() for left in record.left_out]}
-            self._write(f"{SCRATCH_NAME}/{record.file}.json", json.dumps(plain).encode())
+            self._write(f"{SCRATCH_NAME}/{record.file}.json", json.dumps(record.as_json()).encode())
 
     def finish(self, manifest: Manifest) -> None:
         """Puts the manifest in place, and removes what the run needed for itself.
@@ -151,7 +148,7 @@ class RemoteFolder:
             if f"{task.file}.json" in there:
                 content = self._files.read(f"{SCRATCH_NAME}/{task.file}.json")
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    records[task.file] = parse_record(content or b"")
+                    records[task.file] = ShardRecord.parse(content or b"")
         return records
 
     def _refuse_if_taken_over(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,3 +46,18 @@ class ShardRecord:
     bytes: int
     sha256: str
     left_out: tuple[LeftOut, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What is remembered of the shard while the set is unfinished; `parse` reads it."""
+        return asdict(self) | {"left_out": [left.model_dump() for left in self.left_out]}
+
+    @classmethod
+    def parse(cls, content: bytes) -> ShardRecord:
+        """Reads what was remembered.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is damaged.
+        """
+        plain = json.loads(content)
+        left_out = tuple(LeftOut.model_validate(left) for left in plain.pop("left_out"))
+        return cls(**plain, left_out=left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -9,15 +10,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from preprocess import build
+from preprocess import build, engine, scheduler
+from preprocess.make_shard import make_shard
 from preprocess.manifest import Manifest
-from preprocess.shard_task import ShardRecord
+from preprocess.shard_task import ShardRecord, ShardTask
 from tests.preprocess.trees import hashes, invoke, shard, write_tree
 
 COMMAND = [sys.executable, "-c", "from preprocess.cli import app; app()"]
@@ -116,10 +120,10 @@ def test_a_full_disk(tree: Path, tmp_path: Path) -> None:
         done = shard(tree, out, shard_size=4)
         assert done.exit_code == 1
         assert "is full" in done.stderr
-        assert "are finished and kept" in done.stderr
         assert "Traceback" not in done.stderr
         finished = list(out.glob("*.tar"))
         assert finished
+        assert f"{len(finished)} of 14 shards are finished and kept" in done.stderr
         assert len({path.stat().st_size for path in finished}) == 1
         assert not (out / "manifest.json").exists()
         subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
@@ -128,6 +132,31 @@ def test_a_full_disk(tree: Path, tmp_path: Path) -> None:
         assert f"{len(finished)} of 14 shards are there already" in again.stderr
     finally:
         subprocess.run(["umount", out], check=False)
+
+
+def test_a_failed_shard_costs_no_other(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker is in the middle of a shard when one fails: that shard is waited for, and counted."""
+    failed = threading.Event()
+    started: list[str] = []
+
+    def work(task: ShardTask) -> ShardRecord:
+        started.append(task.file)
+        if task.file == "train-000001.tar":
+            failed.set()
+            raise OSError(errno.EIO, "Input/output error")
+        assert failed.wait(60)
+        time.sleep(0.1)  # so that the failure is seen first
+        return make_shard(task)
+
+    monkeypatch.setattr(engine, "_work", work)
+    monkeypatch.setattr(scheduler, "choose_executor", lambda _: ThreadPoolExecutor)
+    done = shard(tree, tmp_path / "out", "--workers", 2, shard_size=4)
+    assert done.exit_code == 1
+    finished = list((tmp_path / "out").glob("*.tar"))
+    assert "Input/output error" in done.stderr
+    assert f"{len(finished)} of 14 shards are finished and kept" in done.stderr
+    assert "train-000000.tar" in {path.name for path in finished}
+    assert len(started) < 14  # no new one is begun
 
 
 def test_a_file_that_cannot_grow(tree: Path, tmp_path: Path) -> None:
