@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from analysis.arithmetic import FEWEST, PAIRS, attribute_direction, combine, equation, members
-from analysis.bootstrap import mean_interval
+from analysis.bootstrap import clustered_interval
 from analysis.judge import Judge, Verdict
 from analysis.subject import Encoded, Subject, decode
 from pipeline.latents import redraw
 
-TRIPLES = 240  # of each pair
+TRIPLES = 240  # of each pair; of rare kinds the same images in other company
 NEAR = 10  # images that stand for a and b near c
 UNRELATED = 0.15  # |correlation| among real images under which one attribute should survive a change of another
 SEED = 0
@@ -66,8 +66,18 @@ def _near(codes: Sequence[Tensor], rows: np.ndarray, c: Sequence[Tensor], direct
     return [z[closest].mean(1) for z in known]
 
 
-def _share(right: np.ndarray) -> tuple[float, list[float]]:
-    return float(right.mean()), mean_interval(right.astype(float))
+def _drawn(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+    """``TRIPLES`` of ``rows``, none more than once oftener than another."""
+    return np.concatenate([rng.permutation(rows) for _ in range(-(-TRIPLES // len(rows)))])[:TRIPLES]
+
+
+def _share(right: np.ndarray, drawn: Sequence[np.ndarray]) -> tuple[float, list[float]]:
+    """The mean of ``right`` (n,), and its interval: the widest over ``drawn``, the images (n,) that took each part.
+
+    Where there are few images of a kind, each stands in many triples, and those are no independent samples.
+    """
+    intervals = [clustered_interval(right.astype(float), images) for images in drawn]
+    return float(right.mean()), max(intervals, key=lambda ends: ends[1] - ends[0])
 
 
 def measure_pair(
@@ -80,7 +90,8 @@ def measure_pair(
     s, t = (judge.attribute_names.index(name) for name in pair)
     notes = encoded.annotations.attributes
     rng = np.random.default_rng(SEED)
-    a, b, c = (_rows(encoded.means, rng.choice(rows, TRIPLES)) for rows in kinds)
+    drawn = [_drawn(rng, rows) for rows in kinds]
+    a, b, c = (_rows(encoded.means, rows) for rows in drawn)
     result = combine(a, b, c)
 
     def judged(codes: Sequence[Tensor]) -> tuple[Verdict, np.ndarray]:
@@ -101,15 +112,16 @@ def measure_pair(
     kept = np.stack([has(verdict, o) == has(plain, o) for o in others]).mean(0) if others else None
     per_layer = [judged(redraw(c, result, layer))[1] for layer in range(len(c))]
     entry: dict[str, Any] = {"s": pair[0], "t": pair[1], "equation": equation(*pair), "n": TRIPLES}
-    for key, values in (
-        ("success", right),
-        ("success_of_means", by_mean),
-        ("success_of_near", by_near),
-        ("chance", by_chance),
-        ("reconstruction_ceiling", ceiling),
-        ("kept", kept),
+    for key, values, images in (
+        ("success", right, drawn),
+        ("success_of_means", by_mean, drawn[2:]),
+        ("success_of_near", by_near, drawn[2:]),
+        ("chance", by_chance, drawn[2:]),
+        ("reconstruction_ceiling", ceiling, [wanted]),
+        ("kept", kept, drawn),
     ):
-        entry[key], entry[f"{key}_interval"] = (None, None) if values is None else _share(values)
+        entry[key], entry[f"{key}_interval"] = (None, None) if values is None else _share(values, images)
+    entry["n_images"] = [len(np.unique(rows)) for rows in drawn]
     entry["n_ceiling"] = len(wanted)
     entry["success_per_layer"] = [float(values.mean()) for values in per_layer]
     entry["judge_auc"] = {name: judge.scores["attribute"][name]["auc"] for name in pair}

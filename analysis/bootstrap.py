@@ -39,6 +39,12 @@ def mean_interval(values: np.ndarray) -> list[float]:
     return interval(resamples(len(values)) @ values / len(values))
 
 
+def clustered_interval(values: np.ndarray, clusters: np.ndarray) -> list[float]:
+    """95 % interval of the mean of (n,) values, the ``clusters`` (n,) integers that they belong to drawn anew."""
+    _, members = np.unique(clusters, return_inverse=True)
+    return ratio_interval(np.bincount(members, values), np.bincount(members))
+
+
 def ratio_interval(above: np.ndarray, below: np.ndarray) -> list[float]:
     """95 % interval of mean(above) / mean(below) of pairs (n,), (n,), drawn together."""
     weights = resamples(len(above))

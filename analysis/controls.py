@@ -32,7 +32,7 @@ def _readings(judge: Judge, verdict: Verdict) -> Iterator[tuple[str, str, Tensor
     for column, name in enumerate(judge.factor_names):
         if judge.knows("factor", name):
             yield "factors", name, verdict.factors[:, [column]] / judge.factor_std[column]
-    if judge.classes and judge.knows("label", "label"):
+    if len(judge.classes) and judge.knows("label", "label"):
         yield "labels", "label", verdict.labels / 2  # half the L1 distance of two distributions
 
 

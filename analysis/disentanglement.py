@@ -15,11 +15,13 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor
 
 from analysis.bootstrap import interval, resamples
+from analysis.samples import random_halves
 from analysis.scores import r_squared
 
 BINS = 20
 FOREST = 30  # trees
 LIMIT = 4000  # samples; estimates hardly move beyond
+FEWEST = 16  # samples
 RESAMPLES = 50
 SEED = 0
 
@@ -51,15 +53,16 @@ def disentanglement_and_completeness(importance: np.ndarray) -> tuple[float, flo
     return disentanglement, float((1 - _entropy(columns, 0))[used].mean())
 
 
-def dci(codes: np.ndarray, factors: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+def dci(
+    codes: np.ndarray, factors: np.ndarray, identity: np.ndarray | None = None
+) -> tuple[dict[str, float], np.ndarray]:
     """DCI by forests of random trees, fitted on one half of (n, D), (n, K) and scored on the other.
 
+    Nobody of ``identity`` (n,) is in both halves; −1, or no identities: every image is somebody else's.
     Returns ``disentanglement``, ``completeness``, ``informativeness`` (mean R² over factors, negative ones as 0), and
     the importances (D, K), each factor's scaled by its R² so that what is not known does not count.
     """
-    half = len(codes) // 2
-    order = np.random.default_rng(SEED).permutation(len(codes))
-    fit, scored = order[:half], order[half:]
+    fit, scored = random_halves(len(codes), identity)
     importance = np.zeros((codes.shape[1], factors.shape[1]))
     informativeness = np.zeros(factors.shape[1])
     for k in range(factors.shape[1]):
@@ -132,23 +135,38 @@ def _gaps(point: np.ndarray, resampled: np.ndarray, rows: slice) -> tuple[float,
     return top_gap(point[rows]), interval(np.array([top_gap(scores[rows]) for scores in resampled]))
 
 
-def disentanglement(layers: Sequence[np.ndarray], factors: np.ndarray) -> dict[str, Any]:
+def _usable(factors: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Rows (of the first LIMIT that can be used) and columns of (n, K) in which all is known and nothing constant.
+
+    A factor that is unknown in half of the images or more is left out; then the images of which one is unknown.
+    """
+    known = np.isfinite(factors)
+    columns = [k for k in range(factors.shape[1]) if known[:, k].mean() > 0.5]
+    rows = np.flatnonzero(known[:, columns].all(1))[:LIMIT]
+    if len(rows) < FEWEST:
+        return rows, []
+    return rows, [k for k in columns if np.ptp(factors[rows, k]) > 0]
+
+
+def disentanglement(
+    layers: Sequence[np.ndarray], factors: np.ndarray, identity: np.ndarray | None = None
+) -> dict[str, Any]:
     """Scores over the dimensions of all layers together, and ``layers``: the same of each one's; {} without factors.
 
     ``dci``; ``mig``: mutual information gap (Chen et al. 2018, eq. 6); ``sap``: separated attribute predictability
     (Kumar et al. 2018, section 3), both with 95 % intervals; ``importance`` (D, K). Layers (n, d_l), factors (n, K),
-    of which those that are unknown somewhere or constant are left out.
+    of which those that are mostly unknown or constant are left out; ``identity`` (n,) as for ``dci``.
     """
-    usable = [k for k in range(factors.shape[1]) if np.isfinite(factors[:, k]).all() and np.ptp(factors[:LIMIT, k]) > 0]
+    chosen, usable = _usable(factors)
     if not usable:
         return {}
-    v = factors[:LIMIT, usable].astype(float)
-    z = np.concatenate(layers, axis=1)[:LIMIT].astype(float)
+    v = factors[chosen][:, usable].astype(float)
+    z = np.concatenate(layers, axis=1)[chosen].astype(float)
     weights = resamples(len(z))[:RESAMPLES]
     z_bins, v_bins = binned(z), binned(v)
     information = mutual_information(z_bins, v_bins), np.stack([mutual_information(z_bins, v_bins, w) for w in weights])
     lines = squared_correlation(z, v), np.stack([squared_correlation(z, v, w) for w in weights])
-    parts, importance = dci(z, v)
+    parts, importance = dci(z, v, None if identity is None else identity[chosen])
 
     def scores(rows: slice) -> dict[str, Any]:
         d, c = disentanglement_and_completeness(importance[rows])

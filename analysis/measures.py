@@ -61,7 +61,9 @@ def measure(subject: Subject, encoded: Encoded, train: np.ndarray, judge: Judge 
     if quality:
         metrics["sample_quality"] = quality
     done = say("disentanglement", 1)
-    metrics["disentanglement"] = disentanglement(scored.layers, encoded.annotations.factors)
+    metrics["disentanglement"] = disentanglement(
+        scored.layers, encoded.annotations.factors, encoded.annotations.identity
+    )
     if found := metrics["disentanglement"].get("factors"):
         metrics["disentanglement"]["factors"] = [subject.shards.manifest.factor_names[k] for k in found]
     done(1)

@@ -71,9 +71,10 @@ def generalisation_gap(train: np.ndarray, held_out: np.ndarray) -> tuple[float, 
 def kernel_distance(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
     """Unbiased squared MMD of features (n, k), (m, k) under (x·y / k + 1)³ (KID, Binkowski et al. 2018), and interval.
 
-    The interval is of the mean over disjoint blocks of 100, as the paper estimates it; 0 = the same distribution.
+    The interval is of the mean over disjoint blocks, as the paper estimates it, ten or more where each can hold two;
+    0 = the same distribution.
     """
-    block = min(100, len(x), len(y))
+    block = min(100, max(2, min(len(x), len(y)) // 10))
 
     def one(a: Tensor, b: Tensor) -> float:
         def kernel(p: Tensor, q: Tensor) -> Tensor:

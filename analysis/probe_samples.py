@@ -22,4 +22,4 @@ def probe_samples(subject: Subject, encoded: Encoded, say: Say) -> tuple[Sample,
 
 
 def _sample(subject: Subject, encoded: Encoded) -> Sample:
-    return Sample(list(all_targets(subject, encoded)), [z.numpy() for z in encoded.means])
+    return Sample(list(all_targets(subject, encoded)), [z.numpy() for z in encoded.means], encoded.annotations.identity)

@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits
 from analysis.bootstrap import interval, resamples
 from analysis.network_reader import Answers, read_by_network
 from analysis.samples import Sample, Target
-from analysis.scores import SCORE_NAMES, SCORES, Kind, chance
+from analysis.scores import MIN_MINORITY, SCORE_NAMES, SCORES, Kind, chance
 
 FIT_LIMIT = 10_000  # samples; beyond it the readers hardly improve
-MIN_MINORITY = 8  # of each class in each half, or a score means nothing
+MOST_LABELS = 50  # the most frequent: trees are grown for each, and a page has no place for more
 MARGIN = 0.02  # above chance that an interval must stay: the best of several layers is above it by luck alone
 SEED = 0
 # small trees that stop when a seventh of the fitted samples sees no gain: they neither memorise noise nor waste time
@@ -65,7 +65,7 @@ def _rows(fit: Target, scored: Target) -> tuple[np.ndarray, np.ndarray] | None:
             return None
     if scored.kind == "label":  # the readers split their samples by class and need two of each
         names, counts = np.unique(fit.values[rows[0]], return_counts=True)
-        usual = names[counts >= MIN_MINORITY]
+        usual = names[counts >= MIN_MINORITY][np.argsort(-counts[counts >= MIN_MINORITY], kind="stable")[:MOST_LABELS]]
         rows = [known[np.isin(t.values[known], usual)] for t, known in zip((fit, scored), rows, strict=True)]
         if len(np.unique(fit.values[rows[0]])) < 2 or len(rows[1]) < 2 * MIN_MINORITY:
             return None

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+MIN_MINORITY = 8  # samples of each class, or a score means nothing
 Kind = Literal["attribute", "factor", "label"]
 
 

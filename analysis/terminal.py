@@ -87,12 +87,15 @@ def open_with_warnings(path: Path, data: Path | None) -> Subject:
 
 def short_names(paths: list[Path]) -> list[str]:
     """A short distinct name of each checkpoint: its folder, with its file where that is needed."""
-    names = [path.resolve().parent.name for path in paths]
+    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", path.resolve().parent.name) for path in paths]
+    names = plain
     if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}-{path.stem}" for path in paths]
+        names = [
+            f"{name}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.stem)}" for name, path in zip(plain, paths, strict=True)
+        ]
     if len(set(names)) < len(names):
         names = [f"{number}-{name}" for number, name in enumerate(names)]
-    return [re.sub(r"[^A-Za-z0-9._-]", "_", name) for name in names]
+    return names
 
 
 def chosen_layers(only: int | None, depth: int) -> list[int]:

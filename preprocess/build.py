@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -16,11 +17,24 @@ import numpy as np
 from preprocess.destination import Destination
 from preprocess.engine import local_processes, run_tasks
 from preprocess.errors import RunError
-from preprocess.manifest import SPLITS, Codec, Crop, LeftOut, Manifest, Recipe, Resample, Shard, Split
+from preprocess.manifest import (
+    MAX_MANIFEST_BYTES,
+    SPLITS,
+    Codec,
+    Crop,
+    LeftOut,
+    Manifest,
+    Recipe,
+    Resample,
+    Shard,
+    Split,
+)
 from preprocess.sample_json import JsonEncoder
 from preprocess.shard_task import ShardRecord, ShardTask
 from preprocess.sources.catalogue import Catalogue, seeded_rank
 from preprocess.tar_layout import layout_of
+
+_ENTRY_FRAME = 50  # bytes of a manifest's entry of an image left out, beside its key and reason
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,9 @@ def build(
         _announce(tasks, records, listener)
         missing = [task for task in tasks if task.file not in records]
         _warn_of_space(missing, recipe, folder, listener)
+        missed = catalogue.left_out if recipe.limit is None else ()  # what a limit did not choose is not missed
+        room = _room_of(missed) + sum(_room_of(record.left_out) for record in records.values())
+        _refuse_endless_list(room, missed or tuple(left for record in records.values() for left in record.left_out))
         try:
             if missing and catalogue.unpack:
                 listener.say("unpacking the images, which this source gives up in its own order only")
@@ -80,11 +97,13 @@ def build(
                     folder.keep(record)
                     records[record.file] = record
                     listener.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
+                    room += _room_of(record.left_out)
+                    _refuse_endless_list(room, record.left_out)
         except OSError as error:
             raise _write_failure(error, folder.path, len(records), len(tasks)) from error
         if missing and catalogue.refingerprint() != recipe.source.fingerprint:
+            folder.abandon()  # names and sizes may be what they were: nothing else would tell that the shards are mixed
             raise RunError("the source changed while it was read: run the same command again with --overwrite")
-        missed = catalogue.left_out if recipe.limit is None else ()  # what a limit did not choose is not missed
         manifest = _manifest(recipe, tasks, records, missed)
         if not manifest.samples:
             folder.abandon()
@@ -141,10 +160,13 @@ def plan(catalogue: Catalogue, recipe: Recipe, folder: Destination) -> list[Shar
 
 
 def _counts_within_limit(available: np.ndarray, limit: int | None) -> list[int]:
-    """How many samples of each split: all, or the limit shared out in proportion, at least one each."""
+    """How many samples of each split: all, or the limit shared out in proportion, at least one each, train first."""
     total = int(available.sum())
     if limit is None or limit >= total:
         return available.tolist()
+    if limit < np.count_nonzero(available):
+        given = np.flatnonzero(available)[:limit]
+        return [int(index in given) for index in range(len(available))]
     counts = [min(int(n), max(1, round(limit * int(n) / total))) for n in available[1:]]
     return [max(0, min(int(available[0]), limit - sum(counts))), *counts]
 
@@ -162,6 +184,21 @@ def _warn_of_space(missing: list[ShardTask], recipe: Recipe, folder: Destination
     free = shutil.disk_usage(folder.path).free
     if needed > free:
         listener.say(f"{folder.name} has {_gigabytes(free)} free and the shards need about {_gigabytes(needed)}")
+
+
+def _room_of(left_out: Iterable[LeftOut]) -> int:
+    """Bytes that these entries take in a manifest, at most."""
+    return sum(len(json.dumps([left.key, left.reason])) + _ENTRY_FRAME for left in left_out)
+
+
+def _refuse_endless_list(room: int, left_out: tuple[LeftOut, ...]) -> None:
+    """Stops while little is lost: a manifest with a longer list could not be read again."""
+    if room > MAX_MANIFEST_BYTES // 2:
+        first = left_out[-1]
+        raise RunError(
+            f"more images cannot be used than a manifest can list (one of them: {first.key}: {first.reason}): "
+            "take them out of the source, or choose a --crop and --size that suit them; finished shards are kept"
+        )
 
 
 def _write_failure(error: OSError, out: Path, finished: int, total: int) -> RunError:

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,6 +70,11 @@ def faces(
             draw_tree(out, count, seed, workers or _cores(), terminal.advance)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        except BrokenProcessPool:
+            raise RunError(
+                "a drawing process was killed (out of memory?): what is drawn is kept; "
+                "run the same command again, with fewer --workers"
+            ) from None
         terminal.finish()
         typer.echo(f"{count:,} faces in {out}; next: preprocess celeba --source {out} --out shards")
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 
@@ -55,6 +55,10 @@ def run_tasks(
                     f"worker processes were killed {deaths} times in a row (out of memory?): finished shards are kept; "
                     "run the same command again, with fewer --workers"
                 ) from None
+        except CancelledError:  # not ours: what a client does with its futures when it loses the cluster
+            raise RunError(
+                "the Dask cluster was lost: finished shards are kept; run the same command again when it is back"
+            ) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] == "distributed":  # Dask has tried again itself
                 raise RunError(f"the Dask cluster gave up ({error}): finished shards are kept") from None

@@ -24,6 +24,7 @@ from preprocess.shard_task import ShardRecord, ShardTask
 from preprocess.tar_layout import END_OF_ARCHIVE, RecordWriter
 
 BATCH = 16  # images resized at a time: fits the cache, and beats 64 and 256
+BATCH_BYTES = 32 << 20  # of their crops: of large photographs fewer are held at a time
 
 
 def make_shard(task: ShardTask) -> ShardRecord:
@@ -76,7 +77,7 @@ class _Batches:
         self._writer = (
             RecordWriter(recipe.layout, recipe.image_shape, BATCH) if recipe.layout else EncodedWriter(recipe.codec)
         )
-        self._crops = np.empty((BATCH, 0, 0, recipe.image_shape[2]), np.uint8)
+        self._crops = np.empty((0, 0, 0, recipe.image_shape[2]), np.uint8)
         self._keys: list[str] = []
         self._texts: list[bytes] = []
         self._shape: tuple[int, ...] = ()
@@ -94,11 +95,12 @@ class _Batches:
         top, left, height, width = self._box
         if self._crops.shape[1:3] != (height, width):
             self.flush()
-            self._crops = np.empty((BATCH, height, width, image.shape[2]), np.uint8)
+            batch = max(1, min(BATCH, BATCH_BYTES // (height * width * image.shape[2])))
+            self._crops = np.empty((batch, height, width, image.shape[2]), np.uint8)
         self._crops[len(self._keys)] = image[top : top + height, left : left + width]
         self._keys.append(key)
         self._texts.append(text)
-        if len(self._keys) == BATCH:
+        if len(self._keys) == len(self._crops):
             self.flush()
 
     def flush(self) -> None:

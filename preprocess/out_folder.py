@@ -92,7 +92,8 @@ class OutFolder:
         sync_folder(self.path)
 
     def abandon(self) -> None:
-        """Forgets a run that made nothing, so that the next may have other options."""
+        """Forgets a run whose shards must not be used: the next may have other options, or makes all of them again."""
+        (self.path / MANIFEST_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.scratch)
 
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:

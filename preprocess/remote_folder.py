@@ -129,9 +129,14 @@ class RemoteFolder:
             self._remove_scratch()
 
     def abandon(self) -> None:
-        """Forgets a run that made nothing, so that the next may have other options."""
+        """Forgets a run whose shards must not be used: the next may have other options, or makes all of them again."""
         with self._explained(f"{SCRATCH_NAME} could not be removed"):
+            self._remove_manifest()
             self._remove_scratch()
+
+    def _remove_manifest(self) -> None:
+        if self._files.read(MANIFEST_NAME) is not None:
+            self._fs.rm(self._files.path(MANIFEST_NAME))
 
     def _remove_scratch(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # another run of this recipe has finished too
@@ -210,8 +215,7 @@ class RemoteFolder:
         local.unlink()
 
     def _clear(self) -> None:
-        if self._files.read(MANIFEST_NAME) is not None:
-            self._fs.rm(self._files.path(MANIFEST_NAME))  # first: what it promises is about to go
+        self._remove_manifest()  # first: what it promises is about to go
         for name in self._files.names(""):
             if SHARD_NAME.fullmatch(name):
                 self._fs.rm(self._files.path(name))

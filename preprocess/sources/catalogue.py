@@ -84,5 +84,6 @@ def seeded_split(seed: int, name: str) -> int:
 
 
 def printable(name: str) -> str:
-    """A name that is not UTF-8 with its odd bytes spelled out."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name with its odd bytes spelled out: those that are not UTF-8, and those that would steer a terminal."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -98,15 +98,19 @@ def read_numbers(content: bytes, where: str, column: str, allowed: range | None 
     """
     table = _Table(where)
     values: list[int] = []
+    headings = [1, 2]  # how many fields a count line has, and a CSV's header: one of each may come first
     for number, fields in _lines(content, where):
-        if not table.files and (len(fields) == 1 or not fields[1].lstrip("-").isdigit()) and len(fields) < 3:
-            continue  # a count line or a CSV's header
+        if not table.files and len(fields) in headings and _is_number(fields[-1].lstrip("-")) == (len(fields) == 1):
+            headings.remove(len(fields))
+            continue
         _expect_columns(where, number, fields, 2)
         value = int(fields[1]) if _is_number(fields[1]) else -1
         if value < 0 or value > 2**62 or (allowed is not None and value not in allowed):
             raise UsageError(f"{where}, line {number}: {reprlib.repr(fields[1])} is not a valid {column}")
         table.add(number, fields[0])
         values.append(value)
+    if not values:
+        raise UsageError(f"{where} lists no images")
     return Columns((column,), table.rows, table.files, np.array(values, np.int64).reshape(-1, 1))
 
 

@@ -270,7 +270,7 @@ def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:
     data = os.pread(handle, stored, offset + _LOCAL_HEADER.size + name_length + extra_length)
     if method == zipfile.ZIP_DEFLATED:
         try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)  # 0 would mean: without limit
         except zlib.error as error:
             raise UnreadableImage(f"damaged archive: {error}") from None
     elif method != zipfile.ZIP_STORED:

@@ -65,20 +65,23 @@ def open_images(folder: Path, seed: int) -> Catalogue:
     )
 
 
-def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int, int]]:
+def _walk(top: str) -> Iterator[tuple[str, int, int]]:
     """(relative name, bytes, time of change in ns) of each image; hidden and linked folders are passed over."""
-    try:
-        with os.scandir(folder) as entries:
-            listed = list(entries)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/")
-        elif is_image_name(entry.name) and entry.is_file():
-            yield prefix + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
+    waiting = [(top, "")]  # not by recursion: folders may lie a thousand deep
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listed = list(entries)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, f"{prefix}{entry.name}/"))
+            elif is_image_name(entry.name) and entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
 
 
 def _split_level(names: list[str]) -> int | None:

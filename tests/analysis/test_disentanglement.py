@@ -5,6 +5,7 @@ import pytest
 
 from analysis.disentanglement import (
     binned,
+    dci,
     disentanglement,
     disentanglement_and_completeness,
     mutual_information,
@@ -91,8 +92,19 @@ def test_a_factor_a_number_scores_high_and_a_rotation_low():
 def test_factors_that_are_unknown_or_constant_are_left_out():
     rng = np.random.default_rng(3)
     factors = rng.uniform(size=(300, 3)).astype(np.float32)
-    factors[5, 0], factors[:, 1] = np.nan, 0.5
+    factors[:200, 0], factors[:, 1], factors[7, 2] = np.nan, 0.5, np.nan
     codes = rng.normal(size=(300, 2))
-    assert disentanglement([codes], factors)["factors"] == [2]
+    found = disentanglement([codes], factors)
+    assert (found["factors"], found["n"]) == ([2], 299), "an image of which a factor is unknown costs that image only"
     assert disentanglement([codes], factors[:, :2]) == {}
     assert disentanglement([codes], np.zeros((300, 0), np.float32)) == {}
+
+
+def test_a_person_who_is_recognised_is_no_factor_that_is_known():
+    rng = np.random.default_rng(4)
+    person = np.repeat(np.arange(60), 16)
+    codes = rng.normal(size=(60, 3))[person] + rng.normal(size=(960, 3)) * 0.01
+    personal = rng.uniform(size=(60, 1))[person]
+    apart, mixed = dci(codes, personal, person)[0], dci(codes, personal)[0]
+    assert mixed["informativeness"] > 0.5, "the images of a person lie side by side"
+    assert apart["informativeness"] < 0.1

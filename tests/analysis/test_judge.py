@@ -47,6 +47,42 @@ def test_the_same_images_give_the_same_judge_and_leave_the_generator_alone():
     assert train_judge(seen.images[:10], seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None) is None
 
 
+def test_one_image_with_an_attribute_does_not_examine_the_judge(judged):
+    _, held_out, judge = judged
+    rare = held_out.annotations.attributes.copy()
+    rare[:, 0] = 0
+    rare[np.flatnonzero(held_out.annotations.attributes[:, 0] == 1)[:3], 0] = 1
+    few = examine(judge, replace(held_out, annotations=replace(held_out.annotations, attributes=rare)))
+    assert "Left" not in few.scores["attribute"] and not few.knows("attribute", "Left")
+
+
+def test_labels_are_classes_whatever_their_numbers():
+    subject, seen = painted(256, seed=4)
+    label = np.where(seen.annotations.attributes[:, 0] == 1, 4_000_000_000_000, 3)
+    labelled = replace(seen, annotations=replace(seen.annotations, label=label))
+    judge = train_judge(seen.images, labelled.annotations, (NAMES, ()), subject.device, 3000, lambda _: None)
+    assert judge.classes.tolist() == [3, 4_000_000_000_000]
+    assert examine(judge, labelled).scores["label"]["label"]["accuracy"] == 1
+
+
+def test_rare_images_make_wide_intervals(judged, monkeypatch):
+    """Of five images that can stand for c, the judge is wrong about one: each is in 48 triples."""
+    monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
+    subject, seen, judge = judged
+    notes = seen.annotations.attributes.copy()
+    neither = np.flatnonzero((notes == 0).all(1))
+    left = np.flatnonzero((notes[:, 0] == 1) & (notes[:, 1] == 0))
+    notes[neither[4:]] = -1
+    notes[left[0]] = 0  # dark on both sides, they say, and the judge sees that it is not
+    (pair,) = measure_arithmetic(
+        subject, replace(seen, annotations=replace(seen.annotations, attributes=notes)), seen, judge
+    )["pairs"]
+    assert pair["n_images"][2] == 5
+    low, high = pair["success_interval"]
+    assert pair["success"] == pytest.approx(0.8, abs=0.01)
+    assert low <= 0.6 and high == 1
+
+
 def test_each_layer_changes_its_own_half_and_nothing_else(judged):
     changes = what_layers_change(*judged)["attributes"]
     assert changes["Left"]["change"] == pytest.approx([1, 0], abs=0.1)

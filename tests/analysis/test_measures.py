@@ -6,14 +6,15 @@ import torch
 from sklearn.metrics import r2_score, roc_auc_score
 
 from analysis.arithmetic import combine
-from analysis.bootstrap import interval, resamples
+from analysis.bootstrap import clustered_interval, interval, resamples
 from analysis.image_quality import ssim
 from analysis.layers import moments
 from analysis.overfitting import distance_ratio, generalisation_gap, kernel_distance
 from analysis.pictures import interpolated
 from analysis.probes import networks, probe
-from analysis.samples import Sample, Target
+from analysis.samples import Sample, Target, classes_of, random_halves
 from analysis.scores import accuracy, auc, r_squared
+from analysis.terminal import short_names
 
 
 def test_auc_and_r_squared_equal_scikit_learn_ties_included():
@@ -79,6 +80,34 @@ def test_interval_holds_the_score_and_narrows_with_samples():
     assert widths[1] < widths[0] / 3
 
 
+def test_copies_of_a_few_samples_make_no_interval_narrower():
+    rng = np.random.default_rng(5)
+    few = rng.normal(size=6)
+    images = np.tile(np.arange(6), 40)
+    low, high = clustered_interval(few[images], images)
+    expected = interval(resamples(6) @ few / 6)
+    assert (low, high) == pytest.approx(expected), "the same as without the copies"
+    values = rng.normal(size=240)
+    assert clustered_interval(values, np.arange(240)) == pytest.approx(interval(resamples(240) @ values / 240))
+
+
+def test_no_person_is_in_both_halves():
+    identity = np.random.default_rng(6).integers(-1, 30, 400)
+    first, second = random_halves(400, identity)
+    assert sorted([*first, *second]) == list(range(400))
+    assert not set(identity[first][identity[first] >= 0]) & set(identity[second])
+    assert {-1} <= set(identity[first]) and {-1} <= set(identity[second])
+    assert abs(len(first) - len(second)) < 30
+    assert [len(half) for half in random_halves(9)] == [4, 5]
+    assert [len(half) for half in random_halves(8, np.zeros(8, int))] == [4, 4], "one person only"
+    assert sorted(len(half) for half in random_halves(8, np.array([0] * 7 + [1]))) == [1, 7]
+
+
+def test_labels_that_are_numbers_are_no_classes():
+    assert classes_of(np.array([7, -1, 10**15, 7])).tolist() == [7, 10**15]
+    assert len(classes_of(np.arange(5000))) == 0
+
+
 def test_ssim_of_known_cases():
     torch.manual_seed(0)
     x = torch.rand(3, 3, 32, 32)
@@ -142,6 +171,8 @@ def test_kernel_distance_tells_distributions_apart():
     assert abs(kernel_distance(x, y)[0]) < 0.1
     distance, (low, high) = kernel_distance(x + 1, y)
     assert distance > 1 and low <= distance <= high
+    _, (low, high) = kernel_distance(x[:60] + 1, y[:60])
+    assert low < high, "one block would have no interval"
 
 
 def test_the_gap_between_train_and_held_out_errors():
@@ -155,3 +186,12 @@ def test_interpolation_moves_the_named_layers_alone():
     assert torch.allclose(codes[0], a[0].expand_as(codes[0]))
     assert torch.allclose(codes[1][0], a[1][0]) and torch.allclose(codes[1][-1], b[1][0])
     assert torch.allclose(codes[1][len(codes[1]) // 2], (a[1] + b[1])[0] / 2)
+
+
+def test_checkpoints_have_distinct_names_after_odd_characters_are_gone(tmp_path):
+    def names(*folders: str) -> list[str]:
+        return short_names([tmp_path / folder / "ckpt.pt" for folder in folders])
+
+    assert names("a", "b=1") == ["a", "b_1"]
+    for pair in (("β=1", "γ=1"), ("a b", "a_b"), ("x/a", "y/a")):
+        assert len(set(names(*pair))) == 2

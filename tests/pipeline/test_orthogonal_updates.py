@@ -91,11 +91,10 @@ def test_wide_matrices_are_slowed_and_norms_do_not_decay():
     assert found == [(0.5, 0.1, 1), (1.0, 0.0, 4), (1.0, 0.1, 1)], "128 inputs, norms and biases, 48 inputs"
 
 
-def test_the_same_weights_on_one_and_two_processes_and_after_a_resume(face_shards, tmp_path):
-    one, two, again = (tmp_path / name for name in ("one", "two", "again"))
-    settings = (*MUON, "optimizer.schedule=constant", "training.checkpoint_every_steps=6")
-    for out, processes, steps in ((one, 1, 12), (two, 2, 12), (again, 1, 6), (again, 1, 12)):
+def test_the_same_weights_on_one_process_and_on_two_then_one(face_shards, tmp_path):
+    one, changing = tmp_path / "one", tmp_path / "changing"
+    settings = (*MUON, "optimizer.schedule=constant")
+    for out, processes, steps in ((one, 1, 12), (changing, 2, 6), (changing, 1, 12)):
         done = launch(face_shards, out, *settings, processes=processes, steps=steps)
         assert done.returncode == 0, done.stderr
-    assert relative_difference(weights(one), weights(two)) < 1e-5
-    assert all(torch.equal(w, weights(again)[key]) for key, w in weights(one).items())
+    assert relative_difference(weights(one), weights(changing)) < 1e-5

@@ -23,19 +23,22 @@ SMALL = (
 def launch(
     shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> subprocess.CompletedProcess:
-    """One run of the real command under accelerate's launcher."""
+    """One run of the real command to its end."""
     return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch, data=data))
 
 
 def launch_words(
     shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> list[str]:
-    """The words of the command that ``launch`` runs; 2 processes use the file that the documents name."""
-    if processes == 1:
-        how = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    else:
-        how = ["--config_file", "launch/accelerate/cpu-2.yaml", "--num_processes", str(processes)]
-        how += ["--main_process_port", "0"]
+    """The words of the command that ``launch`` runs; several processes use the file that the documents name.
+
+    One process is started without the launcher, which would import torch a second time (2 s, in some 40 runs);
+    tests/launch/test_accelerate.py has it start one.
+    """
+    how = ["python"]
+    if processes > 1:
+        how = ["accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml"]
+        how += ["--num_processes", str(processes), "--main_process_port", "0"]
     options = [
         "--data",
         data or str(shards),
@@ -47,7 +50,7 @@ def launch_words(
         str(batch),
     ]
     options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
-    return ["accelerate", "launch", *how, "pipeline/train.py", *options, *SMALL, *overrides]
+    return [*how, "pipeline/train.py", *options, *SMALL, *overrides]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -98,6 +98,8 @@ def test_the_seed_and_the_limit_choose_samples(tree: Path, tmp_path: Path) -> No
     assert set(keys["a"]) == set(keys["b"])
     assert keys["c"] == keys["a"][:16]
     assert [split.samples for split in Manifest.read(tmp_path / "c").splits.values()] == [16, 2, 2]
+    assert shard(tree, tmp_path / "two", "--limit", 2).exit_code == 0
+    assert [split.samples for split in Manifest.read(tmp_path / "two").splits.values()] == [1, 1, 0]
 
 
 def test_factors_are_carried_along(tmp_path: Path) -> None:
@@ -139,6 +141,7 @@ def test_attribute_lists_in_every_form(change, shards: Path, tmp_path: Path) -> 
         ("list_attr_celeba.txt", 5, "000002.jpg 1 -1 1", "line 5: 000002.jpg is listed twice"),
         ("list_eval_partition.txt", 2, "000002.jpg 3", "line 2: '3' is not a valid partition"),
         ("identity_CelebA.txt", 7, "000007.jpg", "line 7: 1 columns where 2 are expected"),
+        ("identity_CelebA.txt", 1, "000001.jpg", "line 1: 1 columns where 2 are expected"),
         ("list_attr_celeba.txt", 1, "<!DOCTYPE html>", "a web page"),
     ],
 )
@@ -156,6 +159,19 @@ def test_a_damaged_list_is_named_with_its_line(name: str, line: int, text: str, 
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_partition_in_words_is_refused_and_not_taken_for_a_header(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", 10)
+    listed = tree / "list_eval_partition.txt"
+    listed.write_text("\n".join(line.split()[0] + " train" for line in listed.read_text().splitlines()))
+    done = shard(tree, tmp_path / "out")
+    assert done.exit_code == 2
+    assert "line 2: 'train' is not a valid partition" in done.stderr
+    listed.write_text("10\nimage_id partition\n")
+    done = shard(tree, tmp_path / "out")
+    assert done.exit_code == 2
+    assert "lists no images" in done.stderr
 
 
 def test_missing_lists_are_said_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,11 +15,23 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from preprocess import faces
 from preprocess.face_factors import BLOCK, FACTOR_NAMES, IMAGES_PER_IDENTITY
 from preprocess.faces import FACTORS, derive_attributes, draw_face, draw_tree, partition_ends, sample_factors
+from tests.preprocess.trees import invoke
 
 CONTINUOUS = [factor for factor in FACTORS if factor.share is None]
 PLAIN = {factor.name: (factor.low + factor.high) / 2 for factor in FACTORS} | {"glasses": 0.0, "beard": 0.0}
+
+
+def test_a_killed_drawing_process_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise BrokenProcessPool("a process was terminated abruptly")
+
+    monkeypatch.setattr(faces, "draw_tree", killed)
+    done = invoke("faces", "--out", tmp_path / "tree", "--count", 4)
+    assert done.exit_code == 1
+    assert "what is drawn is kept; run the same command again" in done.stderr
 
 
 def ignore(drawn: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from preprocess.decode import Decoder
 from preprocess.manifest import Manifest
 from preprocess.shardset import ShardError, ShardSet
+from preprocess.sources.catalogue import printable
 from tests.preprocess.trees import encoded, hashes, invoke, jpeg, shard, smooth_picture, write_tree
 
 
@@ -109,6 +111,18 @@ def test_a_folder_of_odd_things(tmp_path: Path) -> None:
     assert len(keys) == manifest.samples
     paths = [str(path) for split in manifest.splits for path in ShardSet.open(tmp_path / "out").shard_paths(split)]
     assert {sample["__key__"] for sample in wds.WebDataset(paths, shardshuffle=False).decode()} == keys
+
+
+def test_folders_a_thousand_deep(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "1.jpg", jpeg(1))
+    subprocess.run(["mkdir", "-p", tmp_path / "in" / ("d/" * 1100)], check=True)
+    done = images(tmp_path / "in", tmp_path / "out")
+    subprocess.run(["rm", "-r", tmp_path / "in" / "d"], check=True)  # too deep for Python's own
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b]0;title\x07é\n.jpg") == r"a\x1b]0;title\x07é\n.jpg"
 
 
 def test_no_images_is_bad_usage(tmp_path: Path) -> None:

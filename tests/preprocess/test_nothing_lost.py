@@ -13,12 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from preprocess import build, engine, scheduler
+from preprocess import make_shard as make_shard_module
 from preprocess.make_shard import make_shard
 from preprocess.manifest import Manifest
 from preprocess.shard_task import ShardRecord, ShardTask
@@ -159,6 +161,43 @@ def test_a_failed_shard_costs_no_other(tree: Path, tmp_path: Path, monkeypatch: 
     assert len(started) < 14  # no new one is begun
 
 
+def test_more_bad_images_than_a_manifest_can_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = write_tree(tmp_path / "tree", 40)
+    for number in range(1, 21):
+        (tree / "img_align_celeba" / f"{number:06d}.jpg").write_bytes(b"")
+    monkeypatch.setattr(build, "MAX_MANIFEST_BYTES", 2000)
+    for _ in range(2):  # among new shards, and among those that are there already
+        done = shard(tree, tmp_path / "out", "--max-bad", 0.9)
+        assert done.exit_code == 1
+        assert "more images cannot be used than a manifest can list" in done.stderr
+        assert "empty file" in done.stderr
+    monkeypatch.undo()
+    assert shard(tree, tmp_path / "out", "--max-bad", 0.9).exit_code == 0
+
+
+def test_large_crops_are_resized_a_few_at_a_time(
+    tree: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_shard_module, "BATCH_BYTES", 148 * 148 * 3 * 2)
+    monkeypatch.setattr(scheduler, "choose_executor", lambda _: ThreadPoolExecutor)
+    assert shard(tree, tmp_path / "out").exit_code == 0
+    assert hashes(tmp_path / "out") == hashes(shards)
+
+
+def test_a_cluster_that_is_lost_is_one_sentence(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(ThreadPoolExecutor):
+        def submit(self, *_: object, **__: object) -> Future:
+            future: Future = Future()
+            future.cancel()  # what a client does with its futures when its scheduler has died
+            future.set_running_or_notify_cancel()
+            return future
+
+    monkeypatch.setattr(scheduler, "choose_executor", lambda _: Lost)
+    done = shard(tree, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "the Dask cluster was lost" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_file_that_cannot_grow(tree: Path, tmp_path: Path) -> None:
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
@@ -231,3 +270,16 @@ def test_a_source_that_changes_meanwhile(
     assert done.exit_code == 1
     assert "source changed while it was read" in done.stderr
     assert not (tmp_path / "out" / "manifest.json").exists()
+    monkeypatch.undo()
+
+    def make(out: Path, *words: object) -> Result:
+        if command_name == "celeba":
+            return shard(tree, out, "--max-bad", 0.5, *words)
+        return invoke("images", tree, "--out", out, "--size", 32, "--workers", 1, "--max-bad", 0.5, *words)
+
+    assert make(tmp_path / "out").exit_code == 2
+    again = make(tmp_path / "out", "--overwrite")
+    assert again.exit_code == 0, again.stderr
+    assert "there already" not in again.stderr, "made from what the source was before"
+    assert make(tmp_path / "new").exit_code == 0
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "new")
