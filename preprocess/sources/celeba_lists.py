@@ -100,7 +100,7 @@ def read_numbers(content: bytes, where: str, column: str, allowed: range | None 
     values: list[int] = []
     headings = [1, 2]  # how many fields a count line has, and a CSV's header: one of each may come first
     for number, fields in _lines(content, where):
-        if not table.files and len(fields) in headings and _is_number(fields[-1].lstrip("-")) == (len(fields) == 1):
+        if not table.files and len(fields) in headings and fields[-1].lstrip("-").isdecimal() == (len(fields) == 1):
             headings.remove(len(fields))
             continue
         _expect_columns(where, number, fields, 2)

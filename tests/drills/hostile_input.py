@@ -152,6 +152,12 @@ def hostile_sets(ground: Ground) -> str:
         "if False:",
     ),
     Removal(
+        "the limit of what a member unpacks to",
+        "preprocess/sources/containers.py",
+        "decompress(data, size + 1)",
+        "decompress(data)",
+    ),
+    Removal(
         "the limit of an annotation list's size",
         "preprocess/sources/containers.py",
         "if size > MAX_LIST_BYTES:",

@@ -96,13 +96,18 @@ def _read_zip(path: Path) -> None:
 
 
 def _bomb(folder: Path, says: int) -> None:
-    """A member that says so many bytes and unpacks to 300 MB."""
-    path = _zip(folder, "000002.jpg", bytes(300 << 20))
+    """A member that says so many bytes and unpacks to 1.2 GB."""
+    path = _zip(folder, "000001.png", _JPEG)
+    archive = zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with archive, archive.open("000002.jpg", "w") as member:
+        for _ in range(1200):
+            member.write(bytes(1 << 20))
     data = path.read_bytes()
-    honest = struct.pack("<I", 300 << 20)
-    assert data.count(honest) == 2
+    honest = struct.pack("<I", 1200 << 20)
+    assert data.count(honest) >= 1
     path.write_bytes(data.replace(honest, struct.pack("<I", says)))
-    _read_zip(path)
+    container = ZipContainer(path)
+    _raise_first(container.reader(container.names[-1:]).pixels())
 
 
 def _claim(folder: Path) -> None:
