@@ -22,7 +22,7 @@ demo: $(VENV)/installed  ## faces → shards → two training processes → a re
 	$(BIN)/analysis report $(DEMO)/run/ckpt.pt --out $(DEMO)/report
 
 test: $(VENV)/installed
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
