@@ -36,7 +36,7 @@ bench: $(VENV)/installed  ## ratios taken in one run each; see docs/performance.
 	$(BIN)/python benchmarks/train.py
 
 drill: $(VENV)/installed  ## every fault drill of docs/faults.md, under 45 minutes on 2 cores
-	$(BIN)/python -m tests.drills $(OPTIONS)
+	$(BIN)/python -m tests.faults $(OPTIONS)
 
 docs: $(VENV)/installed  ## the pages that are made from code: docs/reference.md and the tables of docs/scaling.md
 	$(BIN)/python docs/generate_reference.py

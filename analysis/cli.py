@@ -23,7 +23,7 @@ from analysis.terminal import (
 )
 
 if TYPE_CHECKING:
-    from analysis.subject import Encoded, Say, Subject
+    from analysis.inputs.context import Encoded, EvalContext, Say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,10 +57,10 @@ def report(
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
     with explained(), progress() as say:
-        from analysis.report import headline, investigate, write_report  # noqa: PLC0415
-        from analysis.subject import open_subject  # noqa: PLC0415
+        from analysis.inputs.context import open_context  # noqa: PLC0415
+        from analysis.report.report import evaluate_checkpoint, headline, write_report  # noqa: PLC0415
 
-        opened = [open_subject(path, data) for path in checkpoints]
+        opened = [open_context(path, data) for path in checkpoints]
         folder = out or checkpoints[0].parent / "report"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -71,7 +71,7 @@ def report(
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             limit = min(samples, QUICK_SAMPLES) if quick else samples
-            findings = investigate(subject, name, limit, say, judges, fid)
+            findings = evaluate_checkpoint(subject, name, limit, say, judges, fid)
             for note in (note for note in findings.notes if note.startswith("no FID")):
                 print(f"warning: {note}", file=sys.stderr)
             findings.notes += warnings
@@ -84,9 +84,9 @@ def report(
         print(f"report: {page}")
 
 
-def _held_out(subject: Subject, samples: int, say: Say) -> Encoded:
+def _held_out(subject: EvalContext, samples: int, say: Say) -> Encoded:
     """Up to ``samples`` held-out images of the shards with their codes."""
-    from analysis.subject import held_out, held_out_count  # noqa: PLC0415
+    from analysis.inputs.context import held_out, held_out_count  # noqa: PLC0415
 
     return held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
 
@@ -111,8 +111,8 @@ def manifold(
     """Draws each layer over [-3, 3], the others held (the paper's Figures 2 and 3)."""
     path = checkpoint or newest_run()
     with explained():
-        from analysis import pictures  # noqa: PLC0415
-        from pipeline.pictures import save_png  # noqa: PLC0415
+        from analysis.figures import grids as pictures  # noqa: PLC0415
+        from pipeline.training.pictures import save_png  # noqa: PLC0415
 
         subject = open_with_warnings(path, data)
         layers = chosen_layers(layer, len(subject.sizes))
@@ -142,11 +142,11 @@ def arithmetic(
     with explained(), progress() as say:
         import torch  # noqa: PLC0415
 
-        from analysis import pictures  # noqa: PLC0415
-        from analysis.arithmetic import Row, all_rows, combine  # noqa: PLC0415
-        from analysis.image_files import codes_of_files  # noqa: PLC0415
-        from analysis.subject import decode  # noqa: PLC0415
-        from pipeline.pictures import save_png  # noqa: PLC0415
+        from analysis.figures import grids as pictures  # noqa: PLC0415
+        from analysis.figures.latent_arithmetic import Row, all_rows, combine  # noqa: PLC0415
+        from analysis.inputs.context import decode  # noqa: PLC0415
+        from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
+        from pipeline.training.pictures import save_png  # noqa: PLC0415
 
         subject = open_with_warnings(path, data)
         if files:
@@ -172,9 +172,9 @@ def interpolate(
     _count(files, 2)
     path = checkpoint or newest_run()
     with explained(), progress() as say:
-        from analysis import pictures  # noqa: PLC0415
-        from analysis.image_files import codes_of_files  # noqa: PLC0415
-        from pipeline.pictures import save_png  # noqa: PLC0415
+        from analysis.figures import grids as pictures  # noqa: PLC0415
+        from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
+        from pipeline.training.pictures import save_png  # noqa: PLC0415
 
         subject = open_with_warnings(path, data)
         if files:
@@ -201,10 +201,10 @@ def edit(
     """Adds attributes to an image and removes them, in steps from -3 to 3."""
     path = checkpoint or newest_run()
     with explained(), progress() as say:
-        from analysis import pictures  # noqa: PLC0415
-        from analysis.arithmetic import named_directions  # noqa: PLC0415
-        from analysis.image_files import codes_of_files  # noqa: PLC0415
-        from pipeline.pictures import save_png  # noqa: PLC0415
+        from analysis.figures import grids as pictures  # noqa: PLC0415
+        from analysis.figures.latent_arithmetic import named_directions  # noqa: PLC0415
+        from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
+        from pipeline.training.pictures import save_png  # noqa: PLC0415
 
         subject = open_with_warnings(path, data)
         moved = chosen_layers(layer, len(subject.sizes))
@@ -232,11 +232,11 @@ def probe(
     """Prints how well each layer's code predicts each attribute, factor and label of held-out images."""
     path = checkpoint or newest_run()
     with explained(), progress() as say:
-        from analysis.probe_table import print_tables, probe_subject  # noqa: PLC0415
-        from analysis.report import write_json  # noqa: PLC0415
+        from analysis.probes.table import print_tables, probe_context  # noqa: PLC0415
+        from analysis.report.report import write_json  # noqa: PLC0415
 
         subject = open_with_warnings(path, data)
-        tables = probe_subject(subject, samples, say)
+        tables = probe_context(subject, samples, say)
         print_tables(tables, len(subject.sizes))
         if json_file is not None:
             write_json(tables, json_file)
@@ -266,9 +266,9 @@ def export(
     """Writes encoder and decoder for other programs, checked against the checkpoint, with a model card."""
     path = checkpoint or newest_run()
     with explained():
-        from analysis.export import export_model  # noqa: PLC0415
-        from analysis.model_card import model_card, read_report, write_card  # noqa: PLC0415
-        from pipeline.checkpoint import load_vlae  # noqa: PLC0415
+        from analysis.export.export import export_model  # noqa: PLC0415
+        from analysis.export.model_card import model_card, read_report, write_card  # noqa: PLC0415
+        from pipeline.checkpoint.file import load_vlae  # noqa: PLC0415
 
         vlae, config, state = load_vlae(path)
         measured = read_report(metrics, path.parent / "report/metrics.json")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from analysis.subject import Subject
+    from analysis.inputs.context import EvalContext
 
 USAGE, FAILED = 2, 1
 
@@ -22,16 +22,16 @@ USAGE, FAILED = 2, 1
 @contextmanager
 def explained() -> Iterator[None]:
     """Turns what a person can do something about into one sentence and the right exit code."""
-    from analysis.export import ExportError  # noqa: PLC0415
-    from analysis.subject import SubjectError  # noqa: PLC0415
-    from pipeline.checkpoint import CheckpointError  # noqa: PLC0415
-    from pipeline.feed import FeedError  # noqa: PLC0415
-    from preprocess.manifest import ManifestError  # noqa: PLC0415
-    from preprocess.shardset import ShardError  # noqa: PLC0415
+    from analysis.export.export import ExportError  # noqa: PLC0415
+    from analysis.inputs.context import EvalContextError  # noqa: PLC0415
+    from pipeline.checkpoint.file import CheckpointError  # noqa: PLC0415
+    from pipeline.data.mapped import LoaderError  # noqa: PLC0415
+    from preprocess.shards.manifest import ManifestError  # noqa: PLC0415
+    from preprocess.shards.reader import ShardError  # noqa: PLC0415
 
     try:
         yield
-    except (SubjectError, CheckpointError, ExportError, FeedError, ManifestError, ShardError) as error:
+    except (EvalContextError, CheckpointError, ExportError, LoaderError, ManifestError, ShardError) as error:
         give_up(str(error), FAILED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -75,11 +75,11 @@ def newest_run() -> Path:
     return found[-1]
 
 
-def open_with_warnings(path: Path, data: Path | None) -> Subject:
+def open_with_warnings(path: Path, data: Path | None) -> EvalContext:
     """A checkpoint with its shards; what is odd about them is said on the terminal."""
-    from analysis.subject import open_subject  # noqa: PLC0415
+    from analysis.inputs.context import open_context  # noqa: PLC0415
 
-    subject, warnings = open_subject(path, data)
+    subject, warnings = open_context(path, data)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return subject

@@ -34,11 +34,11 @@ READERS = ("", "_linear", "_network")  # trees, a linear one, a network
 SHORT = "training.steps=1500"
 # 400 times a mean over 12,288 values is the likelihood of a Gaussian of variance 1 with the KL at 0.065; the cap on the
 # deviation is the MMD's, whose optimum is elsewhere; 1 is a KL that wins over small features
-KL = ("objective.regulariser=kl", "model.max_std=1")
+KL = ("objective.regularizer=kl", "model.max_std=1")
 REGULARISERS = {
     "mmd": (),
-    "kl-0.065": (*KL, "objective.regulariser_weight=0.065"),
-    "kl-1": (*KL, "objective.regulariser_weight=1"),
+    "kl-0.065": (*KL, "objective.regularizer_weight=0.065"),
+    "kl-1": (*KL, "objective.regularizer_weight=1"),
 }
 
 Metrics = dict[str, Any]
@@ -87,7 +87,7 @@ def known_by(names: Sequence[str], layers: Sequence[int]) -> Callable[[Metrics],
 
     def figure(metrics: Metrics) -> float:
         rows = [metrics["factors"][name] for name in names]
-        return sum(row["best_is_known"] and row["best_layer"] in layers for row in rows) / len(rows)
+        return sum(row["best_layer_significant"] and row["best_layer"] in layers for row in rows) / len(rows)
 
     return figure
 
@@ -125,7 +125,7 @@ FACES = (
     ),
     *(
         Claim(f"… {s} & {t}, a and b means of {how}", arithmetic((s, t), key), 0.8)
-        for key, how in (("success_of_means", "all such"), ("success_of_near", "the 10 nearest c"))
+        for key, how in (("success_mean_codes", "all such"), ("success_neighbors", "the 10 nearest c"))
         for s, t in PAIRS
     ),
     Claim("training time, seconds", lambda m: m["seconds"], MOST_SECONDS, at_most=True),
@@ -167,10 +167,10 @@ def rows(title: str, claims: Sequence[Claim], runs: Sequence[Metrics]) -> Iterat
         yield title, claim.text, figure, f"{'≤' if claim.at_most else '≥'} {claim.bar:g}", verdict
 
 
-def regularisers(runs: dict[str, Metrics]) -> Table:
+def regularizers(runs: dict[str, Metrics]) -> Table:
     """MMD beside KL at equal training: why the paper replaced the one by the other."""
     headings = ("active units", "effects", "mean R², all layers", "valid L1 of [0, 1]", "MMD² to the prior", "KID")
-    table = Table("regulariser", *headings, title="Drawn faces")
+    table = Table("regularizer", *headings, title="Drawn faces")
     for name, metrics in runs.items():
         layers = metrics["layers"]
         units, dim = (sum(layer[key] for layer in layers) for key in ("active_units", "dim"))
@@ -178,7 +178,7 @@ def regularisers(runs: dict[str, Metrics]) -> Table:
         effect = ", ".join(f"{value:.2f}" for value in effects(metrics))
         figures = (f"{sum(known.values()) / len(known):.2f}", f"{metrics['reconstruction']['valid']['l1']:.4f}")
         apart = ", ".join(f"{layer['mmd']:.4f}" for layer in layers)
-        kid = f"{metrics['sample_quality']['kid_judge_features']:.2f}"
+        kid = f"{metrics['sample_quality']['kid_classifier_features']:.2f}"
         table.add_row(name, f"{units} of {dim}", effect, *figures, apart, kid)
     return table
 
@@ -217,7 +217,7 @@ def main(
             name: measured("faces", work / "faces", work / f"faces-{name}", 0, SHORT, *overrides)
             for name, overrides in REGULARISERS.items()
         }
-        console.print(regularisers(short))
+        console.print(regularizers(short))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from random_shards import LAYOUT, SHAPE, SHARD, write_random_shards
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.feed import MappedFeed
-from pipeline.sample_order import BatchPlan
-from pipeline.shard_region import ShardRegion
-from pipeline.shard_source import open_source
-from pipeline.streamed_feed import StreamedFeed
+from pipeline.data.mapped import MmapLoader
+from pipeline.data.sampler import GlobalBatchSampler
+from pipeline.data.shard_region import ShardRegion
+from pipeline.data.shard_source import open_source
+from pipeline.data.streaming import StreamingLoader
 
 BATCH = 256
 
@@ -59,8 +59,8 @@ def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Call
     def run() -> Iterator[int]:
         region = ShardRegion([path for path, _ in shards], [count for _, count in shards], LAYOUT)
         region.wait()
-        feed = MappedFeed(region, SHAPE, torch.device("cpu"))
-        plan = BatchPlan(len(region), BATCH, 0, 0, 1)
+        feed = MmapLoader(region, SHAPE, torch.device("cpu"))
+        plan = GlobalBatchSampler(len(region), BATCH, 0, 0, 1)
         if prefetch is None:
             buffer = torch.empty(BATCH, LAYOUT.image_bytes, dtype=torch.uint8)
             for step in range(1 << 40):
@@ -77,8 +77,8 @@ def streamed_batches(folder: Path) -> Iterator[int]:
     """The streamed feed over the same shards, in this process's thread."""
     source = open_source(str(folder), False)
     samples = source.manifest.splits["train"].samples
-    feed = StreamedFeed(source, 8192, True, torch.device("cpu"), 0)
-    for batch in feed.batches(BatchPlan(samples, BATCH, 0, 0, 1), 0, 1 << 40, 4):
+    feed = StreamingLoader(source, 8192, True, torch.device("cpu"), 0)
+    for batch in feed.batches(GlobalBatchSampler(samples, BATCH, 0, 0, 1), 0, 1 << 40, 4):
         yield len(batch.images)
 
 

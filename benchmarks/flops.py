@@ -6,9 +6,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from training_loops import seconds_of
 
-from pipeline.config import Config
-from pipeline.objective import Objective
-from pipeline.vlae import VLAE
+from pipeline.config.schema import Config
+from pipeline.losses.objective import Objective
+from pipeline.model.vlae import VLAE
 
 
 def flops_per_image(config: Config, image_shape: tuple[int, int, int]) -> float:

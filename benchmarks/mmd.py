@@ -14,9 +14,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import KernelConfig
-from pipeline.kernels import make_kernel
-from pipeline.mmd import mmd_share
+from pipeline.config.schema import KernelConfig
+from pipeline.losses.kernels import make_kernel
+from pipeline.losses.mmd import local_mmd
 
 DIMENSIONS = 10
 
@@ -24,7 +24,7 @@ DIMENSIONS = 10
 def ours(batch: int) -> None:
     """Forward and backward of the multi-scale IMQ, biased."""
     codes, prior = torch.randn(batch, DIMENSIONS, requires_grad=True), torch.randn(batch, DIMENSIONS)
-    mmd_share(codes, codes.detach(), prior, 0, make_kernel(KernelConfig(), DIMENSIONS)).biased.backward()
+    local_mmd(codes, codes.detach(), prior, 0, make_kernel(KernelConfig(), DIMENSIONS)).biased.backward()
 
 
 def tensor_of_differences(batch: int) -> None:

@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.transforms import v2
 
-from preprocess.build import Options, make_recipe, plan
-from preprocess.make_shard import make_shard
-from preprocess.out_folder import OutFolder
+from preprocess.build.build import Options, make_recipe, plan
+from preprocess.build.output import OutFolder
+from preprocess.build.worker import make_shard
 from preprocess.sources.celeba import open_celeba
 
 ROUNDS = 3

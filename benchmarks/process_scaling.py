@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.run_folder import read_metrics
+from pipeline.run.run_dir import read_metrics
 
 LOG_EVERY = 5
 QUIET = ("validate_every_steps=0", "preview_every_steps=0", "checkpoint_every_steps=0", "trackers=[]")

@@ -228,9 +228,9 @@ def count_recipe() -> dict[str, float]:
     import torch  # noqa: PLC0415 - seconds that the tables do not need
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
-    from pipeline.config import resolve  # noqa: PLC0415
-    from pipeline.objective import Objective  # noqa: PLC0415
-    from pipeline.vlae import VLAE  # noqa: PLC0415
+    from pipeline.config.schema import resolve  # noqa: PLC0415
+    from pipeline.losses.objective import Objective  # noqa: PLC0415
+    from pipeline.model.vlae import VLAE  # noqa: PLC0415
 
     config = resolve(RECIPE, {})
     vlae = VLAE(config.model, (3, 64, 64))
@@ -250,9 +250,9 @@ def time_mmd(world_size: int, rows: int = 64) -> float:
     """Seconds a pair of one layer's MMD on one CPU core: ``rows`` latents against those of ``world_size`` ranks."""
     import torch  # noqa: PLC0415
 
-    from pipeline.config import KernelConfig  # noqa: PLC0415
-    from pipeline.kernels import make_kernel  # noqa: PLC0415
-    from pipeline.mmd import mmd_share  # noqa: PLC0415
+    from pipeline.config.schema import KernelConfig  # noqa: PLC0415
+    from pipeline.losses.kernels import make_kernel  # noqa: PLC0415
+    from pipeline.losses.mmd import local_mmd  # noqa: PLC0415
 
     torch.set_num_threads(1)
     kernel = make_kernel(KernelConfig(), 10)
@@ -261,7 +261,7 @@ def time_mmd(world_size: int, rows: int = 64) -> float:
     for _ in range(5):
         local = everyone[:rows].clone().requires_grad_()
         begin = time.perf_counter()
-        mmd_share(local, everyone, prior, 0, kernel).unbiased.backward()
+        local_mmd(local, everyone, prior, 0, kernel).unbiased.backward()
         best = min(best, time.perf_counter() - begin)
     return best / (rows * rows * world_size)
 

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from training_loops import fixed_batch, plain_loop, whole_loop, write_image_folder
 
-from pipeline.config import Config, resolve
-from pipeline.run_setup import Run, build_run, make_accelerator
-from pipeline.streamed_feed import load_images
-from pipeline.trainer import Window
+from pipeline.config.schema import Config, resolve
+from pipeline.data.streaming import load_images
+from pipeline.training.loop import Window
+from pipeline.training.state import Run, build_run, make_accelerator
 
 IMAGES = 4096
 CELEBA_TRAIN_IMAGES = 162_770

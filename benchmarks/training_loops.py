@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from pipeline.objective import Objective
-from pipeline.run_setup import Run
-from pipeline.trainer import Window, train_step
-from pipeline.vlae import VLAE
+from pipeline.losses.objective import Objective
+from pipeline.model.vlae import VLAE
+from pipeline.training.loop import Window, train_step
+from pipeline.training.state import Run
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -33,20 +33,20 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 def whole_loop(run: Run, window: Window, steps: int) -> tuple[float, float]:
     """(images/s, share of the time spent waiting for data) of the trainer's steps on the trainer's feed."""
-    waited = run.train_feed.waited_seconds
+    waited = run.train_loader.waited_seconds
 
     def work() -> None:
-        for batch in run.train_feed.batches(run.plan, run.step, run.step + steps, run.config.data.prefetch_batches):
+        for batch in run.train_loader.batches(run.plan, run.step, run.step + steps, run.config.data.prefetch_batches):
             train_step(run, batch, window)
 
     seconds = seconds_of(work, run.accelerator.device)
     images = steps * run.config.training.global_batch_size
-    return images / seconds, (run.train_feed.waited_seconds - waited) / seconds
+    return images / seconds, (run.train_loader.waited_seconds - waited) / seconds
 
 
 def fixed_batch(run: Run, window: Window, steps: int) -> float:
     """The same steps on one batch that is on the device already: the limit."""
-    batch = next(run.train_feed.batches(run.plan, 0, 1, 1))
+    batch = next(run.train_loader.batches(run.plan, 0, 1, 1))
 
     def work() -> None:
         for _ in range(steps):

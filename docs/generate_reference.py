@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from analysis.cli import app as analysis_app
-from pipeline.command import app as train_app
-from pipeline.config import Config
+from pipeline.cli import app as train_app
+from pipeline.config.schema import Config
 from preprocess.cli import app as preprocess_app
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -7,10 +7,10 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 if __name__ == "__main__":  # the feed's worker processes import this file too, and need none of it
-    from pipeline.stop_signals import SIGNALS
+    from pipeline.distributed.signals import SIGNALS
 
     SIGNALS.listen()  # before torch, whose import takes seconds in which a scheduler may change its mind
 
-    from pipeline.command import app
+    from pipeline.cli import app
 
     app()

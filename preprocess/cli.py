@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preprocess.choices import PRESETS, choose_codec, choose_crop, choose_resample
 from preprocess.errors import RunError, UsageError
-from preprocess.manifest import MANIFEST_NAME, MAX_SIDE, Crop, Manifest
-from preprocess.terminal import Terminal, clear_errors, print_summary
+from preprocess.images.choices import PRESETS, choose_codec, choose_crop, choose_resample
+from preprocess.progress import Terminal, clear_errors, print_summary
+from preprocess.shards.manifest import MANIFEST_NAME, MAX_SIDE, Crop, Manifest
 
 if TYPE_CHECKING:  # what lists and reads images is imported by the commands, so that --help stays fast
-    from preprocess.build import Options
-    from preprocess.sources.catalogue import Catalogue
+    from preprocess.build.build import Options
+    from preprocess.sources.index import Catalogue
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +33,7 @@ Out = Annotated[str, typer.Option(help="Folder for the shards and manifest.json,
 Shards = Annotated[str, typer.Argument(help="Folder of shards, or s3://, gs:// or file:// of one.")]
 Size = Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the finished images, in pixels.")]
 CropText = Annotated[
-    str | None, typer.Option("--crop", help="Side of the centre crop, or left,top,right,bottom, or square, or none.")
+    str | None, typer.Option("--crop", help="Side of the center crop, or left,top,right,bottom, or square, or none.")
 ]
 Codec = Annotated[str, typer.Option(help="npy (mapped, fastest to train on), png, jpg or webp (smaller; streamed).")]
 Resample = Annotated[str, typer.Option(help="bilinear or bicubic; both antialiased.")]
@@ -62,7 +62,7 @@ def faces(
     quiet: Quiet = False,
 ) -> None:
     """Draw faces whose factors are all known, as a tree like CelebA's: the built-in data set."""
-    from preprocess.faces import draw_tree  # noqa: PLC0415
+    from preprocess.synthetic.dataset import draw_tree  # noqa: PLC0415
 
     with clear_errors(), Terminal("faces", quiet) as terminal:
         terminal.start(count)
@@ -107,10 +107,10 @@ def celeba(
     scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
-    """Turn CelebA, or a tree like it, into shards (by default the centre 148 of CelebA, all of square images)."""
+    """Turn CelebA, or a tree like it, into shards (by default the center 148 of CelebA, all of square images)."""
     from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
-    from preprocess.sources.celeba_kind import choose_kind  # noqa: PLC0415
-    from preprocess.sources.download import CELEBA_LICENCE, download_celeba  # noqa: PLC0415
+    from preprocess.sources.celeba_layouts import choose_kind  # noqa: PLC0415
+    from preprocess.sources.download import CELEBA_LICENSE, download_celeba  # noqa: PLC0415
 
     with clear_errors():
         chosen = choose_crop(crop, preset)
@@ -118,7 +118,7 @@ def celeba(
         forced = choose_kind(kind)
         place = find_source(source)
         if place is None:
-            if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENCE}."):
+            if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENSE}."):
                 raise no_source()
             place = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
         _build("celeba", partial(open_celeba, place, seed, forced), options, out, max_bad, scheduler, quiet)
@@ -192,8 +192,8 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Read every shard again and compare it with the manifest; exit 1 names each damaged one."""
-    from preprocess.shard_files import open_shard_files  # noqa: PLC0415
-    from preprocess.verify import verify as find_problems  # noqa: PLC0415
+    from preprocess.shards.storage import open_shard_files  # noqa: PLC0415
+    from preprocess.shards.verify import verify as find_problems  # noqa: PLC0415
 
     with clear_errors(), Terminal("verify", quiet) as terminal:
         files = open_shard_files(shards)
@@ -218,8 +218,8 @@ def show(
     rows: Annotated[int, typer.Option(min=1, help="Rows for each split.")] = 4,
 ) -> None:
     """Draw a contact sheet of the shards, and print what is in them."""
-    from preprocess.contact_sheet import contact_sheet  # noqa: PLC0415
-    from preprocess.shard_files import open_shard_files  # noqa: PLC0415
+    from preprocess.shards.contact_sheet import contact_sheet  # noqa: PLC0415
+    from preprocess.shards.storage import open_shard_files  # noqa: PLC0415
 
     with clear_errors():
         if out.suffix.lower() != ".png":
@@ -242,7 +242,7 @@ def _options(
     limit: int | None,
     overwrite: bool,
 ) -> Options:
-    from preprocess.build import Options  # noqa: PLC0415
+    from preprocess.build.build import Options  # noqa: PLC0415
 
     return Options(
         size=size,
@@ -266,9 +266,9 @@ def _build(
     scheduler: str | None,
     quiet: bool,
 ) -> None:
-    from preprocess.build import build  # noqa: PLC0415
-    from preprocess.destination import open_destination  # noqa: PLC0415
-    from preprocess.scheduler import choose_executor  # noqa: PLC0415
+    from preprocess.build.build import build  # noqa: PLC0415
+    from preprocess.build.destination import open_destination  # noqa: PLC0415
+    from preprocess.build.scheduler import choose_executor  # noqa: PLC0415
 
     make_executor = choose_executor(scheduler)
     folder = open_destination(out)

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UsageError
-from preprocess.manifest import LeftOut, Source
-from preprocess.sample_json import NO_LANDMARK, SampleTable
-from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
-from preprocess.sources.celeba_kind import (
+from preprocess.shards.annotations import NO_LANDMARK, SampleTable
+from preprocess.shards.manifest import LeftOut, Source
+from preprocess.sources.archives import Container, refuse_long_list
+from preprocess.sources.celeba_layouts import (
     Kind,
     default_crop,
     find_images,
     is_parquet,
-    recognise,
-    recognised,
+    recognize,
+    recognized,
     usual_size,
 )
 from preprocess.sources.celeba_lists import (
@@ -31,7 +31,7 @@ from preprocess.sources.celeba_lists import (
     read_numbers,
     stem_of,
 )
-from preprocess.sources.containers import Container, refuse_long_list
+from preprocess.sources.index import Catalogue, printable, safe_key, seeded_split
 
 DATA_FOLDER = "data/celeba"
 _LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
@@ -86,7 +86,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     Args:
         path: a folder, a folder of images, a zip archive, or parquet files.
         seed: of the split, where the source has no partition.
-        forced: what the source is to be taken for; recognised by looking at it where None.
+        forced: what the source is to be taken for; recognized by looking at it where None.
 
     Raises:
         UsageError: there are no images, or an annotation file is damaged.
@@ -108,7 +108,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     _refuse_duplicates(container, names, stems)
     table = _table(names, stems, columns)
     size = usual_size(container)
-    kind = recognise(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
+    kind = recognize(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
     crop, crop_note = default_crop(kind, size)
     return Catalogue(
         source=Source(kind=f"celeba {kind}", fingerprint=fingerprint, images=len(names)),
@@ -121,7 +121,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         channels=3,
         reader=lambda rows, _: container.reader([names[row] for row in rows]),
         left_out=(*container.refused, *_missing(stems, columns, lists)),
-        notes=(recognised(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
+        notes=(recognized(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
         default_crop=crop,
         refingerprint=lambda: _fingerprint_again(find_images(path, forced), lists, stamp),
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import RunError, UnreadableImage, UsageError
-from preprocess.manifest import SPLITS, Source
-from preprocess.sample_json import SampleTable
-from preprocess.sources.catalogue import Catalogue, printable, safe_key, seeded_split
-from preprocess.sources.celeba_kind import Kind, default_crop, recognised
+from preprocess.shards.annotations import SampleTable
+from preprocess.shards.manifest import SPLITS, Source
+from preprocess.sources.archives import decoded
+from preprocess.sources.celeba_layouts import Kind, default_crop, recognized
 from preprocess.sources.celeba_lists import stem_of
-from preprocess.sources.containers import decoded
+from preprocess.sources.index import Catalogue, printable, safe_key, seeded_split
 from preprocess.sources.parquet_columns import ParquetTable, read_table
 from preprocess.sources.parquet_files import ParquetPart, list_parts, open_parquet_file
 from preprocess.sources.spool import SpoolImages, write_spool
@@ -59,7 +59,7 @@ def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
         channels=3,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
         left_out=(),
-        notes=(recognised("parquet", forced, path, len(keys)), *crop_note, *split_note, *_absent(table)),
+        notes=(recognized("parquet", forced, path, len(keys)), *crop_note, *split_note, *_absent(table)),
         default_crop=crop,
         refingerprint=lambda: _fingerprint(list_parts(path)),
         unpack=lambda scratch: write_spool(scratch, _images(parts, table.image)),

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from preprocess.errors import RunError
-from preprocess.manifest import sync_folder
+from preprocess.shards.manifest import sync_folder
 
-CELEBA_LICENCE = "CelebA is for non-commercial research only (mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
+CELEBA_LICENSE = "CelebA is for non-commercial research only (mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
 _WANTED = frozenset(
     (
         "img_align_celeba.zip",
@@ -38,7 +38,7 @@ def download_celeba(folder: Path, say: Callable[[str], None]) -> Path:
     def fetch(staging: Path, name: str, identifier: str, md5: str) -> None:
         download_file_from_google_drive(identifier, staging, name, md5)
 
-    say(f"downloading CelebA to {folder}; {CELEBA_LICENCE}")
+    say(f"downloading CelebA to {folder}; {CELEBA_LICENSE}")
     try:
         return _fetch_all(folder, [(name, identifier, md5) for identifier, md5, name in files], fetch, say)
     except RunError as error:

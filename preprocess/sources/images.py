@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UsageError
-from preprocess.manifest import SPLITS, Crop, LeftOut, Source
-from preprocess.sample_json import SampleTable
-from preprocess.sources.catalogue import SPLIT_NAMES, Catalogue, printable, safe_key, seeded_split
-from preprocess.sources.containers import FolderImages, is_image_name
+from preprocess.shards.annotations import SampleTable
+from preprocess.shards.manifest import SPLITS, Crop, LeftOut, Source
+from preprocess.sources.archives import FolderImages, is_image_name
+from preprocess.sources.index import SPLIT_NAMES, Catalogue, printable, safe_key, seeded_split
 
 _BESIDE_SPLITS = "lies beside the folders of the splits, and in none of them"
 _SPLIT_DEPTH = 2  # folders above the split that an archive may have been unpacked into

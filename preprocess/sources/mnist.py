@@ -1,4 +1,4 @@
-"""MNIST's four IDX files, gzipped or not: 28 x 28 grey digits and their labels."""
+"""MNIST's four IDX files, gzipped or not: 28 x 28 gray digits and their labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from preprocess.errors import UnreadableImage, UsageError
-from preprocess.manifest import Crop, Source
-from preprocess.sample_json import SampleTable
-from preprocess.sources.catalogue import Catalogue, seeded_rank
+from preprocess.shards.annotations import SampleTable
+from preprocess.shards.manifest import Crop, Source
+from preprocess.sources.index import Catalogue, seeded_rank
 
 DATA_FOLDER = "data/mnist"
 _PARTS = ("train", "t10k")

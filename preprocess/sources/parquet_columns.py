@@ -1,4 +1,4 @@
-"""What the columns of Hugging Face's CelebA files mean, recognised by name and type."""
+"""What the columns of Hugging Face's CelebA files mean, recognized by name and type."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from preprocess.errors import UsageError
-from preprocess.manifest import SPLITS
-from preprocess.sample_json import NO_LANDMARK
-from preprocess.sources.catalogue import SPLIT_NAMES
+from preprocess.shards.annotations import NO_LANDMARK
+from preprocess.shards.manifest import SPLITS
+from preprocess.sources.index import SPLIT_NAMES
 from preprocess.sources.parquet_files import ParquetPart, one_sentence, open_parquet_file
 
 _IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")

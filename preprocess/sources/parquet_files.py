@@ -1,6 +1,6 @@
 """Which parquet files make up a source, in which order, and which split each of them is.
 
-This module and its neighbours are the only ones that need pyarrow, an extra.
+This module and its neighbors are the only ones that need pyarrow, an extra.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocess.errors import UsageError
-from preprocess.manifest import SPLITS
-from preprocess.sources.catalogue import SPLIT_NAMES
+from preprocess.shards.manifest import SPLITS
+from preprocess.sources.index import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]

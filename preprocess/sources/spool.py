@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UnreadableImage
-from preprocess.sources.containers import MAX_FILE_BYTES, decoded
+from preprocess.sources.archives import MAX_FILE_BYTES, decoded
 
 SPOOL_NAME, ENDS_NAME = "images.spool", "images.ends"
 _BUFFER = 1 << 20

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from analysis.subject import Encoded, to_input
-from pipeline.vlae import Posterior
-from preprocess.shardset import Annotations
+from analysis.inputs.context import Encoded, to_input
+from pipeline.model.vlae import Posterior
+from preprocess.shards.reader import Annotations
 
 NAMES = ("Left", "Right")
 

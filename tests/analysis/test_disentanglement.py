@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.disentanglement import (
+from analysis.metrics.disentanglement import (
     binned,
     dci,
     disentanglement,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from analysis import export
 from analysis.cli import app
-from pipeline.checkpoint import load_vlae
-from pipeline.config import ModelConfig
-from pipeline.vlae import VLAE
+from analysis.export import export
+from pipeline.checkpoint.file import load_vlae
+from pipeline.config.schema import ModelConfig
+from pipeline.model.vlae import VLAE
 
 
 def run_export(*words):

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis import inception_quality
-from analysis.inception_quality import FEATURES, NoInception, as_seen, distances, refuse_strange_weights
+from analysis.metrics import inception as inception_quality
+from analysis.metrics.inception import FEATURES, NoInception, as_seen, distances, refuse_strange_weights
 from tests.conftest import run_command
 
 pytest.importorskip("torchmetrics")
 
 
 def test_pictures_are_seen_as_bytes_in_three_channels() -> None:
-    grey = torch.tensor([-1.0, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
-    seen = as_seen(grey)
+    gray = torch.tensor([-1.0, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
+    seen = as_seen(gray)
     assert seen.shape == (1, 3, 2, 2) and seen.dtype == torch.uint8
     assert seen[0, 2].flatten().tolist() == [0, 128, 255, 255]
 
@@ -68,5 +68,5 @@ def test_a_report_without_inception_says_why_and_is_made(run: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "warning: no FID: Inception's weights cannot be downloaded" in done.stderr
     assert "no FID" in (tmp_path / "report/index.html").read_text()
-    assert "kid_judge_features" in json.loads((tmp_path / "report/metrics.json").read_text())["sample_quality"]
+    assert "kid_classifier_features" in json.loads((tmp_path / "report/metrics.json").read_text())["sample_quality"]
     assert not list(cache.rglob("*.pth")), "half a download would be taken for whole"

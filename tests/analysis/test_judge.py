@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import arithmetic, arithmetic_success
-from analysis.arithmetic_success import arithmetic_success as measure_arithmetic
-from analysis.controls import what_layers_change
-from analysis.edit_strength import edit_strength
-from analysis.judge import examine, train_judge
+from analysis.classifier import arithmetic_success
+from analysis.classifier.arithmetic_success import arithmetic_success as measure_arithmetic
+from analysis.classifier.classifier import examine, train_attribute_classifier
+from analysis.classifier.edit_success import edit_success
+from analysis.classifier.interventions import layer_intervention_effects
+from analysis.figures import latent_arithmetic as arithmetic
 from tests.analysis.painted import NAMES, painted
 
 
@@ -18,7 +19,7 @@ from tests.analysis.painted import NAMES, painted
 def judged():
     _, seen = painted(256, seed=1)
     subject, held_out = painted(200, seed=2)
-    judge = train_judge(seen.images, seen.annotations, (NAMES, ()), subject.device, 3000, lambda _: None)
+    judge = train_attribute_classifier(seen.images, seen.annotations, (NAMES, ()), subject.device, 3000, lambda _: None)
     return subject, held_out, examine(judge, held_out)
 
 
@@ -39,12 +40,16 @@ def test_the_same_images_give_the_same_judge_and_leave_the_generator_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     one, two = (
-        train_judge(seen.images, seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None) for _ in range(2)
+        train_attribute_classifier(seen.images, seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None)
+        for _ in range(2)
     )
     assert torch.equal(torch.get_rng_state(), before)
     weights = zip(one.network.parameters(), two.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
-    assert train_judge(seen.images[:10], seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None) is None
+    assert (
+        train_attribute_classifier(seen.images[:10], seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None)
+        is None
+    )
 
 
 def test_one_image_with_an_attribute_does_not_examine_the_judge(judged):
@@ -60,7 +65,9 @@ def test_labels_are_classes_whatever_their_numbers():
     subject, seen = painted(256, seed=4)
     label = np.where(seen.annotations.attributes[:, 0] == 1, 4_000_000_000_000, 3)
     labelled = replace(seen, annotations=replace(seen.annotations, label=label))
-    judge = train_judge(seen.images, labelled.annotations, (NAMES, ()), subject.device, 3000, lambda _: None)
+    judge = train_attribute_classifier(
+        seen.images, labelled.annotations, (NAMES, ()), subject.device, 3000, lambda _: None
+    )
     assert judge.classes.tolist() == [3, 4_000_000_000_000]
     assert examine(judge, labelled).scores["label"]["label"]["accuracy"] == 1
 
@@ -84,7 +91,7 @@ def test_rare_images_make_wide_intervals(judged, monkeypatch):
 
 
 def test_each_layer_changes_its_own_half_and_nothing_else(judged):
-    changes = what_layers_change(*judged)["attributes"]
+    changes = layer_intervention_effects(*judged)["attributes"]
     assert changes["Left"]["change"] == pytest.approx([1, 0], abs=0.1)
     assert changes["Right"]["change"] == pytest.approx([0, 1], abs=0.1)
     assert changes["Left"]["best_layer"] == 0 and changes["Right"]["best_layer"] == 1
@@ -97,12 +104,12 @@ def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
     subject, seen, judge = judged
     result = measure_arithmetic(subject, seen, seen, judge)
     (pair,) = result["pairs"]
-    assert pair["success"] == pair["success_of_means"] == pair["reconstruction_ceiling"] == 1
-    assert pair["success_of_near"] == 1
+    assert pair["success"] == pair["success_mean_codes"] == pair["reconstruction_ceiling"] == 1
+    assert pair["success_neighbors"] == 1
     assert pair["chance"] == 0
     assert pair["success_per_layer"] == [0, 1], "the right half is painted by layer 1"
     assert (result["success"], result["chance"]) == (1, 0)
-    assert result["not_judged"] == [arithmetic.equation("Left", "Absent")]
+    assert result["not_classified"] == [arithmetic.equation("Left", "Absent")]
 
 
 def test_the_means_are_of_the_examples_and_the_single_images_are_not(judged, monkeypatch):
@@ -111,7 +118,7 @@ def test_the_means_are_of_the_examples_and_the_single_images_are_not(judged, mon
     swapped = replace(seen.annotations, attributes=seen.annotations.attributes[:, ::-1])
     (pair,) = measure_arithmetic(subject, seen, replace(seen, annotations=swapped), judge)["pairs"]
     assert pair["success"] == 1
-    assert pair["success_of_means"] == pair["success_of_near"] == 0
+    assert pair["success_mean_codes"] == pair["success_neighbors"] == 0
 
 
 def test_the_images_near_c_are_the_closest_of_their_kind_in_all_but_the_attribute(monkeypatch):
@@ -130,7 +137,7 @@ def test_the_images_near_c_are_the_closest_of_their_kind_in_all_but_the_attribut
 
 
 def test_an_edit_changes_its_target_by_its_own_layer(judged):
-    edits = edit_strength(*judged)
+    edits = edit_success(*judged)
     assert edits["Left"]["target"] > 0.9 and edits["Left"]["others"] < 0.1
     assert edits["Left"]["target_per_layer"] == pytest.approx([1, 0], abs=0.1)
     assert edits["Right"]["target_per_layer"] == pytest.approx([0, 1], abs=0.1)

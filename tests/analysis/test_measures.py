@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from analysis.metrics.memorization import distance_ratio, generalisation_gap, kid
 from sklearn.metrics import r2_score, roc_auc_score
 
-from analysis.arithmetic import combine
-from analysis.bootstrap import clustered_interval, interval, resamples
-from analysis.image_quality import ssim
-from analysis.layers import moments
-from analysis.overfitting import distance_ratio, generalisation_gap, kernel_distance
-from analysis.pictures import interpolated
-from analysis.probes import networks, probe
-from analysis.samples import Sample, Target, classes_of, random_halves
-from analysis.scores import accuracy, auc, r_squared
+from analysis.figures.grids import interpolated
+from analysis.figures.latent_arithmetic import combine
+from analysis.metrics.bootstrap import clustered_interval, interval, resamples
+from analysis.metrics.layer_usage import moments
+from analysis.metrics.reconstruction import ssim
+from analysis.probes.dataset import Sample, Target, classes_of, random_halves
+from analysis.probes.estimators import networks, probe
+from analysis.probes.scores import accuracy, auc, r_squared
 from analysis.terminal import short_names
 
 
@@ -168,10 +168,10 @@ def test_copies_of_training_images_are_found_out():
 def test_kernel_distance_tells_distributions_apart():
     torch.manual_seed(3)
     x, y = torch.randn(400, 8), torch.randn(400, 8)
-    assert abs(kernel_distance(x, y)[0]) < 0.1
-    distance, (low, high) = kernel_distance(x + 1, y)
+    assert abs(kid(x, y)[0]) < 0.1
+    distance, (low, high) = kid(x + 1, y)
     assert distance > 1 and low <= distance <= high
-    _, (low, high) = kernel_distance(x[:60] + 1, y[:60])
+    _, (low, high) = kid(x[:60] + 1, y[:60])
     assert low < high, "one block would have no interval"
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from analysis.subject import load_split
-from preprocess.shardset import ShardSet
+from analysis.inputs.context import load_split
+from preprocess.shards.reader import ShardSet
 from tests.conftest import run_command
 
 
@@ -54,7 +54,7 @@ def test_metrics_follow_the_contract(made, face_shards):
     for row in [*metrics["attributes"].values(), *metrics["factors"].values()]:
         assert row["n"] == metrics["held_out"] and row["n_fit"] == manifest["splits"]["train"]["samples"]
     pairs = metrics["arithmetic"]["pairs"]
-    assert len(pairs) + len(metrics["arithmetic"]["not_judged"]) == 6
+    assert len(pairs) + len(metrics["arithmetic"]["not_classified"]) == 6
     for pair in pairs:
         for key in ("success", "chance", "kept"):
             low, high = pair[f"{key}_interval"]
@@ -73,7 +73,7 @@ def test_metrics_follow_the_contract(made, face_shards):
     assert metrics["held_out"] == sum(manifest["splits"][s]["samples"] for s in ("valid", "test"))
 
 
-def test_the_page_is_whole_without_its_neighbours(made):
+def test_the_page_is_whole_without_its_neighbors(made):
     out, stdout = made
     page = (out / "index.html").read_text()
     assert not re.search(r'(src|href)="https?:', page)

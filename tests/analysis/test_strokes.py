@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from analysis.strokes import slant, strokes, thickness
+from analysis.metrics.digit_morphology import slant, strokes, thickness
 from tests.conftest import run_command
 from tests.pipeline.training import launch
 

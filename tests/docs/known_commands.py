@@ -15,8 +15,8 @@ from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
 from analysis.cli import app as analysis_app
-from pipeline.command import app as train_app
-from pipeline.config import ConfigError, parse_overrides, resolve
+from pipeline.cli import app as train_app
+from pipeline.config.schema import ConfigError, parse_overrides, resolve
 from preprocess.cli import app as preprocess_app
 from tests.conftest import REPOSITORY
 

@@ -61,7 +61,7 @@ def test_a_shown_command_is_accepted(command: Command) -> None:
         "accelerate launch pipeline/train.py --recipe launch/recipes/none.yaml",
         "accelerate launch pipeline/train.py optimizer.learning_rat=1e-3",
         "torchrun --nodes 4 pipeline/train.py",
-        "torchrun pipeline/trainer.py",
+        "torchrun pipeline/training/loop.py",
         "make demos",
         "sbatch launch/slurm/train.sbatch --dat shards",
         "sbatch launch/slurm/preprocess.sbatch celeba --sources x",

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from pipeline.config import known_keys
+from pipeline.config.schema import known_keys
 from tests.conftest import REPOSITORY
 
 

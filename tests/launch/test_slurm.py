@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.stop_signals import STOPPED_EARLY
+from pipeline.distributed.signals import STOPPED_EARLY
 from tests.conftest import BIN, REPOSITORY
 from tests.launch.runs import free_port, logged_step, ranks_of, start, trainer_words, wait_until
 from tests.preprocess.trees import hashes

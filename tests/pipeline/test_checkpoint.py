@@ -1,12 +1,12 @@
-"""Checkpoints: sealed, atomic, found again; every damage is noticed."""
+"""Checkpoints: checksummed, atomic, found again; every damage is noticed."""
 
 import pytest
 import torch
 
-from pipeline.checkpoint import CheckpointError, load_vlae, newest_valid, read_checkpoint, sweep_leftovers
-from pipeline.checkpoint import write_checkpoint as write
-from pipeline.config import Config, ModelConfig
-from pipeline.vlae import VLAE
+from pipeline.checkpoint.file import CheckpointError, load_vlae, newest_valid, read_checkpoint, sweep_leftovers
+from pipeline.checkpoint.file import write_checkpoint as write
+from pipeline.config.schema import Config, ModelConfig
+from pipeline.model.vlae import VLAE
 
 MODEL = ModelConfig(stages=("8/2", "fc16"), latents=(2, 2))
 

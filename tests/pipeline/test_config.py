@@ -7,8 +7,8 @@ import sys
 import pytest
 import yaml
 
-from pipeline.config import ConfigError, build_config, known_keys, parse_overrides, resolve, to_yaml
-from pipeline.stages import parse_stages
+from pipeline.config.schema import ConfigError, build_config, known_keys, parse_overrides, resolve, to_yaml
+from pipeline.model.blocks import parse_stages
 from tests.conftest import REPOSITORY
 
 RECIPES = sorted((REPOSITORY / "launch/recipes").glob("*.yaml"))

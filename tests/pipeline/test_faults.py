@@ -1,4 +1,4 @@
-"""A disk that is full for a run of two processes, where no small one can be mounted (tests/drills/disk_full.py)."""
+"""A disk that is full for a run of two processes, where no small one can be mounted (tests/faults/disk_full.py)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.keyed_noise import Stream, key_words, normal, uniform
+from pipeline.data.counter_rng import Stream, hash_key, normal, uniform
 
 
 @settings(max_examples=40, deadline=None)
@@ -56,4 +56,4 @@ def test_rows_beyond_32_bits_differ():
 
 def test_key_words_are_int32():
     for parts in ((0,), (2**63, 5), (-1, 7)):
-        assert all(-(2**31) <= word < 2**31 for word in key_words(*parts))
+        assert all(-(2**31) <= word < 2**31 for word in hash_key(*parts))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoint_writer import CheckpointWriter, snapshot
-from pipeline.config import ModelConfig
-from pipeline.run_setup import compile_ladder
-from pipeline.vlae import VLAE
+from pipeline.checkpoint.writer import CheckpointWriter, snapshot
+from pipeline.config.schema import ModelConfig
+from pipeline.model.vlae import VLAE
+from pipeline.training.state import compile_ladder
 from tests.pipeline.training import launch, relative_difference, weights
 
 CONSTANT = "optimizer.schedule=constant"

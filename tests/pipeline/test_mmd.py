@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import mmd
-from pipeline.config import KernelConfig
-from pipeline.kernels import make_kernel
-from pipeline.mmd import mmd_share, squared_distances, unbiased_mmd
+from pipeline.config.schema import KernelConfig
+from pipeline.losses import mmd
+from pipeline.losses.kernels import make_kernel
+from pipeline.losses.mmd import local_mmd, squared_distances, unbiased_mmd
 
 KERNELS = ("gaussian", "rbf", "imq")
 
@@ -45,7 +45,7 @@ def test_both_estimators_equal_a_double_loop(name):
     q, p = rng.normal(0.5, 2, (9, 3)), rng.normal(size=(9, 3))
     kernel = make_kernel(KernelConfig(name=name), 3)
     tq, tp = torch.tensor(q, dtype=torch.float32), torch.tensor(p, dtype=torch.float32)
-    share = mmd_share(tq, tq, tp, 0, kernel)
+    share = local_mmd(tq, tq, tp, 0, kernel)
     assert float(share.biased) == pytest.approx(double_loop(q, p, name, False), abs=1e-6)
     assert float(share.unbiased) == pytest.approx(double_loop(q, p, name, True), abs=1e-6)
 
@@ -65,7 +65,7 @@ def test_shares_of_ranks_sum_to_the_value_and_the_gradient_of_the_gathered_batch
     (expected,) = torch.autograd.grad(whole, q)
     rows = n // world_size
     total = sum(
-        mmd_share(q[r * rows : (r + 1) * rows], q.detach(), p, r * rows, kernel).biased for r in range(world_size)
+        local_mmd(q[r * rows : (r + 1) * rows], q.detach(), p, r * rows, kernel).biased for r in range(world_size)
     )
     (found,) = torch.autograd.grad(total, q)
     assert float(total) == pytest.approx(float(whole), abs=1e-6)
@@ -85,8 +85,8 @@ def test_zero_for_equal_sets_symmetric_and_positive_for_far_ones(n, d, seed):
     generator = torch.Generator().manual_seed(seed)
     a, b = torch.randn(n, d, generator=generator), torch.randn(n, d, generator=generator) + 5
     kernel = make_kernel(KernelConfig(), d)
-    assert abs(float(mmd_share(a, a, a, 0, kernel).biased)) < 1e-6
-    there, back = mmd_share(a, a, b, 0, kernel).biased, mmd_share(b, b, a, 0, kernel).biased
+    assert abs(float(local_mmd(a, a, a, 0, kernel).biased)) < 1e-6
+    there, back = local_mmd(a, a, b, 0, kernel).biased, local_mmd(b, b, a, 0, kernel).biased
     assert float(there) == pytest.approx(float(back), abs=1e-6)
     assert float(there) > 0.1  # the loss is plus MMD: codes far from the prior cost
 
@@ -98,7 +98,7 @@ def test_unbiased_estimator_is_zero_on_average_and_biased_has_its_known_floor():
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         q, p = torch.randn(n, d, generator=generator), torch.randn(n, d, generator=generator)
-        shares.append([float(value) for value in mmd_share(q, q, p, 0, kernel)])
+        shares.append([float(value) for value in local_mmd(q, q, p, 0, kernel)])
     biased, unbiased = np.mean(shares, axis=0)
     floor = 2 / n * (1 - (1 + 4 / d**2) ** (-d / 2))  # E k of the prior with itself in closed form
     assert abs(unbiased) < 3e-4
@@ -112,7 +112,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     results = []
     for elements in (10**9, 350):
         monkeypatch.setattr(mmd, "CHUNK_ELEMENTS", elements)
-        share = mmd_share(q, q.detach(), p, 0, kernel).unbiased
+        share = local_mmd(q, q.detach(), p, 0, kernel).unbiased
         results.append((float(share), torch.autograd.grad(share, q)[0]))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-8)
     assert torch.allclose(results[0][1], results[1][1], atol=1e-8)
@@ -145,7 +145,7 @@ def test_the_kernel_is_computed_in_full_float32_where_the_network_may_take_tf32(
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
-        mmd_share(z, z, torch.randn(8, 3), 0, kernel).biased.backward()
+        local_mmd(z, z, torch.randn(8, 3), 0, kernel).biased.backward()
         assert set(seen) == {"ieee"}
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     finally:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config import ConfigError, parse_overrides, resolve
-from pipeline.orthogonal_updates import Muon, orthogonalised
-from pipeline.run_setup import build_optimizer
+from pipeline.config.schema import ConfigError, parse_overrides, resolve
+from pipeline.optim.muon import Muon, orthogonalized
+from pipeline.training.state import build_optimizer
 from tests.conftest import REPOSITORY
 from tests.pipeline.training import launch, relative_difference, weights
 
@@ -18,7 +18,7 @@ def test_directions_are_those_of_the_svd_and_all_alike(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape) * torch.linspace(1, 3, shape[1])
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalised(matrix * 1e-3)
+    found = orthogonalized(matrix * 1e-3)
     inner = u.T @ found @ vt.T
     assert ((inner.diagonal() > 0.6) & (inner.diagonal() < 1.3)).all(), "every singular value becomes about 1"
     assert (inner - inner.diagonal().diag()).abs().max() < 1e-3
@@ -32,7 +32,7 @@ def test_the_short_way_over_the_gram_matrix_is_the_published_iteration():
     for _ in range(5):
         gram = expected @ expected.T
         expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
-    assert torch.allclose(orthogonalised(x), expected, atol=1e-4)
+    assert torch.allclose(orthogonalized(x), expected, atol=1e-4)
 
 
 def small_network() -> nn.Module:

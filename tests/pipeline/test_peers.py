@@ -1,13 +1,13 @@
-"""Which errors are about a lost rank; that ranks are named is drilled with real processes (tests/drills)."""
+"""Which errors are about a lost rank; that ranks are named is drilled with real processes (tests/faults)."""
 
 from __future__ import annotations
 
 import pytest
 import torch.distributed as dist
 
-from pipeline.feed import FeedError
-from pipeline.peers import is_lost_connection
-from pipeline.run_folder import RunFolderError
+from pipeline.data.mapped import LoaderError
+from pipeline.distributed.heartbeat import is_lost_connection
+from pipeline.run.run_dir import RunFolderError
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_what_gloo_says_of_a_lost_rank(words: str) -> None:
 
 def test_what_is_no_lost_rank() -> None:
     assert not is_lost_connection(RuntimeError("invalid tensor size at index 1"))
-    assert not is_lost_connection(FeedError("/data/timeout/train-000001.tar is damaged: its content has changed"))
+    assert not is_lost_connection(LoaderError("/data/timeout/train-000001.tar is damaged: its content has changed"))
     assert not is_lost_connection(RunFolderError("/runs/connection reset/ckpt.pt is another recipe's"))
     assert not is_lost_connection(ValueError("timed out"))
     assert is_lost_connection(dist.DistNetworkError("whatever it says"))

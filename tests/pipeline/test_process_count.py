@@ -40,9 +40,9 @@ def test_same_global_batch_same_weights(alone, face_shards, tmp_path, processes)
 
 
 def test_a_wrong_scale_of_the_gathered_gradient_would_show(alone, face_shards, tmp_path):
-    """The comparison above can fail: half the regulariser's weight is what a gather without gradient costs."""
+    """The comparison above can fail: half the regularizer's weight is what a gather without gradient costs."""
     out = tmp_path / "run"
-    done = launch(face_shards, out, *EVERYTHING_RANDOM, "objective.regulariser_weight=50", steps=30)
+    done = launch(face_shards, out, *EVERYTHING_RANDOM, "objective.regularizer_weight=50", steps=30)
     assert done.returncode == 0, done.stderr
     assert relative_difference(weights(alone), weights(out)) > 1e-3
 

@@ -1,4 +1,4 @@
-"""What a resumed run must not change. That it goes on as if nothing had happened is drilled: tests/drills."""
+"""What a resumed run must not change. That it goes on as if nothing had happened is drilled: tests/faults."""
 
 from tests.pipeline.training import launch
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sample_order import BatchPlan, epoch_order
+from pipeline.data.sampler import GlobalBatchSampler, epoch_order
 
 
 @settings(max_examples=40, deadline=None)
@@ -13,13 +13,13 @@ from pipeline.sample_order import BatchPlan, epoch_order
 def test_ranks_split_the_same_global_batch(world_size, rows, extra, seed, step):
     batch = world_size * rows
     samples = batch + extra
-    alone = BatchPlan(samples, batch, seed, 0, 1).rows(step)
-    together = [BatchPlan(samples, batch, seed, rank, world_size).rows(step) for rank in range(world_size)]
+    alone = GlobalBatchSampler(samples, batch, seed, 0, 1).rows(step)
+    together = [GlobalBatchSampler(samples, batch, seed, rank, world_size).rows(step) for rank in range(world_size)]
     assert np.array_equal(np.concatenate(together), alone)
 
 
 def test_each_epoch_sees_each_sample_once_but_the_rest_of_a_batch():
-    plan = BatchPlan(103, 10, 7, 0, 1)
+    plan = GlobalBatchSampler(103, 10, 7, 0, 1)
     assert plan.batches_per_epoch == 10
     orders = []
     for epoch in range(3):
@@ -37,6 +37,6 @@ def test_the_order_is_frozen():
 
 def test_batches_that_cannot_be_are_refused_with_the_remedy():
     with pytest.raises(ValueError, match="multiple of 3"):
-        BatchPlan(100, 10, 0, 0, 3)
+        GlobalBatchSampler(100, 10, 0, 0, 3)
     with pytest.raises(ValueError, match="fewer than one global batch"):
-        BatchPlan(5, 10, 0, 0, 1)
+        GlobalBatchSampler(5, 10, 0, 0, 1)

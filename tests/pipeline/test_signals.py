@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 
 STEP = """
 import time, torch
-from pipeline.stop_request import StopRequest
+from pipeline.distributed.shutdown import StopRequest
 stop = StopRequest(torch.device("cpu"), 1)
 print("in a step", flush=True)
 deadline = time.monotonic() + 60

@@ -12,15 +12,15 @@ import json, sys
 sys.path.insert(0, {repository!r})
 from pathlib import Path
 import torch
-from pipeline.config import parse_overrides, resolve
-from pipeline.run_setup import build_run, make_accelerator
-from pipeline.trainer import Window, train_step
+from pipeline.config.schema import parse_overrides, resolve
+from pipeline.training.state import build_run, make_accelerator
+from pipeline.training.loop import Window, train_step
 
 words = [*{small!r}, "training.global_batch_size=8", "training.mixed_precision=no"]
 recipe = Path({repository!r}) / "launch/recipes/demo.yaml"
 config = resolve(recipe, parse_overrides(words) | {{"data.path": {shards!r}}})
 run = build_run(config, make_accelerator(config, Path({out!r})))
-batch = next(run.train_feed.batches(run.plan, 0, 1, 1))
+batch = next(run.train_loader.batches(run.plan, 0, 1, 1))
 train_step(run, batch, Window(run))
 last = torch.channels_last
 maps = []

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.feed import FeedError
-from pipeline.sample_order import BatchPlan
-from pipeline.shard_source import open_source
-from pipeline.shard_stream import stream_shard
-from pipeline.streamed_feed import EpochReader, StreamedFeed, load_images
-from preprocess.shardset import ShardSet
+from pipeline.data.mapped import LoaderError
+from pipeline.data.sampler import GlobalBatchSampler
+from pipeline.data.shard_reader import stream_shard
+from pipeline.data.shard_source import open_source
+from pipeline.data.streaming import EpochReader, StreamingLoader, load_images
+from preprocess.shards.reader import ShardSet
 from tests.conftest import run_command
 from tests.pipeline.training import launch, weights
 
@@ -44,7 +44,7 @@ def test_every_sample_once_an_epoch_and_equal_steps_on_every_rank(face_shards, p
     for epoch in range(2):
         seen = []
         for rank in range(ranks):
-            plan = BatchPlan(len(pixels), batch, 1, rank, ranks)
+            plan = GlobalBatchSampler(len(pixels), batch, 1, rank, ranks)
             reader = EpochReader(source, plan, 64, True)
             made = [b for w in range(workers) for b in reader.batches(epoch, w, workers, 0)]
             assert len(made) == plan.batches_per_epoch
@@ -57,11 +57,11 @@ def test_every_sample_once_an_epoch_and_equal_steps_on_every_rank(face_shards, p
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_stream_goes_on_where_it_stopped(shards, pixels, workers):
-    plan = BatchPlan(len(pixels), 32, 7, 1, 2)
+    plan = GlobalBatchSampler(len(pixels), 32, 7, 1, 2)
     steps = 2 * plan.batches_per_epoch + 2
 
     def rows(first: int) -> list[list[int]]:
-        feed = StreamedFeed(open_source(str(shards), False), 100, True, CPU, workers)
+        feed = StreamingLoader(open_source(str(shards), False), 100, True, CPU, workers)
         found = []
         for batch in feed.batches(plan, first, steps, 4):
             assert (batch.images.permute(0, 2, 3, 1).numpy() == pixels[batch.rows.numpy()]).all()
@@ -105,7 +105,7 @@ def test_a_damaged_shard_is_named(shards, tmp_path, fault):
     path.write_bytes(data)
     if fault == "gone":
         path.unlink()
-    with pytest.raises(FeedError, match=shard.file):
+    with pytest.raises(LoaderError, match=shard.file):
         list(stream_shard(open_source(str(folder), False), shard, 0, True))
 
 

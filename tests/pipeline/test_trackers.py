@@ -9,9 +9,9 @@ from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType, ProjectConfiguration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline import trackers
-from pipeline.config import ConfigError, build_config
-from pipeline.trackers import FOLDER, PROJECT, TrackerError, Trackers, check_installed, scalars, start_trackers
+from pipeline.config.schema import ConfigError, build_config
+from pipeline.run import trackers
+from pipeline.run.trackers import FOLDER, PROJECT, TrackerError, Trackers, check_installed, scalars, start_trackers
 
 
 class Recorder(GeneralTracker):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pipeline.config import ConfigError, ModelConfig
-from pipeline.latents import layer_effects, manifold_codes
-from pipeline.stages import parse_stages
-from pipeline.vlae import VLAE
+from pipeline.config.schema import ConfigError, ModelConfig
+from pipeline.model.blocks import parse_stages
+from pipeline.model.latents import layer_effects, manifold_codes
+from pipeline.model.vlae import VLAE
 
 SMALL = ModelConfig(stages=("8/2", "16/2, 16", "fc32"), latents=(2, 3, 4))
 

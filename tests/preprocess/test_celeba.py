@@ -15,8 +15,8 @@ import torch
 import webdataset as wds
 from torchvision.transforms import v2
 
-from preprocess.manifest import Manifest
-from preprocess.shardset import ShardSet
+from preprocess.shards.manifest import Manifest
+from preprocess.shards.reader import ShardSet
 from tests.preprocess.trees import (
     ATTRIBUTES,
     attribute_signs,

@@ -11,8 +11,8 @@ import pytest
 import simplejpeg
 from PIL import Image, features
 
-from preprocess.decode import Decoder
 from preprocess.errors import UnreadableImage
+from preprocess.images.decode import Decoder
 from tests.preprocess.trees import encoded, jpeg, smooth_picture
 
 PICTURE = smooth_picture(4)
@@ -34,10 +34,10 @@ def test_jpeg_is_simplejpegs(capsys: pytest.CaptureFixture) -> None:
     assert np.abs(decode(progressive).astype(int) - PICTURE).mean() < 2
 
 
-def test_grey_becomes_three_equal_channels() -> None:
-    grey = Image.fromarray(PICTURE).convert("L")
+def test_gray_becomes_three_equal_channels() -> None:
+    gray = Image.fromarray(PICTURE).convert("L")
     for kind in ("PNG", "JPEG"):
-        pixels = decode(encoded(grey, kind))
+        pixels = decode(encoded(gray, kind))
         assert pixels.shape == PICTURE.shape
         assert np.array_equal(pixels[..., 0], pixels[..., 2])
 

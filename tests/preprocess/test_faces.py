@@ -15,9 +15,16 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from preprocess import faces
-from preprocess.face_factors import BLOCK, FACTOR_NAMES, IMAGES_PER_IDENTITY
-from preprocess.faces import FACTORS, derive_attributes, draw_face, draw_tree, partition_ends, sample_factors
+from preprocess.synthetic import dataset as faces
+from preprocess.synthetic.dataset import (
+    FACTORS,
+    derive_attributes,
+    draw_face,
+    draw_tree,
+    partition_ends,
+    sample_factors,
+)
+from preprocess.synthetic.factors import BLOCK, FACTOR_NAMES, IMAGES_PER_IDENTITY
 from tests.preprocess.trees import invoke
 
 CONTINUOUS = [factor for factor in FACTORS if factor.share is None]
@@ -44,7 +51,7 @@ def contents(tree: Path) -> dict[str, bytes]:
 
 
 def as_trained(face: np.ndarray) -> np.ndarray:
-    """Centre crop of 148, resized to 64: float32 [64, 64, 3]."""
+    """Center crop of 148, resized to 64: float32 [64, 64, 3]."""
     cropped = Image.fromarray(face[35:183, 15:163])
     return np.asarray(cropped.resize((64, 64), Image.Resampling.BILINEAR), np.float32)
 

@@ -16,10 +16,10 @@ import webdataset as wds
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from preprocess.decode import Decoder
-from preprocess.manifest import Manifest
-from preprocess.shardset import ShardError, ShardSet
-from preprocess.sources.catalogue import printable
+from preprocess.images.decode import Decoder
+from preprocess.shards.manifest import Manifest
+from preprocess.shards.reader import ShardError, ShardSet
+from preprocess.sources.index import printable
 from tests.preprocess.trees import encoded, hashes, invoke, jpeg, shard, smooth_picture, write_tree
 
 
@@ -91,7 +91,7 @@ def test_a_folder_of_odd_things(tmp_path: Path) -> None:
     picture = Image.fromarray(smooth_picture(1))
     write(folder / "same.jpg", jpeg(1))
     write(folder / "sub" / "same.jpg", jpeg(2))
-    write(folder / "grey.png", encoded(picture.convert("L"), "PNG"))
+    write(folder / "gray.png", encoded(picture.convert("L"), "PNG"))
     write(folder / "dots.in.name.webp", encoded(picture, "WEBP"))
     write(folder / "bläk spaß.jpg", jpeg(3))
     write(folder / "zero.jpg", b"")

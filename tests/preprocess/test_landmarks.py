@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-from preprocess.shardset import ShardSet
+from preprocess.shards.reader import ShardSet
 from preprocess.sources.parquet_columns import LANDMARK_NAMES
 from tests.preprocess.trees import hashes, jpeg, shard, write_tree, write_zip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.shardset import ShardSet
+from preprocess.shards.reader import ShardSet
 from tests.preprocess.trees import hashes, invoke
 
 

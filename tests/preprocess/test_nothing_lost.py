@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from preprocess import build, engine, scheduler
 from preprocess import make_shard as make_shard_module
-from preprocess.make_shard import make_shard
-from preprocess.manifest import Manifest
-from preprocess.shard_task import ShardRecord, ShardTask
+from preprocess.build import build, scheduler
+from preprocess.build import executors as engine
+from preprocess.build.task import ShardRecord, ShardTask
+from preprocess.build.worker import make_shard
+from preprocess.shards.manifest import Manifest
 from tests.preprocess.trees import hashes, invoke, shard, write_tree
 
 COMMAND = [sys.executable, "-c", "from preprocess.cli import app; app()"]
@@ -72,7 +73,7 @@ def test_left_out_images_are_remembered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "difference"),
     [
-        (("--crop", "108"), "crop centre 148 there, centre 108 now"),
+        (("--crop", "108"), "crop center 148 there, center 108 now"),
         (("--size", "16"), "image shape 32x32x3 there, 16x16x3 now"),
         (("--seed", "4"), "seed 0 there, 4 now"),
         (("--limit", "9"), "limit none there, 9 now"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.manifest import Manifest
-from preprocess.shardset import ShardSet
+from preprocess.shards.manifest import Manifest
+from preprocess.shards.reader import ShardSet
 from tests.preprocess.test_nothing_lost import command
 from tests.preprocess.trees import ATTRIBUTES, attribute_signs, hashes, jpeg, partition, shard
 

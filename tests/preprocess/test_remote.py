@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from preprocess import build
-from preprocess.shard_task import ShardRecord
+from preprocess.build import build
+from preprocess.build.task import ShardRecord
 from tests.preprocess.test_nothing_lost import command
 from tests.preprocess.trees import hashes, invoke, shard
 
@@ -136,7 +136,7 @@ def test_another_recipe_at_the_url_is_refused(tree: Path, shards: Path, tmp_path
     before = hashes(out)
     done = shard(tree, url(out))
     assert done.exit_code == 2
-    assert "crop centre 108 there, centre 148 now" in done.stderr
+    assert "crop center 108 there, center 148 now" in done.stderr
     assert hashes(out) == before
     assert shard(tree, url(out), "--overwrite").exit_code == 0
     assert hashes(out) == hashes(shards)
@@ -280,7 +280,7 @@ def test_two_machines_with_two_recipes(
     done = shard(tree, out, "--crop", 120)
     assert done.exit_code == 1
     assert "another run has begun to write" in done.stderr
-    assert "crop centre 148 there, centre 120 now" in done.stderr
+    assert "crop center 148 there, center 120 now" in done.stderr
     assert others == [2, 0]
     assert hashes(tmp_path / "out") == hashes(shards)
 

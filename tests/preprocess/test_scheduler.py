@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess import scheduler
+from preprocess.build import scheduler
 from tests.preprocess.test_nothing_lost import command
 from tests.preprocess.trees import hashes, shard
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.manifest import Manifest, ManifestError
-from preprocess.shardset import ShardError, ShardSet
+from preprocess.shards.manifest import Manifest, ManifestError
+from preprocess.shards.reader import ShardError, ShardSet
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import MNIST, CelebA, utils
 
-from preprocess.manifest import Manifest
-from preprocess.shardset import ShardSet
+from preprocess.shards.manifest import Manifest
+from preprocess.shards.reader import ShardSet
 from tests.preprocess.test_mnist import write_digits
 from tests.preprocess.trees import hashes, invoke, jpeg, shard, write_tree, write_zip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess import terminal
+from preprocess import progress as terminal
 from tests.preprocess.trees import shard, write_tree
 
 

@@ -1,0 +1,87 @@
+"""How much each layer is used: active units, moments, distance to the prior, effect on the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.inputs.context import Encoded, EvalContext, decode
+from analysis.metrics.bootstrap import ratio_interval
+from pipeline.data.counter_rng import Stream, normal
+from pipeline.losses.kernels import make_kernel
+from pipeline.losses.mmd import unbiased_mmd
+from pipeline.model.latents import replace_layer, split_layers
+
+ACTIVE_VARIANCE = 0.01  # of a unit's mean over images (Burda et al. 2016, section 5.2)
+MMD_SAMPLES = 4096
+EFFECT_SAMPLES = 512
+NOISE_SEED = 1
+
+
+def effects(subject: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[tuple[float, list[float]]]:
+    """Each layer's effect with its 95 % interval over images; what ``pipeline.latents.layer_effects`` measures."""
+    base = decode(subject, codes)
+
+    def change(moved: Sequence[Tensor]) -> np.ndarray:
+        return (decode(subject, moved) - base).abs().mean((1, 2, 3)).numpy().astype(float)
+
+    together = change(drawn)
+    alone = [change(replace_layer(codes, drawn, layer)) for layer in range(len(codes))]
+    return [(float(part.mean() / max(together.mean(), 1e-12)), ratio_interval(part, together)) for part in alone]
+
+
+def moments(samples: Tensor) -> dict[str, float]:
+    """How far (n, d) samples are from N(0, I) by their moments: 0 everywhere for the prior, but for sampling error.
+
+    ``mean``: root mean square over units of the mean; ``std``: mean over units of the standard deviation, minus 1;
+    ``skewness``, ``excess_kurtosis``: root mean squares over units; ``correlation``: largest |correlation| of two.
+    """
+    z = samples.double()
+    centered = z - z.mean(0)
+    std = centered.pow(2).mean(0).sqrt().clamp(min=1e-12)
+    unit = centered / std
+    correlation = (unit.T @ unit / len(z)).abs().fill_diagonal_(0)
+    return {
+        "mean": float(z.mean(0).pow(2).mean().sqrt()),
+        "std": float(std.mean() - 1),
+        "skewness": float(unit.pow(3).mean(0).pow(2).mean().sqrt()),
+        "excess_kurtosis": float((unit.pow(4).mean(0) - 3).pow(2).mean().sqrt()),
+        "correlation": float(correlation.max()),
+    }
+
+
+@torch.inference_mode()
+def layer_measures(subject: EvalContext, encoded: Encoded) -> list[dict[str, Any]]:
+    """For each layer, bottom first: ``dim``, ``active_units``, ``mmd`` (unbiased, of posterior samples), ``effect``.
+
+    ``mean_std`` is the mean posterior deviation; a unit near 1 says nothing of its image. ``moments`` are those of
+    posterior samples, see ``moments``; ``n`` images, of which the effect takes the first ``n_effect``.
+    """
+    rows = torch.arange(min(len(encoded), MMD_SAMPLES))
+    total = sum(subject.sizes)
+    noise = split_layers(normal(rows, total, Stream.POSTERIOR, NOISE_SEED), subject.sizes)
+    prior = split_layers(normal(rows, total, Stream.PRIOR, NOISE_SEED), subject.sizes)
+    codes = [
+        mean[: len(rows)] + std[: len(rows)] * eps
+        for mean, std, eps in zip(encoded.means, encoded.stds, noise, strict=True)
+    ]
+    few = slice(0, EFFECT_SAMPLES)
+    measured = effects(subject, [z[few] for z in codes], [p[few] for p in prior])
+    return [
+        {
+            "dim": dim,
+            "active_units": int((encoded.means[layer].var(0) > ACTIVE_VARIANCE).sum()),
+            "mean_std": float(encoded.stds[layer].mean()),
+            "mmd": float(unbiased_mmd(codes[layer], prior[layer], make_kernel(subject.config.objective.kernel, dim))),
+            "moments": moments(codes[layer]),
+            "effect": measured[layer][0],
+            "effect_interval": measured[layer][1],
+            "n": len(rows),
+            "n_effect": len(codes[0][few]),
+        }
+        for layer, dim in enumerate(subject.sizes)
+    ]

@@ -1,0 +1,127 @@
+"""Does the model remember its training images? (an open question of the paper's section 5)
+
+And how like held-out images are its samples, by a distance that needs no downloaded network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analysis.classifier.classifier import Judge
+from analysis.inputs.context import EvalContext, decode, in_chunks
+from analysis.metrics.bootstrap import interval, mean_interval
+from pipeline.data.counter_rng import Stream, normal
+from pipeline.losses.mmd import squared_distances
+from pipeline.model.latents import split_layers
+
+SIDE = 32  # pixels a side at which images are compared
+QUERIES = 500
+SAMPLE_SEED = 3
+RESAMPLES = 200
+
+
+def prior_samples(subject: EvalContext, count: int) -> Tensor:
+    """Images (count, C, H, W) in [−1, 1] decoded from codes drawn from the prior."""
+    drawn = normal(torch.arange(count), sum(subject.sizes), Stream.PRIOR, SAMPLE_SEED)
+    return decode(subject, split_layers(drawn, subject.sizes))
+
+
+def pixel_features(images: Tensor) -> Tensor:
+    """(n, C, H, W) in [−1, 1] as rows of at most SIDE × SIDE pixels."""
+    small = F.adaptive_avg_pool2d(images, SIDE) if images.shape[-1] > SIDE else images
+    return small.flatten(1)
+
+
+def stored_features(images: np.ndarray) -> Tensor:
+    """``pixel_features`` of uint8 (n, H, W, C)."""
+    return torch.cat([pixel_features(chunk) for chunk in in_chunks(images)])
+
+
+def nearest(queries: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square distance of each row of (q, k) to the nearest of (n, k), and which it is: (q,), (q,)."""
+    found = squared_distances(queries, train).min(dim=1)
+    return (found.values / train.shape[1]).sqrt().numpy(), found.indices.numpy()
+
+
+def distance_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str, Any]:
+    """Median distance of samples over that of held-out images, each to its nearest of ``train``; rows of features.
+
+    Well below 1 means copies. ``ratio`` with its 95 % ``interval``.
+    """
+    near, real = (np.maximum(nearest(rows, train)[0], 1e-12) for rows in (samples, held_out))  # twins: no division by 0
+    rng = np.random.default_rng(0)
+    ratios = [np.median(rng.choice(near, len(near))) / np.median(rng.choice(real, len(real))) for _ in range(RESAMPLES)]
+    return {"ratio": float(np.median(near) / np.median(real)), "interval": interval(np.array(ratios))}
+
+
+def generalisation_gap(train: np.ndarray, held_out: np.ndarray) -> tuple[float, list[float]]:
+    """mean(held-out) / mean(train) − 1 of errors (n,), (m,), with its 95 % interval."""
+    rng = np.random.default_rng(0)
+    gaps = [
+        rng.choice(held_out, len(held_out)).mean() / rng.choice(train, len(train)).mean() - 1 for _ in range(RESAMPLES)
+    ]
+    return float(held_out.mean() / train.mean() - 1), interval(np.array(gaps))
+
+
+def kid(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
+    """Unbiased squared MMD of features (n, k), (m, k) under (x·y / k + 1)³ (KID, Binkowski et al. 2018), and interval.
+
+    The interval is of the mean over disjoint blocks, as the paper estimates it, ten or more where each can hold two;
+    0 = the same distribution.
+    """
+    block = min(100, max(2, min(len(x), len(y)) // 10))
+
+    def one(a: Tensor, b: Tensor) -> float:
+        def kernel(p: Tensor, q: Tensor) -> Tensor:
+            return (p @ q.T / p.shape[1] + 1) ** 3
+
+        within = sum((k.sum() - k.trace()) / (block * (block - 1)) for k in (kernel(a, a), kernel(b, b)))
+        return float(within - 2 * kernel(a, b).mean())
+
+    scale = y.std(0).clamp(min=1e-6)  # features of real images have unit variance, so that no unit outweighs the rest
+    x, y = ((t - y.mean(0)) / scale for t in (x.double(), y.double()))
+    blocks = range(0, min(len(x), len(y)) - block + 1, block)
+    values = np.array([one(x[i : i + block], y[i : i + block]) for i in blocks])
+    return float(values.mean()), mean_interval(values)
+
+
+@torch.inference_mode()
+def memorization_metrics(
+    subject: EvalContext, train: np.ndarray, held_out: np.ndarray, judge: Judge | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of ``overfitting`` (how near samples come to training images) and ``samples`` (how like real ones).
+
+    ``train`` and ``held_out`` are uint8 (n, H, W, C). ``nearest_train_ratio`` is measured on pixels,
+    ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the judge's last hidden layer, where there is one.
+    """
+    samples, real = prior_samples(subject, QUERIES), held_out[:QUERIES]
+    pixels = distance_ratio(pixel_features(samples), stored_features(real), stored_features(train))
+    memory = {
+        "nearest_train_ratio": pixels["ratio"],
+        "nearest_train_ratio_interval": pixels["interval"],
+        "n_samples": len(samples),
+        "n_held_out": len(real),
+        "n_train": len(train),
+    }
+    if judge is None:
+        return memory, {}
+    f_samples, f_real, f_train = judge(samples).features, judge.read(real).features, judge.read(train).features
+    features = distance_ratio(f_samples, f_real, f_train)
+    memory |= {
+        "nearest_train_ratio_features": features["ratio"],
+        "nearest_train_ratio_features_interval": features["interval"],
+    }
+    distance, distance_interval = kid(f_samples, f_real)
+    floor, _ = kid(f_train[: len(f_real)], f_real)
+    quality = {
+        "kid_classifier_features": distance,
+        "kid_judge_features_interval": distance_interval,
+        "kid_of_training_images": floor,
+        "n": len(samples),
+    }
+    return memory, quality

@@ -1,0 +1,58 @@
+"""Scores of predictions, each over weighted samples: all resamples of a bootstrap in a few array operations.
+
+Letters in shapes: n samples, R sets of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+MIN_MINORITY = 8  # samples of each class, or a score means nothing
+Kind = Literal["attribute", "factor", "label"]
+
+
+def auc(truth: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half. (R,)
+
+    ``truth`` and ``score`` (n,), ``weights`` (R, n) or None for one set of ones. NaN where a set has only one class.
+    """
+    weights = np.ones((1, len(truth))) if weights is None else weights
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)  # of each run of equal scores
+    positive = truth[order] > 0.5
+    ordered = weights[:, order].astype(float)
+    p = np.add.reduceat(ordered * positive, starts, axis=1)
+    n = np.add.reduceat(ordered * ~positive, starts, axis=1)
+    below = np.cumsum(n, axis=1) - n / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (p * below).sum(1) / (p.sum(1) * n.sum(1))
+
+
+def r_squared(truth: np.ndarray, prediction: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """1 − residual over total sum of squares; 0 = no better than the mean. (R,); arguments as ``auc``."""
+    weights = np.ones((1, len(truth))) if weights is None else weights
+    centered = truth - truth.mean()  # else the difference of two large sums
+    total = weights.sum(1)
+    spread = weights @ (centered * centered) - (weights @ centered) ** 2 / total
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - (weights @ ((truth - prediction) ** 2)) / spread
+
+
+def accuracy(truth: np.ndarray, prediction: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Share of equal labels. (R,); arguments as ``auc``."""
+    weights = np.ones((1, len(truth))) if weights is None else weights
+    return weights @ (truth == prediction).astype(weights.dtype) / weights.sum(1)
+
+
+SCORES: dict[Kind, Callable[..., np.ndarray]] = {"attribute": auc, "factor": r_squared, "label": accuracy}
+SCORE_NAMES: dict[Kind, str] = {"attribute": "auc", "factor": "r2", "label": "accuracy"}
+
+
+def chance(kind: Kind, truth: np.ndarray) -> float:
+    """What a guess reaches that knows nothing of the sample."""
+    if kind == "label":
+        return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+    return 0.5 if kind == "attribute" else 0.0

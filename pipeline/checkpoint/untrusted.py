@@ -1,0 +1,77 @@
+"""What a checkpoint from a stranger may hold: plain values, and tensors that take no more memory than their file.
+
+``torch.load(weights_only=True)`` runs no code, but it allocates what it is told to: a bytearray of any size, an
+unpacked archive, a tensor that shows one stored number as billions. A seal proves nothing about who made a file.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_STORAGES = r"torch (Float|Double|Half|BFloat16|Byte|Char|Short|Int|Long|Bool)Storage"
+_PLAIN = re.compile(_STORAGES + r"|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict")
+_MAX_DEPTH = 12
+_MAX_VALUES = 1_000_000  # a checkpoint has some thousand
+
+
+class UntrustedContentError(ValueError):
+    """Something is in the file that no checkpoint holds; the message says what."""
+
+
+def check_archive(path: Path) -> None:
+    """Looks at the archive and its pickle without loading either. Raises UntrustedContentError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise UntrustedContentError("its archive is compressed, which torch.save never does")
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise UntrustedContentError("its archive claims to hold more than the file")
+            for member in members:
+                if member.filename.endswith(".pkl"):
+                    _refuse_strange_pickle(archive.read(member))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise UntrustedContentError(f"it is no whole archive ({error})") from None
+
+
+def _refuse_strange_pickle(content: bytes) -> None:
+    try:
+        for code, argument, _ in pickletools.genops(content):
+            if code.name in {"STACK_GLOBAL", "INST"} or (code.name == "GLOBAL" and not _PLAIN.fullmatch(str(argument))):
+                raise UntrustedContentError(f"it asks for {str(argument or code.name)[:80]!r}, which is no plain value")
+    except UntrustedContentError:
+        raise
+    except Exception as error:  # pickletools raises nearly anything on damaged pickles
+        raise UntrustedContentError(f"its values cannot be read ({str(error)[:80]})") from None
+
+
+def check_tensors(state: dict[str, Any], path: Path) -> None:
+    """Sees that all tensors together are no larger than the file. Raises UntrustedContentError."""
+    claimed = 0
+    for number, value in enumerate(_values(state, 0)):
+        if number > _MAX_VALUES:
+            raise UntrustedContentError("it holds more values than any checkpoint")
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu":
+                raise UntrustedContentError("it holds a tensor without numbers of its own")
+            claimed += value.numel() * value.element_size()
+    if claimed > path.stat().st_size:
+        raise UntrustedContentError(f"its tensors claim {claimed:,} bytes, more than the file has")
+
+
+def _values(value: Any, depth: int) -> Iterator[Any]:
+    if depth > _MAX_DEPTH:
+        raise UntrustedContentError("its values are nested too deep")
+    yield value
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _values(inner, depth + 1)

@@ -1,0 +1,85 @@
+"""Which samples make up which global batch: a pure function of (seed, epoch, batch number)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.counter_rng import hash_key
+
+
+def shuffled(size: int, *key: int) -> np.ndarray:
+    """The permutation of ``size`` numbers that belongs to a key: (size,) int64.
+
+    RandomState, not Generator: its stream is frozen, so a run resumed under another NumPy keeps its order.
+    """
+    low, high = (word & 0xFFFFFFFF for word in hash_key(*key))
+    return np.random.RandomState(np.random.Philox(key=low | high << 32)).permutation(size)
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tuple[int, ...] = ()) -> np.ndarray:
+    """The order of ``samples`` rows in one epoch: (samples,) int64, read-only.
+
+    A permutation of the whole split; or, with a ``window``, the shards (of these numbers of samples) permuted and the
+    rows shuffled inside one window after the other, so that reading stays near the one place at a time.
+    """
+    if not window:
+        order = shuffled(samples, seed, epoch)
+    else:
+        ends = np.cumsum(shards).tolist()
+        order = np.concatenate(
+            [np.arange(ends[i] - shards[i], ends[i]) for i in shuffled(len(shards), seed, epoch).tolist()]
+        )
+        for start in range(0, samples, window):
+            part = order[start : start + window]
+            order[start : start + window] = part[shuffled(len(part), seed, epoch, start + 1)]
+    order.flags.writeable = False
+    return order
+
+
+@dataclass(frozen=True)
+class GlobalBatchSampler:
+    """The global batches of a run and this rank's part of each. What does not fill a batch is left out of its epoch."""
+
+    samples: int
+    global_batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    window: int = 0
+    shards: tuple[int, ...] = ()
+    """Samples of each shard; needed with a ``window`` only."""
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size % self.world_size:
+            raise ValueError(
+                f"the global batch of {self.global_batch_size} images cannot be shared equally by {self.world_size} "
+                f"processes; choose --global-batch-size as a multiple of {self.world_size}"
+            )
+        if self.samples < self.global_batch_size:
+            raise ValueError(
+                f"the train split has {self.samples} images, fewer than one global batch of "
+                f"{self.global_batch_size}; choose a smaller --global-batch-size or make more shards"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.samples // self.global_batch_size
+
+    @property
+    def local_batch_size(self) -> int:
+        return self.global_batch_size // self.world_size
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that optimizer step ``step`` (from 0) belongs to."""
+        return step // self.batches_per_epoch
+
+    def rows(self, step: int) -> np.ndarray:
+        """This rank's rows of the global batch of ``step``: (B_local,) int64."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        start = batch * self.global_batch_size + self.rank * self.local_batch_size
+        order = epoch_order(self.samples, self.seed, epoch, self.window, self.shards)
+        return order[start : start + self.local_batch_size]

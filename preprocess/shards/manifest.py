@@ -1,0 +1,290 @@
+"""The manifest: what a set of shards is, written last and atomically, checked whenever it is read.
+
+`Recipe` says what is being made and is known before the first image is read; `Manifest` adds what came
+out of it. Both are plain JSON, so that anything can read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+SCHEMA_VERSION = 2  # 2: landmarks
+READABLE_VERSIONS = (1, 2)
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 25  # parsed JSON takes up to twenty times as much memory
+MAX_SIDE = 4096  # pixels; a manifest may claim any shape, and buffers are made from it
+END_BYTES = 1024  # a tar ends with two empty blocks
+SPLITS = ("train", "valid", "test")
+
+Codec = Literal["npy", "png", "jpg", "webp"]
+Resample = Literal["bilinear", "bicubic"]  # both antialiased
+
+
+class ManifestError(ValueError):
+    """The manifest is missing, damaged, or written by another version; the message says which."""
+
+
+_LEAST_COMPRESSED_BYTES = 2048  # two members, each a header and a body of at least one block
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _plain_file_name(name: str) -> str:
+    if not name or name in {".", ".."} or name != Path(name).name or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Count = Annotated[int, Field(gt=0, lt=2**62)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Source(_Frozen):
+    """Where the images came from. The fingerprint covers names, sizes and annotations, not the location."""
+
+    kind: str
+    fingerprint: Sha256
+    images: NonNegativeInt
+
+
+class Crop(_Frozen):
+    """What is cut out of each image before it is resized.
+
+    kind "center": the central `size` x `size` square; "square": the largest central square;
+    "box": (left, top, right, bottom) in pixels; "none": the whole image.
+    """
+
+    kind: Literal["center", "square", "box", "none"]
+    size: PositiveInt | None = None
+    box: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.size or self.box or ''}".strip()
+
+
+class Layout(_Frozen):
+    """Where the payloads lie inside one sample's record in the tar, in bytes (npy codec only)."""
+
+    record_bytes: PositiveInt
+    image_offset: PositiveInt
+    image_bytes: PositiveInt
+    json_offset: PositiveInt
+    json_bytes: PositiveInt
+
+    @model_validator(mode="after")
+    def _lies_inside(self) -> Layout:
+        image_end, json_end = self.image_offset + self.image_bytes, self.json_offset + self.json_bytes
+        if image_end > self.json_offset or json_end > self.record_bytes:
+            raise ValueError("the payloads do not lie inside their record")
+        return self
+
+
+class Shard(_Frozen):
+    file: FileName
+    samples: Count
+    bytes: Count
+    sha256: Sha256
+
+
+class Split(_Frozen):
+    samples: NonNegativeInt
+    shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Split:
+        if sum(shard.samples for shard in self.shards) != self.samples:
+            raise ValueError(f"the shards do not add up to {self.samples:,} samples")
+        return self
+
+
+class LeftOut(_Frozen):
+    """One image that is in the source and not in the shards, and why."""
+
+    key: str
+    reason: str
+
+
+class Recipe(_Frozen):
+    """Everything that determines the bytes of the shards; two recipes that are equal make equal shards."""
+
+    schema_version: int = SCHEMA_VERSION
+    source: Source
+    crop: Crop
+    resample: Resample
+    codec: Codec
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # H, W, C
+    attribute_names: tuple[str, ...]
+    factor_names: tuple[str, ...]
+    label_names: tuple[str, ...] = ()  # where labels are folders: label i is label_names[i]
+    landmark_names: tuple[str, ...] = ()  # in pixels of the source image, before the crop
+    layout: Layout | None  # None where samples differ in size, as compressed images do
+    seed: int
+    shard_size: PositiveInt
+    limit: PositiveInt | None
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Names each field in which `other` differs from this one, in words for a terminal."""
+        found = []
+        for name in Recipe.model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine == theirs or name == "layout":  # the layout follows from the other fields
+                continue
+            if name == "source":
+                found.append(f"another source ({mine.kind}, {mine.images:,} images there)")
+            elif name.endswith("_names"):
+                found.append(f"other {name.replace('_', ' ')} ({len(mine)} there, {len(theirs)} now)")
+            else:
+                found.append(f"{name.replace('_', ' ')} {_brief(mine)} there, {_brief(theirs)} now")
+        return found
+
+
+class Manifest(Recipe):
+    """The recipe, and the shards that came out of it."""
+
+    splits: dict[Literal["train", "valid", "test"], Split]
+    left_out: tuple[LeftOut, ...]
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> Manifest:
+        from preprocess.shards.tar_layout import layout_of  # noqa: PLC0415 - it is made of this module's Layout
+
+        height, width, channels = self.image_shape
+        if max(height, width) > MAX_SIDE or channels not in {1, 3}:
+            raise ValueError(f"images must have 1 or 3 channels and up to {MAX_SIDE} pixels a side")
+        fits = self.layout is None or self.layout == layout_of(self.image_shape, self.layout.json_bytes)
+        if not fits or (self.layout is None) == (self.codec == "npy"):
+            raise ValueError(f"the layout does not fit {self.codec} images of {_brief(self.image_shape)}")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_possible(self) -> Manifest:
+        """Memory is allocated and addressed by these numbers; the files' sizes then bind them to what is there."""
+        shards = [shard for split in self.splits.values() for shard in split.shards]
+        if len({shard.file for shard in shards}) != len(shards):
+            raise ValueError("it names a shard twice")
+        for shard in shards:
+            if self.layout is not None:
+                possible = shard.bytes == shard.samples * self.layout.record_bytes + END_BYTES
+            else:
+                possible = shard.bytes >= shard.samples * _LEAST_COMPRESSED_BYTES + END_BYTES
+            if not possible:
+                raise ValueError(f"{shard.file} cannot hold {shard.samples:,} samples in {shard.bytes:,} bytes")
+        return self
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads and checks `folder`/manifest.json.
+
+        Raises:
+            ManifestError: it is missing, not JSON, of another schema version, or holds what it must not.
+        """
+        path = Path(folder) / MANIFEST_NAME
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_MANIFEST_BYTES + 1)
+        except FileNotFoundError:
+            raise ManifestError(
+                f"{path} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
+            ) from None
+        except NotADirectoryError:
+            raise ManifestError(f"{folder} is a file, not a folder of shards") from None
+        except OSError as error:
+            raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> Manifest:
+        """Checks the content of a manifest; `where` names it in messages.
+
+        Raises:
+            ManifestError: it is not JSON, of another schema version, or holds what it must not.
+        """
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes: that is no manifest")
+        try:
+            plain = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{where} is not valid JSON ({error}); make the shards anew") from None
+        version = plain.get("schema_version") if isinstance(plain, dict) else None
+        if version not in READABLE_VERSIONS:
+            raise ManifestError(
+                f"{where} has schema version {version!r} and this program reads up to {SCHEMA_VERSION}: "
+                "make the shards anew with this version of preprocess"
+            )
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            what = f"{field[:100]}: " if field else ""
+            raise ManifestError(f"{where}: {what}{first['msg'].removeprefix('Value error, ')[:300]}") from None
+
+    def write_atomically(self, folder: Path) -> None:
+        """Puts the manifest in place whole or not at all."""
+        write_json_atomically(Path(folder) / MANIFEST_NAME, self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hex digits: names this exact set of shards."""
+        # unset fields are left out: a field that a later version adds must not rename the sets made before it
+        plain = self.model_dump(mode="json", exclude_unset=True)
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def samples(self) -> int:
+        return sum(split.samples for split in self.splits.values())
+
+
+def write_json_atomically(path: Path, plain: dict[str, Any]) -> None:
+    """Writes JSON under a temporary name beside `path`, flushes it to the disk, and renames it.
+
+    Raises:
+        OSError: it could not be written; `path` is then as it was before.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(plain, file, indent=1, ensure_ascii=True)
+            file.write("\n")
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide it from everyone else
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, tuple):
+        return "x".join(str(part) for part in value)
+    return "none" if value is None else str(value)

@@ -1,0 +1,231 @@
+"""Reading a finished set of shards: as memory-mapped arrays of pixels, and as arrays of annotations.
+
+Letters in shapes: n samples, H W C image, A attributes, F factors, L landmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preprocess.errors import ShardError
+from preprocess.shards.manifest import Layout, Manifest, Shard, Split
+from preprocess.shards.shard_check import damage_reason
+from preprocess.shards.tar import TarDamage, read_members
+from preprocess.shards.tar_layout import JSON_MEMBER
+
+__all__ = ["Annotations", "ShardError", "ShardSet"]
+
+
+_NUMBERS = ("identity", "label")
+_LARGEST = 3e38  # of a float32
+
+
+def damage_sentence(folder: Path, file: str, reason: str) -> str:
+    """What is wrong with a shard, and what to do about it."""
+    return (
+        f"{folder / file} is damaged: {reason}; see `preprocess verify {folder}`, and repeat the command that made the "
+        "shards: it makes missing and damaged ones anew"
+    )
+
+
+def _no_landmarks() -> np.ndarray:
+    return np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What is known of each sample, in shard order and then record order."""
+
+    keys: list[str]
+    attributes: np.ndarray  # int8 (n, A): 1, 0, or -1 where absent
+    factors: np.ndarray  # float32 (n, F), NaN where absent
+    identity: np.ndarray  # int64 (n,), -1 where absent
+    label: np.ndarray  # int64 (n,), -1 where absent
+    landmarks: np.ndarray = field(default_factory=_no_landmarks)  # float32 (n, L), source pixels, NaN where absent
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """A folder of shards and its manifest. Nothing is opened until it is asked for."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    @classmethod
+    def open(cls, folder: Path | str) -> ShardSet:
+        """Reads the manifest of `folder`.
+
+        Raises:
+            ManifestError: there is no usable manifest.
+        """
+        manifest = Manifest.read(Path(folder))
+        return cls(Path(folder), manifest, manifest.digest())
+
+    def check_sizes(self) -> None:
+        """Sees that every shard is there with its number of bytes: one stat each, no reading.
+
+        Raises:
+            ShardError: naming the first shard that is not.
+        """
+        for split in self.manifest.splits.values():
+            for shard in split.shards:
+                self._check(shard)
+
+    def check_content(self, split: str, limit: int | None = None) -> None:
+        """Reads the shards of the split's first `limit` samples (all by default) against the manifest's SHA-256.
+
+        Raises:
+            ShardError: naming the first shard that is not what it was.
+        """
+        position = 0
+        for shard in self._split(split).shards:
+            if limit is not None and position >= limit:
+                return
+            self._check(shard, content=True)
+            position += shard.samples
+
+    def without(self, damaged: Sequence[str]) -> ShardSet:
+        """The same set without some of its shards; its digest stays that of the whole."""
+        splits = {}
+        for name, split in self.manifest.splits.items():
+            kept = tuple(shard for shard in split.shards if shard.file not in damaged)
+            splits[name] = Split(samples=sum(shard.samples for shard in kept), shards=kept)
+        return replace(self, manifest=self.manifest.model_copy(update={"splits": splits}))
+
+    def shard_paths(self, split: str) -> list[Path]:
+        """The shard files of one split, in order."""
+        return [self.folder / shard.file for shard in self._split(split).shards]
+
+    def images(self, split: str) -> list[np.ndarray]:
+        """One read-only view of uint8 (n, H, W, C) per shard, memory-mapped: nothing is read or copied yet.
+
+        Raises:
+            ShardError: a shard is missing or has another size, or the codec is not npy.
+        """
+        return [self._image_view(shard) for shard in self._split(split).shards]
+
+    def annotations(self, split: str, limit: int | None = None) -> Annotations:
+        """Parses the JSON of the split's first `limit` samples (all by default).
+
+        Raises:
+            ShardError: a shard is missing, has another size, or holds JSON that cannot be read.
+        """
+        total = self._split(split).samples
+        count = total if limit is None else min(limit, total)
+        attribute_index = {name: i for i, name in enumerate(self.manifest.attribute_names)}
+        factor_index = {name: i for i, name in enumerate(self.manifest.factor_names)}
+        landmark_index = {name: i for i, name in enumerate(self.manifest.landmark_names)}
+        keys: list[str] = []
+        attributes = np.full((count, len(attribute_index)), -1, np.int8)
+        factors = np.full((count, len(factor_index)), np.nan, np.float32)
+        landmarks = np.full((count, len(landmark_index)), np.nan, np.float32)
+        identity = np.full(count, -1, np.int64)
+        label = np.full(count, -1, np.int64)
+        for row, sample in zip(range(count), self._samples(split), strict=False):
+            keys.append(sample["key"])
+            for name, value in sample.get("attributes", {}).items():
+                attributes[row, attribute_index[name]] = value
+            for name, value in sample.get("factors", {}).items():
+                factors[row, factor_index[name]] = value
+            for name, value in sample.get("landmarks", {}).items():
+                landmarks[row, landmark_index[name]] = value
+            identity[row] = sample.get("identity", -1)
+            label[row] = sample.get("label", -1)
+        return Annotations(keys, attributes, factors, identity, label, landmarks)
+
+    @cached_property
+    def _names(self) -> dict[str, set[str]]:
+        manifest = self.manifest
+        groups = {"attributes": manifest.attribute_names, "factors": manifest.factor_names}
+        return {group: set(names) for group, names in (groups | {"landmarks": manifest.landmark_names}).items()}
+
+    def _split(self, split: str) -> Split:
+        found = self.manifest.splits.get(split)  # type: ignore[call-overload]
+        if found is None:
+            known = ", ".join(self.manifest.splits)
+            raise ShardError(f"{self.folder} has no split {split!r}; it has {known}")
+        return found
+
+    def _layout(self) -> Layout:
+        if self.manifest.layout is None:
+            raise ShardError(
+                f"{self.folder} holds {self.manifest.codec} images, which cannot be mapped: "
+                "stream them, or make the shards anew with --codec npy"
+            )
+        return self.manifest.layout
+
+    def _check(self, shard: Shard, content: bool = False) -> None:
+        reason = damage_reason(self.folder, shard, content)
+        if reason:
+            raise ShardError(damage_sentence(self.folder, shard.file, reason))
+
+    def _map(self, shard: Shard) -> mmap.mmap:
+        self._check(shard)
+        with (self.folder / shard.file).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _image_view(self, shard: Shard) -> np.ndarray:
+        layout = self._layout()
+        height, width, channels = self.manifest.image_shape
+        return np.ndarray(
+            (shard.samples, height, width, channels),
+            np.uint8,
+            buffer=self._map(shard),
+            offset=layout.image_offset,
+            strides=(layout.record_bytes, width * channels, channels, 1),
+        )
+
+    def _samples(self, split: str) -> Iterator[dict[str, Any]]:
+        for shard in self._split(split).shards:
+            texts = self._archived_texts(shard) if self.manifest.layout is None else self._mapped_texts(shard)
+            record = -1
+            for record, text in enumerate(texts):
+                try:
+                    yield self._parsed(text)
+                except (ValueError, RecursionError) as error:
+                    reason = f"the annotations of its sample {record} are damaged ({error})"
+                    raise ShardError(damage_sentence(self.folder, shard.file, reason)) from None
+            if record + 1 != shard.samples:
+                reason = f"it holds {record + 1:,} samples and the manifest says {shard.samples:,}"
+                raise ShardError(damage_sentence(self.folder, shard.file, reason))
+
+    def _parsed(self, text: bytes) -> dict[str, Any]:
+        """One sample's JSON, with nothing in it that the manifest does not announce. Raises ValueError."""
+        plain = json.loads(text)
+        if not isinstance(plain, dict) or not isinstance(plain.get("key"), str):
+            raise ValueError("no key")
+        for group, names in self._names.items():
+            values = plain.get(group, {})
+            if not isinstance(values, dict) or not values.keys() <= names:
+                raise ValueError(f"{group} that the manifest does not name")
+            largest = 1 if group == "attributes" else _LARGEST
+            if not all(isinstance(value, int | float) and abs(value) <= largest for value in values.values()):
+                raise ValueError(f"{group} that are no numbers")
+        if not all(isinstance(plain.get(name, 0), int) and abs(plain.get(name, 0)) < 2**63 for name in _NUMBERS):
+            raise ValueError("an identity or label that is no whole number")
+        return plain
+
+    def _mapped_texts(self, shard: Shard) -> Iterator[bytes]:
+        layout = self._layout()
+        with self._map(shard) as mapped:
+            for start in range(layout.json_offset, shard.samples * layout.record_bytes, layout.record_bytes):
+                yield mapped[start : start + layout.json_bytes]
+
+    def _archived_texts(self, shard: Shard) -> Iterator[bytes]:
+        self._check(shard)
+        try:
+            with (self.folder / shard.file).open("rb") as file:
+                for name, content in read_members(file, f".{self.manifest.codec}"):
+                    if name.endswith(JSON_MEMBER):
+                        yield content
+        except TarDamage as error:
+            raise ShardError(damage_sentence(self.folder, shard.file, str(error))) from None

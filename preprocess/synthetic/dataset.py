@@ -1,0 +1,194 @@
+"""The embedded data set: a folder like CelebA's, of drawn faces whose factors are all known.
+
+    TREE/img_align_celeba/000001.jpg ...   178x218 JPEG
+    TREE/list_attr_celeba.txt, list_eval_partition.txt, identity_CelebA.txt
+    TREE/factors.csv                       image,<factor>,...
+    TREE/faces.json                        seed, count and drawing version, written first
+
+Image k is a function of (seed, k) alone, and every file is renamed into place whole, so a run that was killed at
+any moment is finished by the same command, with the same bytes. One run at a time per folder.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import simplejpeg
+
+from preprocess.synthetic.drawing import draw_face
+from preprocess.synthetic.factors import (
+    FACTOR_NAMES,
+    FACTORS,
+    IMAGES_PER_IDENTITY,
+    derive_attributes,
+    identity_of,
+    sample_factors,
+)
+
+__all__ = ["DRAWING_VERSION", "FACTORS", "derive_attributes", "draw_face", "draw_tree", "sample_factors"]
+
+DRAWING_VERSION = 2  # raise it with any change of a pixel, factor or attribute: a folder never mixes two
+JPEG_QUALITY = 95
+CHUNK = 64  # faces per task: about a third of a second
+TRAIN_SHARE, VALID_SHARE = 162_770 / 202_599, 19_867 / 202_599  # CelebA's own partition
+IMAGE_FOLDER = "img_align_celeba"
+
+
+def draw_tree(out: Path, count: int, seed: int, workers: int, advance: Callable[[int], None]) -> None:
+    """Draw `count` faces of data set `seed` into `out`, or what is missing of them, then the annotations.
+
+    `advance(n)` is called as n more faces are there. Raises ValueError where `out` holds anything else than (a part
+    of) this very data set.
+    """
+    if count < 1 or seed < 0 or workers < 1:
+        raise ValueError(f"count and workers must be at least 1 and seed at least 0, not {count}, {workers}, {seed}")
+    _claim(out, count, seed)
+    images = out / IMAGE_FOLDER
+    images.mkdir(exist_ok=True)
+    missing = [index for index in range(count) if not _is_whole(images / image_name(index))]
+    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    for drawn in _draw_all(images, seed, chunks, workers):
+        advance(drawn)
+    _write_annotations(out, count, seed)
+
+
+def image_name(index: int) -> str:
+    """CelebA's file name of image `index` (from 0): `000001.jpg` first."""
+    return f"{index + 1:06d}.jpg"
+
+
+def partition_ends(count: int) -> tuple[int, int]:
+    """Where the training and validation images end in file order; no person straddles a boundary in sets that
+    are large enough for it to matter little."""
+    train_end = round(count * TRAIN_SHARE)
+    valid_end = round(count * (TRAIN_SHARE + VALID_SHARE))
+    if count >= 20 * IMAGES_PER_IDENTITY:
+        train_end -= train_end % IMAGES_PER_IDENTITY
+        valid_end -= valid_end % IMAGES_PER_IDENTITY
+    return train_end, valid_end
+
+
+# ---- images ----------------------------------------------------------------------------------------------------
+
+
+def _claim(out: Path, count: int, seed: int) -> None:
+    """Mark the folder as this data set's, or raise ValueError where it is another's."""
+    wanted = {"seed": seed, "count": count, "drawing": DRAWING_VERSION}
+    marker = out / "faces.json"
+    if marker.exists():
+        try:
+            found = json.loads(marker.read_text())
+        except ValueError as error:
+            raise ValueError(f"{marker} is not readable ({error}); draw into another folder") from error
+        if found != wanted:
+            raise ValueError(f"{out} holds other drawn faces ({found}, wanted {wanted}); draw into another folder")
+        return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out names a folder")
+    if (out / IMAGE_FOLDER).exists() or (out / "list_attr_celeba.txt").exists():
+        raise ValueError(f"{out} holds images that were not drawn here (no faces.json); draw into another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_atomically(marker, (json.dumps(wanted) + "\n").encode(), durable=True)
+
+
+def _draw_all(images: Path, seed: int, chunks: list[list[int]], workers: int) -> Iterator[int]:
+    """Draw every chunk of indices and yield the size of each as it is done."""
+    workers = min(workers, len(chunks))
+    if workers <= 1:
+        for chunk in chunks:
+            yield draw_chunk(images, seed, chunk)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+        tasks = [pool.submit(draw_chunk, images, seed, chunk) for chunk in chunks]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def draw_chunk(images: Path, seed: int, indices: Iterable[int]) -> int:
+    """Draw and write the given images of data set `seed`; returns how many."""
+    drawn = 0
+    for index in indices:
+        pixels = draw_face(sample_factors(seed, index))
+        jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444")
+        # no fsync: a lost or cut image is found by _is_whole and drawn again
+        _write_atomically(images / image_name(index), jpeg, durable=False)
+        drawn += 1
+    return drawn
+
+
+def _die_with_parent() -> None:
+    """Pool workers outlive a killed parent, waiting for tasks for ever: end this one with it."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there up to JPEG's end marker (a power cut may leave an empty one)."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-2, os.SEEK_END)
+            return file.read(2) == b"\xff\xd9"
+    except OSError:
+        return False
+
+
+# ---- annotations -----------------------------------------------------------------------------------------------
+
+
+def _write_annotations(out: Path, count: int, seed: int) -> None:
+    """CelebA's three lists and the factors, each replaced atomically; the attribute list, which readers need, last."""
+    rows = [(image_name(index), sample_factors(seed, index)) for index in range(count)]
+    train_end, valid_end = partition_ends(count)
+    files = {
+        "factors.csv": _factor_lines(rows),
+        "identity_CelebA.txt": (f"{name} {identity_of(index)}" for index, (name, _) in enumerate(rows)),
+        "list_eval_partition.txt": (
+            f"{name} {int(index >= train_end) + int(index >= valid_end)}" for index, (name, _) in enumerate(rows)
+        ),
+        "list_attr_celeba.txt": _attribute_lines(rows),
+    }
+    for name, lines in files.items():
+        _write_atomically(out / name, "".join(f"{line}\n" for line in lines).encode(), durable=True)
+
+
+def _factor_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
+    """The lines of factors.csv."""
+    yield ",".join(["image", *FACTOR_NAMES])
+    for name, factors in rows:
+        yield ",".join([name, *(str(factors[factor]) for factor in FACTOR_NAMES)])
+
+
+def _attribute_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
+    """The lines of list_attr_celeba.txt: count, names, then 1 or -1 per image and attribute."""
+    yield str(len(rows))
+    yield " ".join(derive_attributes(rows[0][1]))
+    for name, factors in rows:
+        yield " ".join([name, *(" 1" if value else "-1" for value in derive_attributes(factors).values())])
+
+
+def _write_atomically(path: Path, content: bytes, durable: bool) -> None:
+    """Write beside `path`, then rename. The temporary name is fixed, so a rerun replaces what a kill left."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,194 @@
+"""Eight ways in which a shard goes bad, for everything that reads shards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from preprocess.shards.manifest import Manifest
+from preprocess.shards.tar_layout import BLOCK
+from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.every_sample_once import rows_of_an_epoch
+from tests.pipeline.training import launch_words
+
+TRAINED_STEPS = 30  # more than an epoch of the drills' shards: a stream has then passed every byte
+
+
+def cut_at_a_member(path: Path, record: int) -> None:
+    path.write_bytes(path.read_bytes()[: 5 * record])
+
+
+def cut_in_a_header(path: Path, record: int) -> None:
+    path.write_bytes(path.read_bytes()[: 5 * record + 200])
+
+
+def cut_in_data(path: Path, record: int) -> None:
+    path.write_bytes(path.read_bytes()[: 5 * record + BLOCK + 777])
+
+
+def _flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 8
+    path.write_bytes(content)
+
+
+def flip_in_a_header(path: Path, record: int) -> None:
+    _flip(path, 5 * record + 130)  # the size field
+
+
+def flip_in_data(path: Path, record: int) -> None:
+    _flip(path, 5 * record + BLOCK + 777)
+
+
+def empty(path: Path, _: int) -> None:
+    path.write_bytes(b"")
+
+
+def delete(path: Path, _: int) -> None:
+    path.unlink()
+
+
+def swap(path: Path, _: int) -> None:
+    other = path.with_name("train-000002.tar")
+    one, two = path.read_bytes(), other.read_bytes()
+    path.write_bytes(two)
+    other.write_bytes(one)
+
+
+DAMAGES: tuple[Callable[[Path, int], None], ...] = (
+    *(cut_at_a_member, cut_in_a_header, cut_in_data, flip_in_a_header, flip_in_data),
+    *(empty, delete, swap),
+)
+MODES = ("mapped", "resident", "streamed")
+SHORT: dict[Callable[[Path, int], None], tuple[str, ...]] = {flip_in_data: ("mapped", "streamed"), swap: ("resident",)}
+
+
+def damaged_copy(ground: Workspace, name: str, damage: Callable[[Path, int], None], file: str) -> Path:
+    """The shards with one of them damaged."""
+    copy = ground.folder / name
+    shutil.copytree(ground.shards, copy)
+    layout = Manifest.read(copy).layout
+    assert layout is not None
+    damage(copy / file, layout.record_bytes)
+    return copy
+
+
+def one_sentence(error: str, *words: str) -> None:
+    """Asserts that a command gave up with one sentence in which all words are."""
+    sentences = [line for line in error.splitlines() if "error: " in line]
+    before = error.partition("error: ")[0]  # behind it the launcher adds a traceback of its own
+    assert len(sentences) == 1 and "Traceback" not in before, f"{len(sentences)} sentences:\n{error}"
+    assert all(word in sentences[0] for word in words), f"{words} not in {sentences[0]!r}"
+
+
+def training(ground: Workspace, shards: Path, out: Path, mode: str, *more: str) -> str:
+    """Trains on shards in one feed mode; what it says on stderr, with the exit code in front."""
+    data = f"file://{shards}" if mode == "streamed" else ""
+    words = launch_words(shards, out, f"data.mode={mode}", *more, steps=TRAINED_STEPS, data=data)
+    done = ground.run(*words)
+    return f"{done.returncode} {done.stderr}"
+
+
+@drill(
+    "damaged shards",
+    "8 of 8 damages found before or while reading, the shard named, by every feed, `verify` and the report",
+    Mutation(
+        "the comparison of a shard's SHA-256",
+        "preprocess/shards/shard_check.py",
+        "file_sha256(path) == shard.sha256",
+        "True",
+    ),
+    Mutation(
+        "the comparison of a stream's SHA-256",
+        "pipeline/data/shard_reader.py",
+        "self._digest.hexdigest() == shard.sha256",
+        "True",
+    ),
+    Mutation(
+        "the report's look at the shards' content",
+        "analysis/inputs/context.py",
+        "    shards.check_content(split, limit)\n",
+        "",
+    ),
+)
+def damaged_shards(ground: Workspace) -> str:
+    checkpoint = ground.folder / "run/ckpt.pt"
+    done = ground.run(*launch_words(ground.shards, ground.folder / "run", steps=2))
+    assert done.returncode == 0, done.stderr
+    found = {"verify": 0, "report": 0, "mapped": 0, "resident": 0, "streamed": 0}
+    for damage in DAMAGES if ground.full else (flip_in_data, swap):
+        name = damage.__name__
+        shards = damaged_copy(ground, name, damage, "train-000001.tar")
+        verified = ground.run("preprocess", "verify", shards)
+        assert verified.returncode == 1 and f"{shards}/train-000001.tar: " in verified.stderr, verified.stderr
+        found["verify"] += 1
+        for mode in MODES if ground.full else SHORT[damage]:
+            said = training(ground, shards, ground.folder / f"{name} {mode}", mode)
+            assert said.startswith("1 "), f"{mode}, {name}: trained on a damaged shard:\n{said}"
+            one_sentence(said, "train-00000" if damage is swap else "train-000001.tar")
+            found[mode] += 1
+        if ground.full or damage is flip_in_data:
+            reported = ground.run("analysis", "report", checkpoint, "--quick", "--data", shards)
+            assert reported.returncode == 1, f"report, {name}: a report was made of a damaged shard"
+            one_sentence(reported.stderr, "train-000001.tar")
+            found["report"] += 1
+    return "found: " + ", ".join(f"{count} by {who}" for who, count in found.items())
+
+
+@drill(
+    "training without a damaged shard",
+    "only with data.damaged=skip; the shard and its images named; one plan on all ranks; resumed only without the same",
+    Mutation(
+        "that all ranks learn what one found",
+        "pipeline/data/shard_checks.py",
+        "found if world_size == 1 else gather_object(found)",
+        "found",
+    ),
+    Mutation(
+        "the comparison of the shards left out on resume",
+        "pipeline/training/state.py",
+        'if other := refuse_other_shards(state.get("left_out", []), run.source.left_out, str(path)):',
+        'if other := refuse_other_shards([], [], ""):',
+    ),
+    Mutation(
+        "that a stream is not trusted to skip",
+        "pipeline/data/shard_checks.py",
+        'if data.damaged == "skip":',
+        "if False:",
+    ),
+)
+def training_without_a_damaged_shard(ground: Workspace) -> str:
+    run, skip = ground.folder / "run", "data.damaged=skip"
+    shards = damaged_copy(ground, "shards", flip_in_data, "train-000001.tar")
+    samples = {shard.file: shard.samples for shard in Manifest.read(shards).splits["train"].shards}
+    left = sum(samples.values()) - samples["train-000001.tar"]
+
+    done = ground.run(*launch_words(shards, run, skip, processes=2, steps=4))
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.count("left out train-000001.tar")
+    assert said == 1, f"the shard left out was named {said} times:\n{done.stderr}"
+    assert f"left out train-000001.tar ({samples['train-000001.tar']} images)" in done.stderr, done.stderr
+    assert f" {left:,} training images" in done.stderr, done.stderr
+    if ground.full:
+        rows = rows_of_an_epoch(ground, shards, ranks=2, workers=0, mode="mapped", damaged="skip")
+        assert len(rows) == len(set(rows)) == left // 24 * 24, f"{len(rows)} of {left}"
+
+    shutil.copy(ground.shards / "train-000001.tar", shards)
+    refused = ground.run(*launch_words(shards, run, skip, steps=8))
+    assert refused.returncode == 1, "resumed with a shard that was left out before"
+    one_sentence(refused.stderr, "without train-000001.tar")
+    flip_in_data(shards / "train-000001.tar", 20_000)
+    resumed = ground.run(*launch_words(shards, run, skip, steps=8))
+    assert resumed.returncode == 0 and "at step 4" in resumed.stderr, resumed.stderr
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] >= 5
+
+    streamed = ground.run(*launch_words(shards, ground.folder / "streamed", skip, data=f"file://{shards}"))
+    assert streamed.returncode != 0, "a stream was trained on with data.damaged=skip"
+    one_sentence(streamed.stderr, "data.damaged=skip needs shards in a folder")
+    return (
+        f"2 ranks trained on {left} of {sum(samples.values())} images and named the shard that they did without; "
+        "resumed without it they went on, with the shard mended they refused; an address was refused"
+    )

@@ -1,0 +1,148 @@
+"""A disk that fills up in each stage: a small file system in memory, which takes the right to mount one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.drill import Mutation, NotOnThisMachine, Workspace, drill
+from tests.faults.trainer_runs import EVERY_STEP, resumed_at
+from tests.launch.runs import trainer_words
+
+TRAIN = ("python", "pipeline/train.py")
+SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_checkpoints=100")
+
+
+@drill(
+    "disk full",
+    "a full disk in preprocessing, training, the report: one clear sentence, earlier results intact, no partial file "
+    "under a final name, resumable",
+    Mutation(
+        "what could not be written whole is thrown away",
+        "pipeline/checkpoint/file.py",
+        "        temporary.unlink(missing_ok=True)\n        if isinstance",
+        "        temporary.exists() and temporary.replace(path)\n        if isinstance",
+    ),
+    Mutation(
+        "torch's word for a failed write is understood",
+        "pipeline/checkpoint/file.py",
+        "        except RuntimeError as error:  # torch's word for a failed write; the cause is not kept",
+        "        except ZeroDivisionError as error:",
+    ),
+    Mutation(
+        "shards are written in a folder of their own and renamed",
+        "preprocess/build/worker.py",
+        "    finally:\n        Path(temporary).unlink(missing_ok=True)",
+        "    finally:\n        Path(temporary).exists() and Path(temporary).replace(task.folder / task.file)",
+    ),
+    Mutation(
+        "a full disk ends the report with a sentence",
+        "analysis/terminal.py",
+        "    except OSError as error:\n        where",
+        "    except ZeroDivisionError as error:\n        where",
+    ),
+)
+def disk_full(ground: Workspace) -> str:
+    """Fills the disk in each stage, makes room, and goes on."""
+    kept = [_preprocess(ground), _train(ground), _report(ground, ground.folder / "kept")]
+    return "; ".join(kept)
+
+
+def _preprocess(ground: Workspace) -> str:
+    words = ["preprocess", "celeba", "--source", ground.faces, "--size", 32, "--shard-size", 30, "--workers", 1]
+    whole = ground.folder / "whole"
+    assert ground.run(*words, "--out", whole).returncode == 0
+    with small_disk(ground.room("preprocess"), 1000) as disk:
+        out = disk.folder / "shards"
+        full = ground.run(*words, "--out", out)
+        _one_sentence(full, "is full")
+        finished = {path.name for path in out.glob("*.tar")}
+        assert finished, "nothing fitted at all: the drill's disk is too small"
+        expected = hashes(whole)
+        wrong = [name for name in finished if hashes(out)[name] != expected[name]]
+        assert not wrong, f"half-written under its final name: {wrong}"
+        assert not (out / "manifest.json").exists()
+        disk.grow()
+        again = ground.run(*words, "--out", out)
+        assert again.returncode == 0, again.stderr
+        assert f"{len(finished)} of {len(expected) - 1} shards are there already" in again.stderr, again.stderr
+        assert hashes(out) == expected
+    return f"preprocessing kept {len(finished)} shards"
+
+
+def _train(ground: Workspace) -> str:
+    with small_disk(ground.room("train"), 3000) as disk:
+        out = disk.folder / "run"
+        words = [*TRAIN, *trainer_words(ground.shards, out, *SETTINGS, steps=200)]
+        full = ground.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+        _one_sentence(full, "checkpoints already written are whole")
+        steps = [int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")]
+        assert steps, "not one checkpoint fitted: the drill's disk is too small"
+        assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
+        disk.grow()
+        words = [*TRAIN, *trainer_words(ground.shards, out, *SETTINGS, steps=max(steps) + 2)]
+        again = ground.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+        assert again.returncode == 0, again.stderr
+        assert "passed over" not in again.stderr, f"half-written under its final name: {again.stderr}"
+        assert resumed_at(again.stderr) == max(steps), again.stderr
+        shutil.copytree(out, ground.folder / "kept")
+    return f"training kept {len(steps)} checkpoints and went on from step {max(steps)}"
+
+
+def _report(ground: Workspace, run: Path) -> str:
+    with small_disk(ground.room("small"), 300) as disk:
+        out = disk.folder / "report"
+        words = ["analysis", "report", run / "ckpt.pt", "--samples", 40, "--out", out]
+        full = ground.run(*words)
+        _one_sentence(full, "No space left on device")
+        assert not (out / "index.html").exists(), "a page without its pictures"
+        assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
+        if not ground.full:
+            return "the report left nothing"
+        disk.grow()
+        again = ground.run(*words)
+        assert again.returncode == 0, again.stderr
+        assert (out / "index.html").read_text().rstrip().endswith("</html>")
+    return "the report was made again"
+
+
+def hashes(shards: Path) -> dict[str, str]:
+    """SHA-256 of each shard and of the manifest."""
+    files = [*shards.glob("*.tar"), *shards.glob("manifest.json")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _one_sentence(done: subprocess.CompletedProcess[str], words: str) -> None:
+    assert done.returncode == 1, f"exit code {done.returncode}: {done.stderr[-2000:]}"
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and words in said[0], f"not one sentence with '{words}': {done.stderr[-2000:]}"
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+
+
+@dataclass
+class SmallDisk:
+    """A file system in memory."""
+
+    folder: Path
+
+    def grow(self) -> None:
+        """Makes room."""
+        subprocess.run(["mount", "-o", "remount,size=200m", self.folder], check=True)
+
+
+@contextmanager
+def small_disk(folder: Path, kibibytes: int) -> Iterator[SmallDisk]:
+    """Mounts one. Raises NotOnThisMachine where that is not permitted."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        raise NotOnThisMachine(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=False)

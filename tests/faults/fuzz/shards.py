@@ -1,0 +1,74 @@
+"""Shards whose manifest was made to fit them: by a stranger, for the SHA-256 says only that nothing changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.mapped import LoaderError, open_region
+from pipeline.data.shard_reader import stream_shard
+from pipeline.data.shard_source import open_source
+from preprocess.images.codecs import EncodedWriter
+from preprocess.shards.manifest import Codec, Manifest, ManifestError
+from preprocess.shards.reader import ShardError, ShardSet
+from preprocess.shards.storage import LocalFiles
+from preprocess.shards.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+from preprocess.shards.verify import verify
+from tests.faults.fuzz.files import small_manifest
+from tests.faults.fuzz.mutations import BINARY, mutated
+from tests.faults.fuzz.target import Target
+
+_KEYS = [f"{number:06d}" for number in range(10)]
+_TEXTS = [f'{{"key":"{key}","attributes":{{"Male":1}}}}'.encode() for key in _KEYS]
+
+
+def npy_shards(folder: Path) -> Target:
+    """Mapped, gathered and streamed."""
+    return _shards(folder, "npy")
+
+
+def png_shards(folder: Path) -> Target:
+    """Streamed only."""
+    return _shards(folder, "png")
+
+
+def _shards(folder: Path, codec: Codec) -> Target:
+    shape, images = (32, 32, 3), np.zeros((10, 32, 32, 3), np.uint8)
+    writer = RecordWriter(layout_of(shape, 300), shape, 10) if codec == "npy" else EncodedWriter(codec)
+    whole = bytes(writer.records(_KEYS, images, _TEXTS)) + END_OF_ARCHIVE
+    plain = small_manifest()
+
+    def read(data: bytes) -> None:
+        size = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        splits = {}
+        for name, split in plain.splits.items():
+            (folder / f"{name}-000000.tar").write_bytes(data)
+            splits[name] = split.model_copy(update={"shards": (split.shards[0].model_copy(update=size),)})
+        layout = plain.layout if codec == "npy" else None
+        plain.model_copy(update={"splits": splits, "codec": codec, "layout": layout}).write_atomically(folder)
+        _read(folder)
+
+    def make(chance: random.Random) -> bytes:
+        data = mutated([whole], chance)  # npy shards of another length are refused by the manifest: keep some
+        return data if codec != "npy" or chance.random() < 0.2 else data[: len(whole)].ljust(len(whole), b"\0")
+
+    assert BINARY
+    return Target(make, read, (ShardError, LoaderError, ManifestError))
+
+
+def _read(folder: Path) -> None:
+    shards = ShardSet.open(folder)
+    assert isinstance(Manifest.read(folder).samples, int)
+    assert all("\n" not in problem for problem in verify(LocalFiles(folder), shards.manifest, lambda _: None))
+    shards.check_content("train")
+    if shards.manifest.layout is not None:
+        region = open_region(shards, "train")
+        region.wait()
+        region.close()
+    assert len(shards.annotations("train").keys) == shards.manifest.splits["train"].samples
+    source = open_source(str(folder), False)
+    for block in stream_shard(source, source.shards("train")[0], 0, True):
+        assert block.shape[1:] == shards.manifest.image_shape

@@ -1,0 +1,119 @@
+"""SIGKILL of ``preprocess`` and of its workers."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.folder_hashes import hashes
+
+SHARD_SIZE = 15
+WORKERS = 2
+
+
+@drill(
+    "preprocess killed",
+    "SIGKILL of a worker, of the parent: the rerun makes only what is missing; bytes equal; no hang",
+    Mutation(
+        "trying a dead worker's shard again",
+        "preprocess/build/executors.py",
+        "MAX_DEATHS_IN_A_ROW = 3",
+        "MAX_DEATHS_IN_A_ROW = 1",
+    ),
+    Mutation(
+        "workers leave with their parent",
+        "preprocess/build/executors.py",
+        "    threading.Thread(target=_leave_with_parent, daemon=True).start()\n",
+        "",
+    ),
+    Mutation(
+        "a record of each finished shard",
+        "preprocess/build/worker.py",
+        '        write_json_atomically(task.scratch / f"{task.file}.json", record.as_json())\n',
+        "",
+    ),
+)
+def preprocess_killed(ground: Workspace) -> str:
+    """Each moment has a folder of its own: one process is killed there, and the set made whole."""
+    whole = ground.folder / "whole"
+    done = ground.run(*words(ground, whole))
+    assert done.returncode == 0, done.stderr
+    expected = hashes(whole)
+    chance = random.Random(5)
+    moments = 10 if ground.full else 1
+    shards = len(expected) - 1
+    kept = 0
+    for number in range(moments):
+        after = number * (shards - 4) // moments if ground.full else shards // 2
+        out = ground.folder / f"parent {number}"
+        before = kill_parent(ground, out, after, chance)
+        assert all(expected[name] == sha for name, (sha, _) in before.items()), "half a shard under a final name"
+        rerun(ground, out, before, expected)
+        kept += len(before)
+        kill_worker(ground, ground.folder / f"worker {number}", after, chance, expected)
+    return (
+        f"the parent killed at {moments} moments: {kept} shards were there, of {shards} each, and none was made again; "
+        f"a worker killed at {moments}: the same run finished; all bytes those of an undisturbed run"
+    )
+
+
+def words(ground: Workspace, out: Path) -> list[object]:
+    """The command whose processes are killed."""
+    options = ["--size", 32, "--shard-size", SHARD_SIZE, "--workers", WORKERS, "--quiet"]
+    return ["preprocess", "celeba", "--source", ground.faces, "--out", out, *options]
+
+
+def kill_parent(ground: Workspace, out: Path, after: int, chance: random.Random) -> dict[str, tuple[str, int]]:
+    """Kills the command once so many shards are there. The shards that it leaves: SHA-256 and time of change."""
+    with ground.started(*words(ground, out)) as parent:
+        wait_for_shards(parent, out, after, chance)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+        assert not psutil.wait_procs(family, timeout=10)[1], "a worker outlived the command by 10 s"
+        assert parent.wait() == -signal.SIGKILL, "the command ended before it was killed"
+    return {path.name: (sha, path.stat().st_mtime_ns) for path, sha in shards_of(out)}
+
+
+def kill_worker(ground: Workspace, out: Path, after: int, chance: random.Random, expected: dict[str, str]) -> None:
+    """Kills one worker once so many shards are there; the command itself must make the set whole."""
+    with ground.started(*words(ground, out)) as parent:
+        wait_for_shards(parent, out, max(1, after), chance)
+        workers = [w for server in psutil.Process(parent.pid).children() for w in server.children()]
+        assert workers, "no worker was found to kill"
+        os.kill(workers[0].pid, signal.SIGKILL)
+        _, errors = parent.communicate(timeout=60)
+    assert parent.returncode == 0, f"a dead worker ended the command: {errors}"
+    assert hashes(out) == expected, "other bytes after a worker died"
+
+
+def wait_for_shards(parent: subprocess.Popen[str], out: Path, count: int, chance: random.Random) -> None:
+    """Until so many shards are there, and a moment longer; none: a moment of the start."""
+    time.sleep(chance.uniform(0.1, 1.5) if not count else 0)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("*.tar"))) < count:
+        assert parent.poll() is None, "the command ended before it was killed"
+        assert time.monotonic() < deadline, "no shards in 60 s"
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 0.02))
+
+
+def shards_of(out: Path) -> list[tuple[Path, str]]:
+    found = hashes(out) if out.exists() else {}
+    return [(out / name, sha) for name, sha in found.items() if name.endswith(".tar")]
+
+
+def rerun(ground: Workspace, out: Path, before: dict[str, tuple[str, int]], expected: dict[str, str]) -> None:
+    """The same command again: it makes what is missing, and no shard that was there."""
+    done = ground.run(*words(ground, out))
+    assert done.returncode == 0, done.stderr
+    assert hashes(out) == expected, "other bytes, or other files, after the parent was killed"
+    assert not list(out.glob(".*")), "leftovers of the killed run"
+    remade = [name for name, (_, stamp) in before.items() if (out / name).stat().st_mtime_ns != stamp]
+    assert not remade, f"{len(remade)} of {len(before)} finished shards were made again"

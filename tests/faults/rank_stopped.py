@@ -1,0 +1,78 @@
+"""A rank that is stopped, not dead: its connections stay open, and nothing ends by itself."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.trainer_runs import EVERY_STEP, gone, launched, ranked
+
+TIMEOUT_S, MORE_S = 5, 5.0
+SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=5", f"training.collective_timeout_seconds={TIMEOUT_S}")
+LAUNCHER_KILLS_AFTER_S = 30.0
+
+
+@drill(
+    "rank stopped",
+    "a rank stopped with SIGSTOP: the others end within training.collective_timeout_seconds + 5 s, naming it; it is no "
+    "orphan after the launcher",
+    Mutation(
+        "the time-out of steps",
+        "pipeline/training/loop.py",
+        "                set_collective_timeout(timeout)",
+        "                pass",
+    ),
+    Mutation(
+        "signs of life",
+        "pipeline/distributed/heartbeat.py",
+        "            lost = {rank: why for rank, why in left.items() if why} or self._silent()",
+        "            lost = {rank: why for rank, why in left.items() if why}",
+    ),
+)
+def rank_stopped(ground: Workspace) -> str:
+    """Stops each rank in turn; as on two machines, where only signs of life can tell which, and on one."""
+    ended: list[float] = []
+    for stopped in (0, 1) if ground.full else (1,):
+        for elsewhere in (False, True) if ground.full else (True,):
+            ended.append(_without_launcher(ground, stopped, elsewhere))
+    said = f"{len(ended)} stopped ranks named after at most {max(ended):.1f} s with a time-out of {TIMEOUT_S} s"
+    return f"{said}; {_with_launcher(ground)}" if ground.full else said
+
+
+def _without_launcher(ground: Workspace, stopped: int, elsewhere: bool) -> float:
+    """Seconds after which the other rank had ended."""
+    out = ground.room(f"rank {stopped} {elsewhere}") / "run"
+    apart = ["unshare", "--user", "--map-root-user", "--uts", "bash", "-c", 'hostname "rank-$RANK"; exec "$@"', "bash"]
+    with ranked(ground, out, *SETTINGS, before=apart if elsewhere else []) as run:
+        run.until_step(6)
+        victim, other = run.ranks()[stopped], run.processes[1 - stopped]
+        victim.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        run.processes.remove(run.processes[stopped])
+        run.ends(TIMEOUT_S + MORE_S)
+        took = time.monotonic() - began
+        victim.kill()
+        assert other.returncode == 1, f"exit code {other.returncode}"
+    (error,) = run.errors()
+    if not (elsewhere and stopped == 0):  # rank 0 keeps the store here, in which signs of life would be
+        why = "it gives no sign of life" if elsewhere else f"its process {victim.pid} is stopped"
+        assert f"lost rank {stopped} ({why})" in error, error
+    assert "goes on from" in error, error
+    return took
+
+
+def _with_launcher(ground: Workspace) -> str:
+    out = ground.room("launched") / "run"
+    with launched(ground, out, *SETTINGS) as run:
+        run.until_step(6)
+        ranks = run.ranks()
+        ranks[1].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert gone(ranks[:1], TIMEOUT_S + MORE_S), f"rank 0 still waits after {TIMEOUT_S + MORE_S} s"
+        (code,) = run.ends(LAUNCHER_KILLS_AFTER_S + 15)
+        took = time.monotonic() - began
+        assert code != 0
+        assert gone(ranks, 5), "the stopped rank outlives the launcher"
+    assert "lost rank 1" in run.said(), run.said()[-3000:]
+    return f"the launcher ended it after {took:.0f} s"

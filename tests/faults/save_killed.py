@@ -1,0 +1,96 @@
+"""SIGKILL while a checkpoint is being written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+
+from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.trainer_runs import EVERY_STEP, Started, finish, ranked, resumed_at
+
+# some 70 MB a checkpoint and one a step: most of the time goes into writing them
+WIDE = ('model.stages=["8/2", "16/2", "fc1024, fc2048"]', *EVERY_STEP)
+EVERY = (*WIDE, "training.checkpoint_every_steps=1")
+SEAL, HEX = b"sha256:", 64
+
+BESIDE = Mutation(
+    "files are written beside their place and renamed",
+    "pipeline/checkpoint/file.py",
+    '    temporary = path.with_name(f".{path.name}.tmp")\n    try:\n        yield temporary',
+    "    temporary = path\n    try:\n        yield temporary",
+)
+SWEPT = Mutation(
+    "leftovers are swept",
+    "pipeline/cli.py",
+    "        sweep_leftovers(out)\n",
+    "",
+)
+
+
+@drill(
+    "save killed",
+    "SIGKILL during a checkpoint write: a valid checkpoint is always found, never older than the one before; no "
+    "damaged file has a final name; leftovers swept",
+    BESIDE,
+    SWEPT,
+)
+def save_killed(ground: Workspace) -> str:
+    """One run, killed in its saves and gone on with, again and again."""
+    chance = random.Random(13)
+    out = ground.room("run") / "run"
+    moments = 30 if ground.full else 2
+    stood, resumed, cut = 0, [0], 0
+    for moment in range(moments):
+        with ranked(ground, out, *EVERY, world=1) as run:
+            _until_after(stood, run)
+            before = _newest(out)
+            time.sleep(chance.uniform(0, 0.4))
+            run.processes[0].kill()
+            run.ends(10)
+            said = run.said()
+        assert "passed over" not in said, f"a damaged checkpoint has a final name: {said[-3000:]}"
+        if moment:
+            resumed.append(resumed_at(said))
+            assert resumed[-1] >= stood, f"went on from step {resumed[-1]} where {stood} had been finished"
+        for path in [*(out / "checkpoints").glob("step-*.pt"), out / "ckpt.pt"]:
+            assert _is_whole(path), f"kill {moment}: {path.name} is not whole"
+        stood = _newest(out)
+        assert stood >= before, f"step {before} was there before the kill, {stood} is the newest after it"
+        cut += any(out.rglob(".*.tmp"))
+    assert cut, "no kill came while a file was being written"
+    last = finish(ground, out, *WIDE, "training.checkpoint_every_steps=0", world=1, steps=stood + 9)
+    assert resumed_at(last.said()) == stood
+    left = [path.name for path in out.rglob(".*.tmp")]
+    assert not left, f"left by killed runs: {left}"
+    return f"{moments} kills, {cut} of them in mid-write; {stood} steps, each resume from the newest checkpoint"
+
+
+def _until_after(stood: int, run: Started) -> None:
+    """Until a checkpoint after step ``stood`` is there, and another is being written, wherever that may be."""
+
+    def writing() -> bool:
+        return any(run.out.rglob(".*.tmp")) or not all(map(_has_seal, (run.out / "checkpoints").glob("step-*.pt")))
+
+    run.until(lambda: _newest(run.out) > stood and writing(), "a checkpoint being written")
+
+
+def _newest(out: Path) -> int:
+    return max((int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")), default=0)
+
+
+def _has_seal(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(path.stat().st_size, len(SEAL) + HEX), os.SEEK_END)
+            return file.read(len(SEAL)) == SEAL
+    except FileNotFoundError:  # it was one too many
+        return True
+
+
+def _is_whole(path: Path) -> bool:
+    content = path.read_bytes()
+    body, seal = content[: -len(SEAL) - HEX], content[-len(SEAL) - HEX :]
+    return seal == SEAL + hashlib.sha256(body).hexdigest().encode()
