@@ -146,12 +146,13 @@ def arithmetic(
         from analysis.figures.latent_arithmetic import Row, all_rows, combine  # noqa: PLC0415
         from analysis.inputs.context import decode  # noqa: PLC0415
         from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
+        from pipeline.model.pixels import from_array  # noqa: PLC0415
         from pipeline.training.pictures import save_png  # noqa: PLC0415
 
         subject = open_with_warnings(path, data)
         if files:
             images, codes = codes_of_files(subject, files)
-            shown = torch.cat([pictures.images_to_tensor(images), decode(subject, combine(*codes))])
+            shown = torch.cat([from_array(images), decode(subject, combine(*codes))])
             rows = [Row("{}\n− {}\n+ {}".format(*(file.name for file in files)), shown, True)]
         else:
             rows, _ = all_rows(subject, _held_out(subject, SHOWN, say), subject.shards.manifest.attribute_names)

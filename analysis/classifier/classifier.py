@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.inputs.context import BATCH, Encoded, in_chunks, to_input
+from analysis.inputs.context import BATCH, Encoded, in_chunks
 from analysis.metrics.bootstrap import interval, resamples
 from analysis.probes.dataset import Target, classes_of, targets
 from analysis.probes.scores import MIN_MINORITY, SCORE_NAMES, SCORES, chance
 from analysis.probes.teaching import Known, masked_multitask_loss
+from pipeline.model.pixels import from_array
 from preprocess.shards.reader import Annotations
 
 WIDTHS = (16, 32, 64, 96)
@@ -162,7 +163,7 @@ def train_attribute_classifier(
     order = np.concatenate([rng.permutation(len(images)) for _ in range(-(-steps * TRAIN_BATCH // len(images)))])
     for step in range(steps):
         rows = order[step * TRAIN_BATCH : (step + 1) * TRAIN_BATCH]
-        x = _softened(to_input(images[rows], device))
+        x = _softened(from_array(images[rows], device))
         batch = Known(*(t[torch.from_numpy(rows)].to(device) for t in known))
         optimizer.zero_grad(set_to_none=True)
         masked_multitask_loss(network(x)[0], batch).backward()

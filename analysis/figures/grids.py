@@ -16,7 +16,8 @@ from analysis.inputs.context import Encoded, EvalContext, decode
 from analysis.metrics.memorization import nearest, pixel_features, prior_samples, stored_features
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.model.latents import manifold_codes, split_layers
-from pipeline.training.pictures import contact_sheet, to_uint8
+from pipeline.model.pixels import from_array, to_rgb
+from pipeline.training.pictures import contact_sheet
 
 EDIT_STRENGTHS = (-3, -2, -1, 0, 1, 2, 3)
 SAMPLES, SAMPLE_SEED = 64, 2
@@ -31,15 +32,10 @@ def enlarged(sheet: Image.Image, tile: int) -> Image.Image:
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
 
 
-def images_to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 (n, H, W, C) as (n, C, H, W) float32 in [−1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def reconstructions(subject: EvalContext, encoded: Encoded, columns: int = 10, rows: int = 3) -> Image.Image:
     """Held-out images, each above its reconstruction from mean codes."""
     count = min(columns * rows, len(encoded))
-    originals = images_to_tensor(encoded.images[:count])
+    originals = from_array(encoded.images[:count])
     decoded = decode(subject, [z[:count] for z in encoded.means])
     bands = [t[start : start + columns] for start in range(0, count, columns) for t in (originals, decoded)]
     padded = [torch.cat([b, torch.ones(columns - len(b), *b.shape[1:])]) for b in bands]
@@ -91,7 +87,7 @@ def labelled_rows(rows: Sequence[tuple[str, Tensor]], titles: Sequence[str], cel
     for line, (label, images) in enumerate(rows):
         y = top + line * (cell + gap)
         pen.text((left - 8, y + cell / 2), label, "black", font, "rm", align="right")
-        for column, tile in enumerate(to_uint8(images)):
+        for column, tile in enumerate(to_rgb(images)):
             face = Image.fromarray(tile).resize((cell, cell), Image.Resampling.BICUBIC)
             sheet.paste(face, (left + column * (cell + gap), y))
     return sheet
@@ -182,6 +178,6 @@ def nearest_training_images(subject: EvalContext, train: np.ndarray, columns: in
     """Samples from the prior, each above the image of ``train``, uint8 (n, H, W, C), nearest to it in pixels."""
     drawn = prior_samples(subject, columns * rows)
     _, which = nearest(pixel_features(drawn), stored_features(train))
-    neighbors = images_to_tensor(train[which])
+    neighbors = from_array(train[which])
     bands = [t[start : start + columns] for start in range(0, len(drawn), columns) for t in (drawn, neighbors)]
     return enlarged(contact_sheet(torch.cat(bands), columns), drawn.shape[-1])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.context import Encoded, EvalContext, decode
+from pipeline.model.pixels import from_array
 
 # (s, t): a has s and t, b has s and not t, c has neither; a − b + c should have t and not s
 PAIRS = (
@@ -55,10 +56,6 @@ def members(encoded: Encoded, names: Sequence[str], s: str, t: str) -> list[np.n
     return kinds if min(map(len, kinds)) >= FEWEST else None
 
 
-def _as_images(encoded: Encoded, rows: np.ndarray) -> Tensor:
-    return torch.from_numpy(encoded.images[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def _code(encoded: Encoded, row: int) -> list[Tensor]:
     return [z[row : row + 1] for z in encoded.means]
 
@@ -71,7 +68,7 @@ def attribute_rows(subject: EvalContext, encoded: Encoded, s: str, t: str, kinds
     rng = np.random.default_rng(SEED)
     chosen = np.array([rng.choice(rows) for rows in kinds])
     result = decode(subject, combine(*(_code(encoded, row) for row in chosen)))
-    single = torch.cat([_as_images(encoded, chosen), result])
+    single = torch.cat([from_array(encoded.images[chosen]), result])
     return [
         Row(f"{equation(s, t)}\nmean codes of {', '.join(str(len(rows)) for rows in kinds)} images", decoded, False),
         Row(f"{equation(s, t)}\nthree single images", single, True),
@@ -85,7 +82,7 @@ def image_rows(subject: EvalContext, encoded: Encoded, count: int = RANDOM_ROWS)
     for _ in range(count):
         chosen = rng.choice(len(encoded), 3, replace=False)
         result = decode(subject, combine(*(_code(encoded, row) for row in chosen)))
-        rows.append(Row("three random images", torch.cat([_as_images(encoded, chosen), result]), True))
+        rows.append(Row("three random images", torch.cat([from_array(encoded.images[chosen]), result]), True))
     return rows
 
 

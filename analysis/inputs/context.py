@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pipeline.checkpoint.file import load_vlae
 from pipeline.config.schema import Config
-from pipeline.data.augment import normalize
 from pipeline.data.shard_source import ShardSource
 from pipeline.data.streaming import load_images
+from pipeline.model.pixels import from_array
 from pipeline.model.vlae import VLAE, Posterior
 from preprocess.shards.reader import Annotations, ShardSet
 
@@ -105,15 +105,10 @@ class Encoded:
         return len(self.images)
 
 
-def to_input(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (n, H, W, C) as the model takes it: (n, C, H, W) float32 in [−1, 1], channels-last."""
-    return normalize(torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2))
-
-
 def in_chunks(images: np.ndarray, size: int = 1024) -> Iterator[Tensor]:
     """uint8 (n, H, W, C) as the model takes it, on the CPU, ``size`` at a time: floats take four times as much."""
     for start in range(0, len(images), size):
-        yield to_input(images[start : start + size], torch.device("cpu"))
+        yield from_array(images[start : start + size])
 
 
 @torch.inference_mode()
@@ -123,7 +118,7 @@ def encode(subject: EvalContext, images: np.ndarray, advance: Callable[[int], No
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]
         parts.append(
-            [Posterior(q.mean.cpu(), q.std.cpu()) for q in subject.vlae.encode(to_input(chunk, subject.device))]
+            [Posterior(q.mean.cpu(), q.std.cpu()) for q in subject.vlae.encode(from_array(chunk, subject.device))]
         )
         advance(len(chunk))
     layers = zip(*parts, strict=True)

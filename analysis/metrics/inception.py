@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from analysis.inputs.context import EvalContext, in_chunks
 from analysis.metrics.memorization import prior_samples
+from pipeline.model.pixels import to_uint8
 
 ON_GPU, ON_CPU = 10_000, 1_000  # images of each kind: a CPU core takes about a tenth of a second for each
 FEATURES = 2048
@@ -74,7 +75,7 @@ def refuse_strange_weights(path: Path) -> None:
 
 def as_seen(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) of images (B, C, H, W) in [−1, 1]; gray ones three times over."""
-    pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels = to_uint8(images)
     return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.inputs.context import BATCH, EvalContext, to_input
+from analysis.inputs.context import BATCH, EvalContext
 from analysis.metrics.bootstrap import interval, mean_interval, resamples
+from pipeline.model.pixels import from_array
 
 WINDOW = 7  # of SSIM's local statistics, pixels
 
@@ -42,7 +43,7 @@ def reconstruction_errors(
     """
     parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
     for start in range(0, len(images), BATCH):
-        x = to_input(images[start : start + BATCH], subject.device)
+        x = from_array(images[start : start + BATCH], subject.device)
         if means is None:
             codes = [q.mean for q in subject.vlae.encode(x)]
         else:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from pipeline.config.schema import Config, DataConfig, DenoisingConfig
 from pipeline.data.counter_rng import Stream, normal, uniform
 from pipeline.data.mapped import Batch
+from pipeline.model.pixels import to_float
 
 
 class BatchInputs(NamedTuple):
@@ -20,11 +21,6 @@ class BatchInputs(NamedTuple):
     target: Tensor
     noise: Tensor
     prior: Tensor
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 (B, C, H, W) to float32 in [−1, 1], keeping channels-last memory."""
-    return images.to(torch.float32).mul_(1 / 127.5).sub_(1)
 
 
 def mirror(images: Tensor, rows: Tensor, seed: int, epoch: int) -> Tensor:
@@ -73,7 +69,7 @@ def prepare_batch(batch: Batch, config: Config, latents: int, first_row: int, st
 
     ``first_row`` is the position of this rank's rows in the global batch; ``latents`` = Σd.
     """
-    target = normalize(batch.images)
+    target = to_float(batch.images)
     if config.data.horizontal_flip:
         target = mirror(target, batch.rows, config.seed, epoch)
     if config.data.shift or config.data.affine:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.data.augment import normalize
 from pipeline.data.mapped import IndexedLoader
 from pipeline.model.latents import manifold_codes
+from pipeline.model.pixels import to_float
 from pipeline.model.vlae import VLAE
 from pipeline.training.pictures import contact_sheet, save_png
 
@@ -20,7 +20,7 @@ SIDE = 8  # cells of a manifold's side
 @torch.no_grad()
 def draw_previews(vlae: VLAE, feed: IndexedLoader, folder: Path, seed: int) -> None:
     """Writes reconstructions.png (image above its reconstruction) and manifold_layer{l}.png into ``folder``."""
-    images = normalize(feed.load(np.arange(min(RECONSTRUCTIONS, feed.samples))).images)
+    images = to_float(feed.load(np.arange(min(RECONSTRUCTIONS, feed.samples))).images)
     output = vlae.decode([q.mean for q in vlae.encode(images)])
     columns = min(8, len(images))
     rows = [

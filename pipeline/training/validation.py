@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.schema import Config
-from pipeline.data.augment import normalize
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.data.mapped import IndexedLoader
 from pipeline.losses.kernels import make_kernel
 from pipeline.losses.mmd import unbiased_mmd
 from pipeline.model.latents import layer_effects, split_layers
+from pipeline.model.pixels import to_float
 from pipeline.model.vlae import VLAE
 
 BATCH = 128
@@ -43,7 +43,7 @@ def validate(vlae: VLAE, feed: IndexedLoader, config: Config, rank: int, world_s
     batches = range(0, count, BATCH)
     for start in batches[rank::world_size]:
         batch = feed.load(np.arange(start, min(start + BATCH, count)))
-        images = normalize(batch.images)
+        images = to_float(batch.images)
         with torch.autocast(feed.device.type, torch.bfloat16, enabled=config.training.mixed_precision == "bf16"):
             posteriors = vlae.encode(images)
             output = vlae.decode([q.mean for q in posteriors])

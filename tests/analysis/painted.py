@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from analysis.inputs.context import Encoded, to_input
+from analysis.inputs.context import Encoded
+from pipeline.model.pixels import from_array, to_rgb
 from pipeline.model.vlae import Posterior
 from preprocess.shards.reader import Annotations
 
@@ -33,7 +34,7 @@ def painted(count, seed):
     z = torch.from_numpy(bright * 2.0 - 1 + rng.normal(0, 0.05, (count, 2))).float()
     subject = SimpleNamespace(vlae=Painter(), sizes=(1, 1), device=torch.device("cpu"))
     codes = [z[:, :1], z[:, 1:]]
-    pixels = ((subject.vlae.decode(codes) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = to_rgb(subject.vlae.decode(codes))
     notes = Annotations(
         [str(i) for i in range(count)],
         bright.astype(np.int8),
@@ -41,5 +42,5 @@ def painted(count, seed):
         np.full(count, -1),
         np.full(count, -1),
     )
-    means = [q.mean for q in subject.vlae.encode(to_input(pixels, subject.device))]
+    means = [q.mean for q in subject.vlae.encode(from_array(pixels, subject.device))]
     return subject, Encoded(pixels, notes, means, [torch.full_like(m, 1e-3) for m in means])

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pipeline.config.schema import Config, DataConfig
-from pipeline.data.augment import normalize, prepare_batch, warp
+from pipeline.data.augment import prepare_batch, warp
 from pipeline.data.mapped import Batch
+from pipeline.model.pixels import to_float
 
 SIZE = 40
 PLACES = torch.arange(SIZE) - (SIZE - 1) / 2
@@ -56,7 +57,7 @@ def test_the_warped_image_is_what_is_to_be_reconstructed():
     batch = Batch(torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), torch.arange(4))
     config = Config.model_validate({"data": {"shift": 2}, "training": {"global_batch_size": 4}})
     given = prepare_batch(batch, config, 5, 0, 0, 0)
-    assert torch.equal(given.target, warp(normalize(batch.images), batch.rows, config.data, config.seed, 0))
+    assert torch.equal(given.target, warp(to_float(batch.images), batch.rows, config.data, config.seed, 0))
     assert torch.equal(given.inputs, given.target), "without denoising"
     plain = prepare_batch(batch, Config.model_validate({"training": {"global_batch_size": 4}}), 5, 0, 0, 0)
-    assert torch.equal(plain.target, normalize(batch.images))
+    assert torch.equal(plain.target, to_float(batch.images))
