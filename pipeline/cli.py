@@ -97,7 +97,7 @@ def main(
             raise
         _give_up(
             "this model and batch need more memory than the device has: choose a smaller --global-batch-size, more "
-            "processes, --mixed-precision bf16, or narrower model.stages",
+            "processes, --mixed-precision bf16, or narrower model.layers",
             FAILED,
         )
     if stopped:

@@ -69,21 +69,21 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The ladder. Layer 0 is the bottom (shallow) one; lists run from bottom to top."""
 
-    stages: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
+    layers: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
         max_length=32, default=("64, 64/2", "128, 128/2, 256/2", "256, 512/2, 512", "fc1024, fc1024")
     )
     """One rung a layer, e.g. '128, 128/2' (convolution widths, '/2' = stride 2) or 'fc1024'."""
     latents: tuple[int, ...] = (10, 10, 10, 10)
     """Latent dimensions of each layer."""
-    branches: bool = True
+    separate_inference_branches: bool = True
     """Each layer infers its latents through convolutions of its own (published network), not from the trunk."""
     kernel_size: Literal[3, 4] = 3
     """Of stride-1 convolutions; stride-2 convolutions are always 4x4."""
     norm: Literal["group", "batch"] = "group"
     """GroupNorm never sees the batch or the rank; batch = the published network's BatchNorm."""
-    join: Literal["concat", "gated"] = "concat"
+    latent_injection: Literal["concat", "gated"] = "concat"
     """How a layer's latents meet the decoder: concatenated, or added through a gate that starts at 0.1."""
-    grids: tuple[int, ...] | None = None
+    contribution_grid: tuple[int, ...] | None = None
     """Cells a side of each layer's contribution before it is spread over its feature map; 0 = the whole map.
 
     A coarse grid lets a layer change colors and light but draw no shapes. null = the whole map on every layer.
@@ -102,10 +102,12 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _one_latent_size_a_stage(self) -> ModelConfig:
-        if len(self.latents) != len(self.stages):
-            raise ValueError(f"{len(self.stages)} stages but {len(self.latents)} latent sizes: one of each a layer")
-        if self.grids is not None and (len(self.grids) != len(self.stages) or min(self.grids) < 0):
-            raise ValueError(f"grids needs {len(self.stages)} numbers from 0 up, one a layer")
+        if len(self.latents) != len(self.layers):
+            raise ValueError(f"{len(self.layers)} layers but {len(self.latents)} latent sizes: one of each a layer")
+        if self.contribution_grid is not None and (
+            len(self.contribution_grid) != len(self.layers) or min(self.contribution_grid) < 0
+        ):
+            raise ValueError(f"contribution_grid needs {len(self.layers)} numbers from 0 up, one a layer")
         if self.initial_std >= self.max_std:
             raise ValueError(f"initial_std ({self.initial_std}) must be below max_std ({self.max_std})")
         if min(self.latents, default=0) < 1:

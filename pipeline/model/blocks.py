@@ -1,4 +1,4 @@
-"""The little grammar of ``model.stages``: '128, 128/2, fc1024' as typed blocks with their shapes."""
+"""The little grammar of ``model.layers``: '128, 128/2, fc1024' as typed blocks with their shapes."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def parse_stages(stages: Sequence[str], image_shape: tuple[int, int, int]) -> li
     for number, stage in enumerate(stages):
         blocks: list[Block] = []
         for word in stage.replace(",", " ").split():
-            block = _parse_block(word, shape, f"model.stages, layer {number}")
+            block = _parse_block(word, shape, f"model.layers, layer {number}")
             blocks.append(block)
             shape = block.outputs
         if not blocks:
-            raise ConfigError(f"model.stages, layer {number}: is empty")
+            raise ConfigError(f"model.layers, layer {number}: is empty")
         parsed.append(blocks)
     return parsed
 

@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         self.config = config
         depth = len(stages)
         self.trunk = nn.ModuleList(nn.Sequential(*(_down(config, b) for b in stage)) for stage in stages[:-1])
-        own = range(depth) if config.branches else [depth - 1]
+        own = range(depth) if config.separate_inference_branches else [depth - 1]
         self.branches = nn.ModuleDict(
             {str(layer): nn.Sequential(*(_down(config, b) for b in stages[layer])) for layer in own}
         )
@@ -147,9 +147,9 @@ class Decoder(nn.Module):
         super().__init__()
         depth = len(stages)
         shapes = [stage[-1].outputs for stage in stages]
-        self.gated = config.join == "gated"
+        self.gated = config.latent_injection == "gated"
         # the contribution is normalized after the linear map: one of the things that keep a layer alive
-        grids = config.grids or (0,) * depth
+        grids = config.contribution_grid or (0,) * depth
         self.contributions = nn.ModuleList(
             _contribution(config, d, s, grid) for d, s, grid in zip(config.latents, shapes, grids, strict=True)
         )
@@ -187,7 +187,7 @@ class VLAE(nn.Module):
     def __init__(self, config: ModelConfig, image_shape: tuple[int, int, int]) -> None:
         """``image_shape`` is (C, H, W). Raises ConfigError when the stages do not fit it."""
         super().__init__()
-        stages = parse_stages(config.stages, image_shape)
+        stages = parse_stages(config.layers, image_shape)
         self.image_shape = image_shape
         self.latent_sizes = config.latents
         self.encoder = Encoder(config, stages)

@@ -68,7 +68,7 @@ def digits(tmp_path_factory):
     shards = folder / "shards"
     done = run_command("preprocess", "mnist", "--source", folder, "--out", shards, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    done = launch(shards, folder / "run", 'model.stages=["8/2", "8/2", "fc16"]', "model.latents=[2, 2, 2]", steps=30)
+    done = launch(shards, folder / "run", 'model.layers=["8/2", "8/2", "fc16"]', "model.latents=[2, 2, 2]", steps=30)
     assert done.returncode == 0, done.stderr
     return folder / "run/ckpt.pt"
 

@@ -12,7 +12,7 @@ from tests.faults.drill import Mutation, Workspace, drill
 from tests.faults.trainer_runs import EVERY_STEP, Started, finish, ranked, resumed_at
 
 # some 70 MB a checkpoint and one a step: most of the time goes into writing them
-WIDE = ('model.stages=["8/2", "16/2", "fc1024, fc2048"]', *EVERY_STEP)
+WIDE = ('model.layers=["8/2", "16/2", "fc1024, fc2048"]', *EVERY_STEP)
 EVERY = (*WIDE, "training.checkpoint_every_steps=1")
 SEAL, HEX = b"sha256:", 64
 

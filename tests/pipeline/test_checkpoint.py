@@ -8,7 +8,7 @@ from pipeline.checkpoint.file import write_checkpoint as write
 from pipeline.config.schema import Config, ModelConfig
 from pipeline.model.vlae import VLAE
 
-MODEL = ModelConfig(stages=("8/2", "fc16"), latents=(2, 2))
+MODEL = ModelConfig(layers=("8/2", "fc16"), latents=(2, 2))
 
 
 def state(step: int = 7) -> dict:
@@ -61,7 +61,7 @@ def test_other_schema_and_other_model_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="schema version 99"):
         read_checkpoint(tmp_path / "ckpt.pt")
     other = state()
-    other["config"]["model"]["stages"] = ["4/2", "fc16"]
+    other["config"]["model"]["layers"] = ["4/2", "fc16"]
     write(tmp_path, other, keep=1)
     with pytest.raises(CheckpointError, match="another model"):
         load_vlae(tmp_path / "ckpt.pt")

@@ -19,7 +19,7 @@ def test_every_recipe_is_valid_and_named_after_its_file(recipe):
     config = resolve(recipe, {})
     assert config.name == recipe.stem
     shape = (1, 28, 28) if recipe.stem == "mnist" else (3, 64, 64)
-    parse_stages(config.model.stages, shape)
+    parse_stages(config.model.layers, shape)
 
 
 def test_overrides_reach_the_leaf_and_are_typed():
@@ -48,7 +48,7 @@ def test_a_mapping_override_changes_only_what_it_names():
         ("training.steps=0", "greater than or equal to 1"),
         ("objective.kernel.name=box", "objective.kernel.name"),
         ("model.latents=[1]", "one of each a layer"),
-        ("model=3", "'model' takes no value, only keys: stages"),
+        ("model=3", "'model' takes no value, only keys: layers"),
         ("objective.kernel.scales=[]", "at least 1 item"),
         ("objective.kernel.scales=[1, 0]", "greater than 0"),
         ("optimizer.betas=[0.9, 1]", "less than 1"),

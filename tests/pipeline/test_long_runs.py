@@ -78,7 +78,7 @@ def test_on_two_then_one_then_four_processes_the_run_is_that_of_one(face_shards,
 
 def test_the_compiled_ladder_computes_the_same_without_a_graph_break():
     torch.manual_seed(0)
-    vlae = VLAE(ModelConfig(stages=("8/2", "fc16"), latents=(2, 2)), (3, 16, 16))
+    vlae = VLAE(ModelConfig(layers=("8/2", "fc16"), latents=(2, 2)), (3, 16, 16))
     images = torch.randn(4, 3, 16, 16)
 
     def gradients() -> list[torch.Tensor]:

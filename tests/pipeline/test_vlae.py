@@ -8,7 +8,7 @@ from pipeline.model.blocks import parse_stages
 from pipeline.model.latents import layer_effects, manifold_codes
 from pipeline.model.vlae import VLAE
 
-SMALL = ModelConfig(stages=("8/2", "16/2, 16", "fc32"), latents=(2, 3, 4))
+SMALL = ModelConfig(layers=("8/2", "16/2, 16", "fc32"), latents=(2, 3, 4))
 
 
 def build(config: ModelConfig = SMALL, shape: tuple[int, int, int] = (3, 16, 16)) -> VLAE:
@@ -39,11 +39,17 @@ def test_posteriors_start_at_the_configured_deviation(initial_std):
         assert float(posterior.std.detach().median()) == pytest.approx(initial_std, rel=0.3)
 
 
-@pytest.mark.parametrize("join", ["concat", "gated"])
+@pytest.mark.parametrize("latent_injection", ["concat", "gated"])
 @pytest.mark.parametrize("norm", ["group", "batch"])
-@pytest.mark.parametrize("branches", [True, False])
-def test_every_variant_trains_every_parameter(join, norm, branches):
-    config = SMALL.model_copy(update={"join": join, "norm": norm, "branches": branches})
+@pytest.mark.parametrize("separate_inference_branches", [True, False])
+def test_every_variant_trains_every_parameter(latent_injection, norm, separate_inference_branches):
+    config = SMALL.model_copy(
+        update={
+            "latent_injection": latent_injection,
+            "norm": norm,
+            "separate_inference_branches": separate_inference_branches,
+        }
+    )
     vlae = build(config).train()
     posteriors = vlae.encode(torch.randn(4, 3, 16, 16))
     latents = [q.sample(torch.randn_like(q.mean)) for q in posteriors]
@@ -57,7 +63,7 @@ def test_a_faded_layer_has_no_effect_and_a_coarse_grid_draws_no_shapes():
     changed = [other[0], *codes[1:]]
     assert torch.equal(vlae.decode(codes, [0, 1, 1]), vlae.decode(changed, [0, 1, 1]))
     assert not torch.equal(vlae.decode(codes), vlae.decode(changed))
-    flat = build(SMALL.model_copy(update={"grids": (1, 0, 0)})).decoder.contributions[0](codes[0])
+    flat = build(SMALL.model_copy(update={"contribution_grid": (1, 0, 0)})).decoder.contributions[0](codes[0])
     assert flat.shape == (6, 8, 8, 8)
     assert torch.allclose(flat, flat[:, :, :1, :1].expand_as(flat), atol=1e-6)
 

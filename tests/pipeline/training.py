@@ -10,7 +10,7 @@ import torch
 from tests.conftest import REPOSITORY, run_command
 
 SMALL = (
-    'model.stages=["8/2", "16/2", "fc32"]',
+    'model.layers=["8/2", "16/2", "fc32"]',
     "model.latents=[3, 3, 3]",
     "optimizer.warmup_images=0",
     "training.log_every_steps=5",

@@ -128,7 +128,7 @@ def checksummed(content: bytes) -> bytes:
 
 def small_checkpoint(folder: Path) -> bytes:
     """A whole checkpoint of a small model, without its seal."""
-    model = ModelConfig(stages=("8/2", "fc16"), latents=(2, 2))
+    model = ModelConfig(layers=("8/2", "fc16"), latents=(2, 2))
     state = {
         "schema_version": 1,
         "config": Config(model=model).plain(),

@@ -15,7 +15,7 @@ from pipeline.model.vlae import VLAE
 from tests.faults.fuzz.files import checksummed
 from tests.faults.hostile.case import Bomb, Case, Payload
 
-_MODEL = ModelConfig(stages=("8/2", "fc16"), latents=(2, 2))
+_MODEL = ModelConfig(layers=("8/2", "fc16"), latents=(2, 2))
 
 
 def _state() -> dict[str, Any]:
@@ -92,10 +92,10 @@ CASES = (
     ),
     Case(
         "widths of a billion",
-        lambda room: _load_with(room, config=_config(stages=["9/2", "fc1000000000"])),
+        lambda room: _load_with(room, config=_config(layers=["9/2", "fc1000000000"])),
         "the shapes of its weights differ",
     ),
-    Case("a thousand layers", lambda room: _load_with(room, config=_config(stages=["8"] * 1000)), "at most 32 items"),
+    Case("a thousand layers", lambda room: _load_with(room, config=_config(layers=["8"] * 1000)), "at most 32 items"),
     Case(
         "an image of a billion pixels a side",
         lambda room: _load_with(room, image_shape=[3, 10**9, 10**9]),
