@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preprocess.errors import RunError, UsageError
+from preprocess.errors import UsageError, UserError
 from preprocess.images.choices import PRESETS, choose_codec, choose_crop, choose_resample
-from preprocess.progress import Terminal, clear_errors, print_summary
+from preprocess.progress import Terminal, exit_on_error, print_summary
 from preprocess.shards.manifest import MANIFEST_NAME, MAX_SIDE, Crop, Manifest
 
 if TYPE_CHECKING:  # what lists and reads images is imported by the commands, so that --help stays fast
@@ -64,14 +64,14 @@ def faces(
     """Draw faces whose factors are all known, as a tree like CelebA's: the built-in data set."""
     from preprocess.synthetic.dataset import draw_tree  # noqa: PLC0415
 
-    with clear_errors(), Terminal("faces", quiet) as terminal:
+    with exit_on_error(), Terminal("faces", quiet) as terminal:
         terminal.start(count)
         try:
             draw_tree(out, count, seed, workers or _cores(), terminal.advance)
         except ValueError as error:
             raise UsageError(str(error)) from error
         except BrokenProcessPool:
-            raise RunError(
+            raise UserError(
                 "a drawing process was killed (out of memory?): what is drawn is kept; "
                 "run the same command again, with fewer --workers"
             ) from None
@@ -112,7 +112,7 @@ def celeba(
     from preprocess.sources.celeba_layouts import choose_kind  # noqa: PLC0415
     from preprocess.sources.download import CELEBA_LICENSE, download_celeba  # noqa: PLC0415
 
-    with clear_errors():
+    with exit_on_error():
         chosen = choose_crop(crop, preset)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
         forced = choose_kind(kind)
@@ -148,7 +148,7 @@ def images(
     """
     from preprocess.sources.images import open_images  # noqa: PLC0415
 
-    with clear_errors():
+    with exit_on_error():
         chosen = choose_crop(crop, None)
         options = _options(size, chosen, resample, codec, shard_size, workers, seed, limit, overwrite)
         _build("images", partial(open_images, folder, seed), options, out, max_bad, scheduler, quiet)
@@ -176,7 +176,7 @@ def mnist(
     from preprocess.sources.download import download_mnist  # noqa: PLC0415
     from preprocess.sources.mnist import DATA_FOLDER, find_mnist, no_mnist, open_mnist  # noqa: PLC0415
 
-    with clear_errors():
+    with exit_on_error():
         options = _options(size, None, resample, codec, shard_size, workers, seed, limit, overwrite)
         place = find_mnist(source)
         if place is None:
@@ -195,7 +195,7 @@ def verify(
     from preprocess.shards.storage import open_shard_files  # noqa: PLC0415
     from preprocess.shards.verify import verify as find_problems  # noqa: PLC0415
 
-    with clear_errors(), Terminal("verify", quiet) as terminal:
+    with exit_on_error(), Terminal("verify", quiet) as terminal:
         files = open_shard_files(shards)
         manifest = files.manifest()
         terminal.start(manifest.samples)
@@ -205,7 +205,7 @@ def verify(
             typer.echo(f"{shards}/{problem}", err=True)
         if problems:
             remedy = f"repeat the command that made {shards}: it makes missing and damaged shards anew"
-            raise RunError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {shards}; {remedy}")
+            raise UserError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {shards}; {remedy}")
         count = sum(len(split.shards) for split in manifest.splits.values())
         typer.echo(f"{shards}: {count:,} shards, {manifest.samples:,} samples, all whole")
 
@@ -221,7 +221,7 @@ def show(
     from preprocess.shards.contact_sheet import contact_sheet  # noqa: PLC0415
     from preprocess.shards.storage import open_shard_files  # noqa: PLC0415
 
-    with clear_errors():
+    with exit_on_error():
         if out.suffix.lower() != ".png":
             raise UsageError(f"--out {out} must end in .png")
         files = open_shard_files(shards)
@@ -285,7 +285,7 @@ def _refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
     total = manifest.samples + bad
     if bad > max_bad * total:
         accepting = math.ceil(bad / total * 10_000) / 10_000
-        raise RunError(
+        raise UserError(
             f"{bad:,} of {total:,} images ({bad / total:.2%}) {'was' if bad == 1 else 'were'} left out, more than "
             f"--max-bad {max_bad:g} allows; the shards in {out} are finished and whole: look at the reasons in "
             f"{MANIFEST_NAME} there, and to accept them repeat the command with --max-bad {accepting:g}, "

@@ -1,19 +1,42 @@
-"""The errors a person is meant to read: each message is one clear sentence, never a traceback."""
+"""The errors that a user reads. `preprocess.progress.exit_on_error` prints the message and exits with `exit_code`.
+
+Every error of the three packages that a user can cause or fix derives from `UserError`. Its message is one sentence:
+what is wrong, in which file or option, and what to do next.
+"""
 
 from __future__ import annotations
 
 
-class UsageError(Exception):
-    """The command was asked for something it cannot do (exit code 2): bad option, source not found."""
+class UserError(Exception):
+    """A command failed for a reason that the message explains: a full disk, a damaged file, a lock."""
+
+    exit_code = 1
 
 
-class RunError(Exception):
-    """The command was right and failed all the same (exit code 1): disk full, damaged input, a lock."""
+class UsageError(UserError):
+    """The command asks for something that is not possible: a bad option, or a source that does not exist."""
+
+    exit_code = 2
+
+
+class ManifestError(UserError):
+    """A manifest is missing, damaged, or written by another version."""
+
+
+class ShardError(UserError):
+    """A shard is missing, truncated or unreadable."""
 
 
 class UnreadableImage(Exception):
-    """One image cannot become a sample; the message is the reason that the manifest records."""
+    """One image cannot become a sample. The message is the reason that the manifest records."""
 
 
-class ShardError(ValueError):
-    """A shard is missing, cut short or unreadable; the message names it and what to do."""
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """Returns the first line of an error's text, or its class name where it has no text.
+
+    Args:
+        error: the error, often one of another library.
+        limit: characters kept at most.
+    """
+    lines = str(error).strip().splitlines()
+    return " ".join(lines[0].split())[:limit] if lines else type(error).__name__

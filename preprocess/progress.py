@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import typer
 from rich.console import Console
@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from preprocess.errors import RunError, ShardError, UsageError
-from preprocess.shards.manifest import Manifest, ManifestError
+from preprocess.errors import UserError, first_line
+
+if TYPE_CHECKING:  # pydantic takes a while to import
+    from preprocess.shards.manifest import Manifest
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -118,24 +120,37 @@ def print_summary(manifest: Manifest, where: str) -> None:
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turns the errors a person can cause into one sentence on stderr and an exit code.
+def exit_on_error(resume_hint: str = "the same command continues from here", os_error_hint: str = "") -> Iterator[None]:
+    """Turns an error that a user can cause into one sentence on stderr and an exit code.
 
-    2: bad usage. 1: the run failed. 130: interrupted.
+    The exit code is that of the `UserError`, 1 for an OSError, and 130 after Ctrl-C.
+
+    Args:
+        resume_hint: what to do after an interruption.
+        os_error_hint: added to the sentence about an OSError.
+
+    Raises:
+        typer.Exit: in place of the error.
     """
     try:
         yield
-    except UsageError as error:
-        _leave(str(error), 2, error)
-    except (RunError, ManifestError, ShardError) as error:
-        _leave(str(error), 1, error)
+    except UserError as error:
+        _exit(str(error), error.exit_code, error)
+    except BrokenPipeError:
+        raise  # typer ends the command silently, as `| head` expects
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        _leave(f"{what}{error.strerror or error}", 1, error)
+        hint = f"; {os_error_hint}" if os_error_hint else ""
+        _exit(os_error_sentence(error) + hint, UserError.exit_code, error)
     except KeyboardInterrupt as error:
-        _leave("interrupted; the same command goes on from here", 130, error)
+        _exit(f"interrupted; {resume_hint}", 130, error)
 
 
-def _leave(sentence: str, code: int, error: BaseException) -> None:
+def os_error_sentence(error: OSError) -> str:
+    """Returns an OSError as `FILE: reason`, without the error number."""
+    path = f"{error.filename}: " if error.filename else ""
+    return f"{path}{error.strerror or first_line(error)}"
+
+
+def _exit(sentence: str, code: int, error: BaseException) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     raise typer.Exit(code) from error

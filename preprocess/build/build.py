@@ -17,7 +17,7 @@ import numpy as np
 from preprocess.build.destination import Destination
 from preprocess.build.executors import local_processes, run_tasks
 from preprocess.build.task import ShardRecord, ShardTask
-from preprocess.errors import RunError
+from preprocess.errors import UserError
 from preprocess.shards.annotations import JsonEncoder
 from preprocess.shards.manifest import (
     MAX_MANIFEST_BYTES,
@@ -73,7 +73,7 @@ def build(
 
     Raises:
         UsageError: the folder is another recipe's.
-        RunError: another run holds it, the disk is full, no image could be read, or the source changed.
+        UserError: another run holds it, the disk is full, no image could be read, or the source changed.
     """
     for note in catalogue.notes:
         listener.say(note)
@@ -103,12 +103,12 @@ def build(
             raise _write_failure(error, folder.path, len(records), len(tasks)) from error
         if missing and catalogue.refingerprint() != recipe.source.fingerprint:
             folder.abandon()  # names and sizes may be what they were: nothing else would tell that the shards are mixed
-            raise RunError("the source changed while it was read: run the same command again with --overwrite")
+            raise UserError("the source changed while it was read: run the same command again with --overwrite")
         manifest = _manifest(recipe, tasks, records, missed)
         if not manifest.samples:
             folder.abandon()
             reason = manifest.left_out[0].reason if manifest.left_out else "no images"
-            raise RunError(f"not one image could be used (the first: {reason}); nothing to train on in {folder.name}")
+            raise UserError(f"not one image could be used (the first: {reason}); nothing to train on in {folder.name}")
         folder.finish(manifest)
     return manifest
 
@@ -195,17 +195,17 @@ def _refuse_endless_list(room: int, left_out: tuple[LeftOut, ...]) -> None:
     """Stops while little is lost: a manifest with a longer list could not be read again."""
     if room > MAX_MANIFEST_BYTES // 2:
         first = left_out[-1]
-        raise RunError(
+        raise UserError(
             f"more images cannot be used than a manifest can list (one of them: {first.key}: {first.reason}): "
             "take them out of the source, or choose a --crop and --size that suit them; finished shards are kept"
         )
 
 
-def _write_failure(error: OSError, out: Path, finished: int, total: int) -> RunError:
+def _write_failure(error: OSError, out: Path, finished: int, total: int) -> UserError:
     kept = f"{finished:,} of {total:,} shards are finished and kept"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return RunError(f"the disk of {out} is full: {kept}; make room and run the same command again")
-    return RunError(f"{error.filename or out}: {error.strerror or error}: {kept}; run the same command again")
+        return UserError(f"the disk of {out} is full: {kept}; make room and run the same command again")
+    return UserError(f"{error.filename or out}: {error.strerror or error}: {kept}; run the same command again")
 
 
 def _manifest(

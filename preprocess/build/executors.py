@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 
 from preprocess.build.task import ShardRecord, ShardTask
-from preprocess.errors import RunError
+from preprocess.errors import UserError
 
 TASKS_AHEAD = 2  # per worker: enough to keep it busy, few enough to keep memory flat
 MAX_DEATHS_IN_A_ROW = 3
@@ -37,7 +37,7 @@ def run_tasks(
 
     Raises:
         OSError: a shard could not be written.
-        RunError: workers die again and again.
+        UserError: workers die again and again.
     """
     remaining = {task.file: task for task in tasks}
     deaths = 0
@@ -51,17 +51,17 @@ def run_tasks(
         except BrokenProcessPool:
             deaths += 1
             if deaths == MAX_DEATHS_IN_A_ROW:
-                raise RunError(
+                raise UserError(
                     f"worker processes were killed {deaths} times in a row (out of memory?): finished shards are kept; "
                     "run the same command again, with fewer --workers"
                 ) from None
         except CancelledError:  # not ours: what a client does with its futures when it loses the cluster
-            raise RunError(
+            raise UserError(
                 "the Dask cluster was lost: finished shards are kept; run the same command again when it is back"
             ) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] == "distributed":  # Dask has tried again itself
-                raise RunError(f"the Dask cluster gave up ({error}): finished shards are kept") from None
+                raise UserError(f"the Dask cluster gave up ({error}): finished shards are kept") from None
             raise
 
 

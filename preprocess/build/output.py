@@ -18,14 +18,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from preprocess.build.task import ShardRecord, ShardTask
-from preprocess.errors import RunError, UsageError
+from preprocess.errors import ManifestError, UsageError, UserError
+from preprocess.shards.atomic import sync_folder, write_json
 from preprocess.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
-    ManifestError,
     Recipe,
-    sync_folder,
-    write_json_atomically,
 )
 from preprocess.shards.shard_check import file_sha256
 
@@ -47,7 +45,7 @@ class OutFolder:
         """Holds the folder for this process; the kernel lets go of it however the process ends.
 
         Raises:
-            RunError: another run holds it.
+            UserError: another run holds it.
             UsageError: it cannot be made.
         """
         try:
@@ -73,7 +71,7 @@ class OutFolder:
             refuse_if_other(self._recipe_there(), recipe, self.name)
         self._sweep()
         self.scratch.mkdir(exist_ok=True)
-        write_json_atomically(self.scratch / RECIPE_NAME, recipe.model_dump(mode="json"))
+        write_json(self.scratch / RECIPE_NAME, recipe.model_dump(mode="json"))
 
     def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
         """The records of the shards that are there, whole and right; every byte of them is read."""
@@ -87,7 +85,7 @@ class OutFolder:
 
     def finish(self, manifest: Manifest) -> None:
         """Puts the manifest in place, and removes what the run needed for itself."""
-        manifest.write_atomically(self.path)
+        manifest.write(self.path)
         shutil.rmtree(self.scratch)
         sync_folder(self.path)
 
@@ -148,7 +146,7 @@ class OutFolder:
 
     def _sweep(self) -> None:
         """Removes temporaries of a run that was killed."""
-        leftovers = list(self.path.glob(f".{MANIFEST_NAME}-*"))
+        leftovers = [self.path / f".{MANIFEST_NAME}.tmp"]
         if self.scratch.is_dir():
             leftovers += [path for path in self.scratch.iterdir() if path.suffix != ".json"]
         for path in leftovers:
@@ -195,5 +193,5 @@ def _lock(path: Path) -> int:
                 return handle
         except BlockingIOError:
             os.close(handle)
-            raise RunError(f"another run is writing to {path.parent}: wait for it, or choose another --out") from None
+            raise UserError(f"another run is writing to {path.parent}: wait for it, or choose another --out") from None
         os.close(handle)

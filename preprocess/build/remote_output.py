@@ -31,8 +31,8 @@ from preprocess.build.output import (
     refuse_if_other,
 )
 from preprocess.build.task import ShardRecord, ShardTask
-from preprocess.errors import RunError, UsageError
-from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ManifestError, Recipe
+from preprocess.errors import ManifestError, UsageError, UserError
+from preprocess.shards.manifest import MANIFEST_NAME, Manifest, Recipe
 from preprocess.shards.storage import RemoteFiles, explained
 
 _CHUNK = 1 << 22
@@ -60,7 +60,7 @@ class RemoteFolder:
         """Holds the stage for this process, and removes it in the end: all that counts is uploaded by then.
 
         Raises:
-            RunError: another run of this machine holds it.
+            UserError: another run of this machine holds it.
             UsageError: the stage cannot be made.
         """
         try:
@@ -75,7 +75,7 @@ class RemoteFolder:
 
         Raises:
             UsageError: it is another recipe's, and not to be overwritten; the difference is named.
-            RunError: the place cannot be reached.
+            UserError: the place cannot be reached.
         """
         with self._explained("cannot be reached"):
             try:
@@ -100,14 +100,14 @@ class RemoteFolder:
         """Uploads a finished shard, reads it back, remembers it, and takes it out of the stage.
 
         Raises:
-            RunError: it could not be uploaded, reads back different, or another run has taken the place over.
+            UserError: it could not be uploaded, reads back different, or another run has taken the place over.
         """
         with self._explained(f"{record.file} could not be uploaded"):
             self._refuse_if_taken_over()
             if record.samples:
                 self._upload(self.path / record.file, record.file)
                 if not self._is_whole(record):
-                    raise RunError(
+                    raise UserError(
                         f"{self.name}/{record.file} reads back different from what was uploaded: "
                         "run the same command again"
                     )
@@ -118,14 +118,14 @@ class RemoteFolder:
         """Puts the manifest in place, and removes what the run needed for itself.
 
         Raises:
-            RunError: it could not be uploaded, reads back different, or another run has taken the place over.
+            UserError: it could not be uploaded, reads back different, or another run has taken the place over.
         """
         with self._explained(f"{MANIFEST_NAME} could not be uploaded"):
             self._refuse_if_taken_over()
             content = (json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n").encode()
             self._write(MANIFEST_NAME, content)
             if self._files.read(MANIFEST_NAME) != content:
-                raise RunError(f"{self.name}/{MANIFEST_NAME} reads back different: run the same command again")
+                raise UserError(f"{self.name}/{MANIFEST_NAME} reads back different: run the same command again")
             self._remove_scratch()
 
     def abandon(self) -> None:
@@ -160,7 +160,7 @@ class RemoteFolder:
         there = self._recipe_there()
         differences = there.differences(self._recipe) if there else []
         if differences:
-            raise RunError(
+            raise UserError(
                 f"another run has begun to write to {self.name} meanwhile, with {'; '.join(differences)}: "
                 "its shards are left alone; choose another --out"
             )

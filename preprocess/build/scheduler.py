@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from preprocess.build.executors import local_processes
-from preprocess.errors import RunError, UsageError
+from preprocess.errors import UsageError, UserError
 
 LOCAL_CLUSTER = "local-cluster"
 _SECONDS_TO_CONNECT = 20
@@ -48,7 +48,7 @@ class DaskExecutor(Executor):
                 )
             self._client = Client(self._cluster or scheduler, timeout=_SECONDS_TO_CONNECT)
         except (OSError, ValueError, RuntimeError) as error:
-            raise RunError(f"the Dask scheduler {scheduler} cannot be reached: {error}") from None
+            raise UserError(f"the Dask scheduler {scheduler} cannot be reached: {error}") from None
         self._executor = self._client.get_executor(pure=False)  # a task is also its effect: a file
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -6,8 +6,7 @@ This module imports torch; only workers import it.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +19,8 @@ from preprocess.errors import UnreadableImage
 from preprocess.images.codecs import EncodedWriter
 from preprocess.images.crop_resize import crop_box, resize_batch
 from preprocess.shards.annotations import JsonEncoder
-from preprocess.shards.manifest import LeftOut, Recipe, sync_folder, write_json_atomically
+from preprocess.shards.atomic import replace_file, write_json
+from preprocess.shards.manifest import LeftOut, Recipe
 from preprocess.shards.tar_layout import END_OF_ARCHIVE, RecordWriter
 
 BATCH = 16  # images resized at a time: fits the cache, and beats 64 and 256
@@ -36,19 +36,22 @@ def make_shard(task: ShardTask) -> ShardRecord:
         OSError: it could not be written (disk full, no permission); nothing is left under the final name.
     """
     torch.set_num_threads(1)  # the shards are the parallelism
-    handle, temporary = tempfile.mkstemp(prefix=f"{task.file}-", dir=task.scratch)
+    unfinished = task.scratch / f"{task.file}-{uuid.uuid4().hex}"  # a cluster may run one task twice at a time
     try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
+        with unfinished.open("wb", buffering=0) as file:
             record = _write_shard(task, file)
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        write_json_atomically(task.scratch / f"{task.file}.json", record.as_json())
         if record.samples:
-            Path(temporary).replace(task.folder / task.file)
-            sync_folder(task.folder)
+            with replace_file(task.folder / task.file, unfinished):
+                _write_record(task, record, unfinished)
+        else:
+            _write_record(task, record, unfinished)
         return record
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
+
+
+def _write_record(task: ShardTask, record: ShardRecord, unfinished: Path) -> None:
+    write_json(task.scratch / f"{task.file}.json", record.as_json(), unfinished.with_suffix(".record"))
 
 
 def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:

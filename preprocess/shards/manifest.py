@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from preprocess.errors import ManifestError
+from preprocess.shards.atomic import write_json
+
 SCHEMA_VERSION = 2  # 2: landmarks
 READABLE_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
@@ -34,10 +35,6 @@ SPLITS = ("train", "valid", "test")
 
 Codec = Literal["npy", "png", "jpg", "webp"]
 Resample = Literal["bilinear", "bicubic"]  # both antialiased
-
-
-class ManifestError(ValueError):
-    """The manifest is missing, damaged, or written by another version; the message says which."""
 
 
 _LEAST_COMPRESSED_BYTES = 2048  # two members, each a header and a body of at least one block
@@ -238,9 +235,9 @@ class Manifest(Recipe):
             what = f"{field[:100]}: " if field else ""
             raise ManifestError(f"{where}: {what}{first['msg'].removeprefix('Value error, ')[:300]}") from None
 
-    def write_atomically(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Puts the manifest in place whole or not at all."""
-        write_json_atomically(Path(folder) / MANIFEST_NAME, self.model_dump(mode="json"))
+        write_json(Path(folder) / MANIFEST_NAME, self.model_dump(mode="json"))
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hex digits: names this exact set of shards."""
@@ -252,36 +249,6 @@ class Manifest(Recipe):
     @property
     def samples(self) -> int:
         return sum(split.samples for split in self.splits.values())
-
-
-def write_json_atomically(path: Path, plain: dict[str, Any]) -> None:
-    """Writes JSON under a temporary name beside `path`, flushes it to the disk, and renames it.
-
-    Raises:
-        OSError: it could not be written; `path` is then as it was before.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(plain, file, indent=1, ensure_ascii=True)
-            file.write("\n")
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide it from everyone else
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _brief(value: object) -> str:

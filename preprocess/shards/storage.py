@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from preprocess.errors import RunError, UsageError
-from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ManifestError
+from preprocess.errors import ManifestError, UsageError, UserError
+from preprocess.shards.manifest import MANIFEST_NAME, Manifest
 
 
 class ShardFiles(Protocol):
@@ -17,7 +17,7 @@ class ShardFiles(Protocol):
     name: str  # as a person wrote it
 
     def manifest(self) -> Manifest:
-        """Raises ManifestError where there is no usable manifest, RunError where the place cannot be reached."""
+        """Raises ManifestError where there is no usable manifest, UserError where the place cannot be reached."""
         ...
 
     def names(self) -> list[str]:
@@ -117,14 +117,14 @@ def explained(name: str, what: str, remedy: str) -> Iterator[None]:
     """One sentence for whatever a file system's library raises: no network, no permission, no such bucket.
 
     Raises:
-        RunError: in place of what was raised.
+        UserError: in place of what was raised.
     """
     try:
         yield
-    except (RunError, UsageError):
+    except UserError:
         raise
     except Exception as error:
-        raise RunError(f"{name}: {what} ({one_line(error)}); {remedy}") from error
+        raise UserError(f"{name}: {what} ({one_line(error)}); {remedy}") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -142,4 +142,4 @@ def _file_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url} cannot be used: {one_line(error)}") from None
     except Exception as error:  # some libraries look for the service or its credentials at once
-        raise RunError(f"{url} cannot be reached: {one_line(error)}") from None
+        raise UserError(f"{url} cannot be reached: {one_line(error)}") from None

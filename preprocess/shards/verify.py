@@ -27,7 +27,7 @@ def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]
         One line per file that is damaged, missing or foreign; empty where all is well.
 
     Raises:
-        RunError: the place can no longer be reached.
+        UserError: the place can no longer be reached.
     """
     problems = []
     known = {MANIFEST_NAME}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.errors import RunError, UnreadableImage, UsageError
+from preprocess.errors import UserError, UnreadableImage, UsageError
 from preprocess.shards.annotations import SampleTable
 from preprocess.shards.manifest import SPLITS, Source
 from preprocess.sources.archives import decoded
@@ -107,7 +107,7 @@ def _images(parts: list[ParquetPart], column: str) -> Iterator[bytes]:
             raise
         except Exception as error:  # pyarrow raises nearly anything on hostile files
             reason = " ".join(str(error).split())[:300]
-            raise RunError(f"{part.path} is damaged ({reason}): download it again") from None
+            raise UserError(f"{part.path} is damaged ({reason}): download it again") from None
 
 
 def _usual_size(images: Iterator[np.ndarray | UnreadableImage]) -> tuple[int, int] | None:

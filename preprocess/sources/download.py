@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from preprocess.errors import RunError
-from preprocess.shards.manifest import sync_folder
+from preprocess.errors import UserError
+from preprocess.shards.atomic import sync_folder
 
 CELEBA_LICENSE = "CelebA is for non-commercial research only (mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
 _WANTED = frozenset(
@@ -28,7 +28,7 @@ def download_celeba(folder: Path, say: Callable[[str], None]) -> Path:
     """Fetches the aligned images and their lists (1.4 GB) into `folder`, which must not exist or be empty.
 
     Raises:
-        RunError: a file could not be fetched; the message names the files, where to put them, and the substitute.
+        UserError: a file could not be fetched; the message names the files, where to put them, and the substitute.
     """
     from torchvision.datasets import CelebA  # noqa: PLC0415 - brings torch
     from torchvision.datasets.utils import download_file_from_google_drive  # noqa: PLC0415
@@ -41,8 +41,8 @@ def download_celeba(folder: Path, say: Callable[[str], None]) -> Path:
     say(f"downloading CelebA to {folder}; {CELEBA_LICENSE}")
     try:
         return _fetch_all(folder, [(name, identifier, md5) for identifier, md5, name in files], fetch, say)
-    except RunError as error:
-        raise RunError(
+    except UserError as error:
+        raise UserError(
             f"{error}; put {', '.join(sorted(name for *_, name in files))} into {folder} by hand (Google Drive often "
             "refuses with a quota page: try another day), or draw a substitute with `preprocess faces --out "
             f"{folder}`"
@@ -53,7 +53,7 @@ def download_mnist(folder: Path, say: Callable[[str], None]) -> Path:
     """Fetches MNIST's four files (12 MB) into `folder`, which must not exist or be empty.
 
     Raises:
-        RunError: a file could not be fetched; the message names the files and where to put them.
+        UserError: a file could not be fetched; the message names the files and where to put them.
     """
     from torchvision.datasets import MNIST  # noqa: PLC0415 - brings torch
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
@@ -68,9 +68,9 @@ def download_mnist(folder: Path, say: Callable[[str], None]) -> Path:
     files = [(name, " ".join(MNIST.mirrors), md5) for name, md5 in MNIST.resources]
     try:
         return _fetch_all(folder, files, fetch, say)
-    except RunError as error:
+    except UserError as error:
         names = ", ".join(name for name, *_ in files)
-        raise RunError(f"{error}; put {names} into {folder} by hand") from error
+        raise UserError(f"{error}; put {names} into {folder} by hand") from error
 
 
 def _fetch_all(
@@ -97,7 +97,7 @@ def _fetch_all(
             problem = " ".join(str(error).split()) or type(error).__name__
         if not check_integrity(path, md5):
             path.unlink(missing_ok=True)  # never keep what fails its checksum
-            raise RunError(f"{name} could not be downloaded ({problem})")
+            raise UserError(f"{name} could not be downloaded ({problem})")
     staging.replace(folder)
     sync_folder(folder.parent)
     return folder

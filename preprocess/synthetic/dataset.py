@@ -21,6 +21,7 @@ from pathlib import Path
 
 import simplejpeg
 
+from preprocess.shards.atomic import write_file
 from preprocess.synthetic.drawing import draw_face
 from preprocess.synthetic.factors import (
     FACTOR_NAMES,
@@ -94,7 +95,7 @@ def _claim(out: Path, count: int, seed: int) -> None:
     if (out / IMAGE_FOLDER).exists() or (out / "list_attr_celeba.txt").exists():
         raise ValueError(f"{out} holds images that were not drawn here (no faces.json); draw into another folder")
     out.mkdir(parents=True, exist_ok=True)
-    _write_atomically(marker, (json.dumps(wanted) + "\n").encode(), durable=True)
+    write_file(marker, (json.dumps(wanted) + "\n").encode())
 
 
 def _draw_all(images: Path, seed: int, chunks: list[list[int]], workers: int) -> Iterator[int]:
@@ -121,7 +122,7 @@ def draw_chunk(images: Path, seed: int, indices: Iterable[int]) -> int:
         pixels = draw_face(sample_factors(seed, index))
         jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444")
         # no fsync: a lost or cut image is found by _is_whole and drawn again
-        _write_atomically(images / image_name(index), jpeg, durable=False)
+        write_file(images / image_name(index), jpeg, durable=False)
         drawn += 1
     return drawn
 
@@ -165,7 +166,7 @@ def _write_annotations(out: Path, count: int, seed: int) -> None:
         "list_attr_celeba.txt": _attribute_lines(rows),
     }
     for name, lines in files.items():
-        _write_atomically(out / name, "".join(f"{line}\n" for line in lines).encode(), durable=True)
+        write_file(out / name, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _factor_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
@@ -181,14 +182,3 @@ def _attribute_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
     yield " ".join(derive_attributes(rows[0][1]))
     for name, factors in rows:
         yield " ".join([name, *(" 1" if value else "-1" for value in derive_attributes(factors).values())])
-
-
-def _write_atomically(path: Path, content: bytes, durable: bool) -> None:
-    """Write beside `path`, then rename. The temporary name is fixed, so a rerun replaces what a kill left."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)

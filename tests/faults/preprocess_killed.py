@@ -36,8 +36,8 @@ WORKERS = 2
     Mutation(
         "a record of each finished shard",
         "preprocess/build/worker.py",
-        '        write_json_atomically(task.scratch / f"{task.file}.json", record.as_json())\n',
-        "",
+        "                _write_record(task, record, unfinished)\n",
+        "                pass\n",
     ),
 )
 def preprocess_killed(ground: Workspace) -> str:

@@ -19,7 +19,7 @@ import torch
 from pipeline.checkpoint.file import CheckpointError, load_vlae, write_checkpoint
 from pipeline.config.schema import Config, ConfigError, ModelConfig, resolve, to_yaml
 from pipeline.model.vlae import VLAE
-from preprocess.errors import RunError, UnreadableImage, UsageError
+from preprocess.errors import UserError, UnreadableImage, UsageError
 from preprocess.shards.manifest import Crop as Cropped
 from preprocess.shards.manifest import Manifest, ManifestError, Recipe, Shard, Source, Split
 from preprocess.shards.tar_layout import layout_of
@@ -215,7 +215,7 @@ def parquets(folder: Path) -> Target:
         catalogue.unpack(scratch)
         _read_all(catalogue.reader(range(len(catalogue.table)), scratch).pixels())
 
-    return Target(lambda chance: mutated(seeds, chance), read, (UsageError, RunError))
+    return Target(lambda chance: mutated(seeds, chance), read, (UsageError, UserError))
 
 
 def idx(folder: Path) -> Target:
