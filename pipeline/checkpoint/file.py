@@ -21,7 +21,8 @@ from torch import Tensor
 from pipeline.checkpoint.untrusted import check_archive, check_tensors
 from pipeline.config.schema import Config, ConfigError, build_config, flatten
 from pipeline.model.vlae import VLAE
-from preprocess.shards.manifest import MAX_SIDE, sync_folder
+from preprocess.shards.atomic import sync_folder
+from preprocess.shards.manifest import MAX_SIDE
 
 SCHEMA_VERSION = 1
 LATEST, BEST = "ckpt.pt", "best.pt"
