@@ -27,8 +27,10 @@ from training_loops import fixed_batch, plain_loop, whole_loop, write_image_fold
 
 from pipeline.config.schema import Config, resolve
 from pipeline.data.streaming import load_images
+from pipeline.distributed.setup import make_accelerator
+from pipeline.run.state import Run
+from pipeline.training.build import build_run
 from pipeline.training.loop import Window
-from pipeline.training.state import Run, build_run, make_accelerator
 
 IMAGES = 4096
 CELEBA_TRAIN_IMAGES = 162_770
@@ -120,7 +122,7 @@ def main() -> None:
         run = build_run(config, make_accelerator(config, folder))
         device, window = run.accelerator.device, Window(run)
         fixed_batch(run, window, 5)
-        images = load_images(run.source, "train", IMAGES, False)
+        images = load_images(run.data.source, "train", IMAGES, False)
         write_image_folder(images, folder / "files")
         waits: list[float] = []
 
@@ -134,7 +136,7 @@ def main() -> None:
             FIXED: lambda: fixed_batch(run, window, steps),
             PLAIN: lambda: plain_loop(run, folder / "files", steps),
         }
-        flops = dict.fromkeys(loops, flops_per_image(config, run.vlae.image_shape))
+        flops = dict.fromkeys(loops, flops_per_image(config, run.model.vlae.image_shape))
         if (theirs := pythae_row(images[: steps * batch], batch, folder / "pythae")) is not None:
             loops[PYTHAE], flops[PYTHAE] = theirs
         if device.type == "cuda":

@@ -16,8 +16,8 @@ from torchvision.datasets import ImageFolder
 
 from pipeline.losses.objective import Objective
 from pipeline.model.vlae import VLAE
+from pipeline.run.state import Run
 from pipeline.training.loop import Window, train_step
-from pipeline.training.state import Run
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -33,20 +33,26 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 def whole_loop(run: Run, window: Window, steps: int) -> tuple[float, float]:
     """(images/s, share of the time spent waiting for data) of the trainer's steps on the trainer's feed."""
-    waited = run.train_loader.waited_seconds
+    waited = run.data.train.waited_seconds
+
+    prefetch = run.config.data.prefetch_batches
 
     def work() -> None:
-        for batch in run.train_loader.batches(run.plan, run.step, run.step + steps, run.config.data.prefetch_batches):
+        for batch in run.data.train.batches(
+            run.data.sampler, run.step, run.step + steps, run.config.data.prefetch_batches
+        ):
             train_step(run, batch, window)
 
     seconds = seconds_of(work, run.accelerator.device)
     images = steps * run.config.training.global_batch_size
-    return images / seconds, (run.train_loader.waited_seconds - waited) / seconds
+    return images / seconds, (run.data.train.waited_seconds - waited) / seconds
 
 
 def fixed_batch(run: Run, window: Window, steps: int) -> float:
     """The same steps on one batch that is on the device already: the limit."""
-    batch = next(run.train_loader.batches(run.plan, 0, 1, 1))
+    batch = next(run.data.train.batches(run.data.sampler, 0, 1, 1))
+
+    prefetch = run.config.data.prefetch_batches
 
     def work() -> None:
         for _ in range(steps):
@@ -65,7 +71,7 @@ def write_image_folder(images: Tensor, folder: Path) -> None:
 def plain_loop(run: Run, folder: Path, steps: int) -> float:
     """The same model and loss in a plain PyTorch loop over ImageFolder and a DataLoader of two workers."""
     config, device = run.config, run.accelerator.device
-    vlae = VLAE(config.model, run.vlae.image_shape).to(device, memory_format=torch.channels_last)
+    vlae = VLAE(config.model, run.model.vlae.image_shape).to(device, memory_format=torch.channels_last)
     objective, latents = Objective(vlae, config.objective, 0, 1), sum(vlae.latent_sizes)
     optimizer = torch.optim.Adam(objective.parameters(), lr=config.optimizer.learning_rate)
     change = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])

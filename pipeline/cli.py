@@ -14,25 +14,20 @@ import typer
 from accelerate import Accelerator
 
 from pipeline.checkpoint.file import CheckpointError, newest_valid, read_checkpoint, sweep_leftovers
+from pipeline.checkpoint.resume import restore
 from pipeline.config.schema import Config, ConfigError, parse_overrides, resolve, to_yaml
 from pipeline.data.mapped import LoaderError
 from pipeline.distributed.consistency import RankMismatchError, agree
 from pipeline.distributed.heartbeat import PeerLost, watched
+from pipeline.distributed.setup import make_accelerator
 from pipeline.distributed.shutdown import die_with_parent
 from pipeline.distributed.signals import SIGNALS, STOPPED_EARLY
 from pipeline.run.console import TrainingLog
 from pipeline.run.run_dir import MetricsLog, RunFolderError, last_logged_step, lock_folder, write_config
+from pipeline.run.state import Run
 from pipeline.run.trackers import TrackerError, check_installed, start_trackers
+from pipeline.training.build import batch_norm_note, build_run, describe_loader
 from pipeline.training.loop import TrainingFailed, newest_kept, train
-from pipeline.training.state import (
-    Run,
-    batch_norm_note,
-    build_run,
-    describe_loader,
-    make_accelerator,
-    restore,
-    sample_order,
-)
 from preprocess.shards.manifest import ManifestError
 from preprocess.shards.reader import ShardError
 
@@ -225,7 +220,7 @@ def resume_run(run: Run, out: Path, resume: str) -> list[str]:
 
 def order_note(run: Run, state: dict[str, Any]) -> list[str]:
     """A warning where a stream goes on in other parts than it stopped in."""
-    before, now = state.get("order", "planned"), sample_order(run)
+    before, now = state.get("order", "planned"), run.sample_order
     if before == now:
         return []
     return [
@@ -235,12 +230,12 @@ def order_note(run: Run, state: dict[str, Any]) -> list[str]:
 
 def describe(run: Run, out: Path) -> str:
     """One line that says what runs where; the world size in it shows a launcher that started too few processes."""
-    parameters = sum(p.numel() for p in run.vlae.parameters())
-    world_size, device = run.plan.world_size, run.accelerator.device.type
+    parameters = sum(p.numel() for p in run.model.vlae.parameters())
+    world_size, device = run.data.sampler.world_size, run.accelerator.device.type
     processes = f"{world_size} process{'es' if world_size > 1 else ''}"
     return (
         f"{run.config.name}: {processes} on {device} (torch {torch.__version__}), "
         f"{run.config.training.mixed_precision} precision, {parameters / 1e6:.1f} M parameters, "
-        f"{run.plan.samples:,} training images, batches of {run.config.training.global_batch_size} "
-        f"({run.plan.local_batch_size} a process), {run.config.training.steps:,} steps → {out}"
+        f"{run.data.sampler.samples:,} training images, batches of {run.config.training.global_batch_size} "
+        f"({run.data.sampler.local_batch_size} a process), {run.config.training.steps:,} steps → {out}"
     )

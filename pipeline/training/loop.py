@@ -23,7 +23,7 @@ from pipeline.optim.optimizer import layer_fades, learning_rate
 from pipeline.run.console import TrainingLog
 from pipeline.run.run_dir import MetricsLog
 from pipeline.training.previews import draw_previews
-from pipeline.training.state import Run
+from pipeline.run.state import Run
 from pipeline.training.validation import validate
 
 STOP_CHECK_STEPS_ON_GPU = 10  # agreeing on a stop costs a round trip; on the CPU every step can afford it
@@ -37,8 +37,8 @@ class Window:
     """Sums of what is logged, kept on the device so that a step never waits for the host."""
 
     def __init__(self, run: Run) -> None:
-        layers = len(run.vlae.latent_sizes)
-        self.parameter_names = [name for name, p in run.vlae.named_parameters() if p.requires_grad]
+        layers = len(run.model.vlae.latent_sizes)
+        self.parameter_names = [name for name, p in run.model.vlae.named_parameters() if p.requires_grad]
         self.not_finite = torch.zeros(len(self.parameter_names), dtype=torch.bool, device=run.accelerator.device)
         self.losses = torch.zeros(2 + layers, dtype=torch.float64, device=run.accelerator.device)
         self.gradient_norm = torch.zeros((), device=run.accelerator.device)
@@ -50,7 +50,7 @@ class Window:
         self.losses.zero_()
         self.gradient_norm.zero_()
         self.begin, self.first_step = time.perf_counter(), run.step
-        self.waited_before = run.train_loader.waited_seconds
+        self.waited_before = run.data.train.waited_seconds
 
     def add(self, losses: Losses, world_size: int, norms: Tensor, norm: Tensor) -> None:
         """``norms`` (P,) of each parameter's gradient and ``norm`` () of all, both averaged over ranks."""
@@ -65,28 +65,28 @@ class Window:
 
 def train_step(run: Run, batch: Batch, window: Window) -> None:
     """One optimizer step on this rank's rows of the global batch. A non-finite gradient changes no weight."""
-    config, plan = run.config, run.plan
-    for group in run.optimizer.param_groups:
+    config, plan = run.config, run.data.sampler
+    for group in run.model.optimizer.param_groups:
         group["lr"] = learning_rate(config, run.step) * group["rate_scale"]
-    layers = len(run.vlae.latent_sizes)
+    layers = len(run.model.vlae.latent_sizes)
     fades = layer_fades(run.step, config.training.steps, layers, config.growth)
     inputs = prepare_batch(
         batch,
         config,
-        sum(run.vlae.latent_sizes),
+        sum(run.model.vlae.latent_sizes),
         plan.rank * plan.local_batch_size,
         run.step,
         plan.epoch_of(run.step),
     )
-    losses: Losses = run.objective(*inputs, fades)
+    losses: Losses = run.model.objective(*inputs, fades)
     run.accelerator.backward(losses.loss)
     norms, norm = clip_gradient(run)
     if run.accelerator.scaler is None:
         # fused Adam skips the step on the device when this is 1, as it does for a gradient scaler
-        run.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue]
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.average.update(run.vlae, decay_at(run.step, config.training.global_batch_size, config.training.ema_images))
+        run.model.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue]
+    run.model.optimizer.step()
+    run.model.optimizer.zero_grad()
+    run.model.average.update(run.model.vlae, decay_at(run.step, config.training.global_batch_size, config.training.ema_images))
     window.add(losses, plan.world_size, norms, norm)
     run.step += 1
 
@@ -94,7 +94,7 @@ def train_step(run: Run, batch: Batch, window: Window) -> None:
 def clip_gradient(run: Run) -> tuple[Tensor, Tensor]:
     """Scales the gradient down to ``optimizer.clip_norm``. Returns the norms before: (P,) a parameter and () of all."""
     run.accelerator.unscale_gradients()
-    parameters = [p for p in run.vlae.parameters() if p.requires_grad]
+    parameters = [p for p in run.model.vlae.parameters() if p.requires_grad]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]: all in one kernel
     norm = torch.linalg.vector_norm(norms)
@@ -125,7 +125,7 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
         name = run.config.objective.regularizer
         line: dict[str, Any] = {
             "step": run.step,
-            "epoch": run.plan.epoch_of(run.step),
+            "epoch": run.data.sampler.epoch_of(run.step),
             "samples": run.step * batch,
             "loss": loss,
             "reconstruction": reconstruction,
@@ -133,7 +133,7 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
             "lr": learning_rate(run.config, run.step - 1),
             "gradient_norm": float(window.gradient_norm) / steps,
             "images_per_second": steps * batch / seconds,
-            "data_wait_share": (run.train_loader.waited_seconds - window.waited_before) / seconds,
+            "data_wait_share": (run.data.train.waited_seconds - window.waited_before) / seconds,
             "skipped_steps": skipped,
         }
         metrics.append(line)
@@ -162,9 +162,9 @@ def newest_kept(out: Path) -> Path | None:
 
 def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> float:
     """Validation with the averaged weights; the held-out L1 of [−1, 1] values. Every rank must call it."""
-    if run.valid_loader is None:
+    if run.data.valid is None:
         return math.inf
-    figures = validate(run.average.module, run.valid_loader, run.config, run.plan.rank, run.plan.world_size)
+    figures = validate(run.model.average.module, run.data.valid, run.config, run.data.sampler.rank, run.data.sampler.world_size)
     if not run.is_main or metrics is None:
         return figures["l1"]
     metrics.append({"step": run.step, "valid": figures})
@@ -188,8 +188,8 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU, timedelta(seconds=timeout))
     window = Window(run)
     saver = Saver(run, out)
-    batches = run.train_loader.batches(run.plan, run.step, training.steps, run.config.data.prefetch_batches)
-    run.objective.train()
+    batches = run.data.train.batches(run.data.sampler, run.step, training.steps, run.config.data.prefetch_batches)
+    run.model.objective.train()
     first = run.step
     try:
         for batch in batches:
@@ -204,7 +204,7 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
                 valid_l1 = validate_and_log(run, metrics, log)
             if run.is_main and _due(run.step, training.preview_every_steps, last):
                 folder = out / "previews" / f"step-{run.step:08d}"
-                draw_previews(run.average.module, run.preview_loader, folder, run.config.seed)
+                draw_previews(run.model.average.module, run.data.preview, folder, run.config.seed)
             asked = stop.agreed(run.step)
             if last or asked or saver.is_due(run, valid_l1):
                 saver.save(run, valid_l1)

@@ -148,8 +148,8 @@ def damaged_shards(ground: Workspace) -> str:
     ),
     Mutation(
         "the comparison of the shards left out on resume",
-        "pipeline/training/state.py",
-        'if other := refuse_other_shards(state.get("left_out", []), run.source.left_out, str(path)):',
+        "pipeline/checkpoint/resume.py",
+        'if other := refuse_other_shards(state.get("left_out", []), run.data.source.left_out, str(path)):',
         'if other := refuse_other_shards([], [], ""):',
     ),
     Mutation(

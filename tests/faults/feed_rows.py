@@ -16,7 +16,8 @@ from pipeline.config.schema import Config, DataConfig, TrainingConfig
 from pipeline.data.loader import choose_mode, open_train_loader
 from pipeline.data.shard_checks import usable
 from pipeline.data.shard_source import open_source
-from pipeline.training.state import make_accelerator, make_sampler
+from pipeline.distributed.setup import make_accelerator
+from pipeline.training.build import make_sampler
 from preprocess.shards.reader import ShardSet
 
 

@@ -19,7 +19,7 @@ REFUSED_S = 60.0
     "start, the difference named",
     Mutation(
         "ranks compare what they are about to do",
-        "pipeline/training/state.py",
+        "pipeline/training/build.py",
         "    agree(run_fingerprint(config, source.digest))  # before",
         "    # before",
     ),

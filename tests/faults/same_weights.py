@@ -35,15 +35,15 @@ for step in range(int(sys.argv[2])):
     "same sample sequence, loss within 1e-5",
     Mutation(
         "the optimizer's state is resumed",
-        "pipeline/training/state.py",
-        '        run.optimizer.load_state_dict(state["optimizer"])\n',
+        "pipeline/checkpoint/resume.py",
+        '        run.model.optimizer.load_state_dict(state["optimizer"])\n',
         "",
     ),
     Mutation(
         "the order of samples goes on where it was",
         "pipeline/training/loop.py",
-        "run.train_loader.batches(run.plan, run.step, training.steps,",
-        "run.train_loader.batches(run.plan, 0, training.steps - run.step,",
+        "run.data.train.batches(run.data.sampler, run.step, training.steps,",
+        "run.data.train.batches(run.data.sampler, 0, training.steps - run.step,",
     ),
     Mutation(
         "each rank takes its own rows of the noise",

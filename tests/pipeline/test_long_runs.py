@@ -11,7 +11,7 @@ import torch
 from pipeline.checkpoint.writer import CheckpointWriter, snapshot
 from pipeline.config.schema import ModelConfig
 from pipeline.model.vlae import VLAE
-from pipeline.training.state import compile_ladder
+from pipeline.distributed.setup import compile_ladder
 from tests.pipeline.training import launch, relative_difference, weights
 
 CONSTANT = "optimizer.schedule=constant"

@@ -6,7 +6,7 @@ from torch import nn
 
 from pipeline.config.schema import ConfigError, parse_overrides, resolve
 from pipeline.optim.muon import Muon, orthogonalized
-from pipeline.training.state import build_optimizer
+from pipeline.training.build import build_optimizer
 from tests.conftest import REPOSITORY
 from tests.pipeline.training import launch, relative_difference, weights
 

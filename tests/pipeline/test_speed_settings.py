@@ -13,26 +13,27 @@ sys.path.insert(0, {repository!r})
 from pathlib import Path
 import torch
 from pipeline.config.schema import parse_overrides, resolve
-from pipeline.training.state import build_run, make_accelerator
+from pipeline.distributed.setup import make_accelerator
+from pipeline.training.build import build_run
 from pipeline.training.loop import Window, train_step
 
 words = [*{small!r}, "training.global_batch_size=8", "training.mixed_precision=no"]
 recipe = Path({repository!r}) / "launch/recipes/demo.yaml"
 config = resolve(recipe, parse_overrides(words) | {{"data.path": {shards!r}}})
 run = build_run(config, make_accelerator(config, Path({out!r})))
-batch = next(run.train_loader.batches(run.plan, 0, 1, 1))
+batch = next(run.data.train.batches(run.data.sampler, 0, 1, 1))
 train_step(run, batch, Window(run))
 last = torch.channels_last
 maps = []
-for module in run.vlae.modules():
+for module in run.model.vlae.modules():
     if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
         module.register_forward_hook(lambda m, i, o: maps.append(o.is_contiguous(memory_format=last)))
 train_step(run, batch, Window(run))
-weights = [p for p in run.vlae.parameters() if p.ndim == 4]
+weights = [p for p in run.model.vlae.parameters() if p.ndim == 4]
 found = {{
-    "fused": all(group["fused"] for group in run.optimizer.param_groups),
-    "gradient_as_bucket_view": run.objective.gradient_as_bucket_view,
-    "static_graph": run.objective.static_graph,
+    "fused": all(group["fused"] for group in run.model.optimizer.param_groups),
+    "gradient_as_bucket_view": run.model.objective.gradient_as_bucket_view,
+    "static_graph": run.model.objective.static_graph,
     "images": batch.images.is_contiguous(memory_format=last),
     "weights": all(w.is_contiguous(memory_format=last) for w in weights),
     "feature_maps": all(maps) and len(maps) > 4,
