@@ -18,12 +18,13 @@ from analysis.terminal import (
     give_up,
     newest_run,
     open_with_warnings,
-    progress,
     short_names,
+    show_progress,
 )
 
 if TYPE_CHECKING:
-    from analysis.inputs.context import Encoded, EvalContext, Say
+    from analysis.inputs.context import EvalContext, Progress
+    from analysis.inputs.encode import Encoded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,7 +57,7 @@ def report(
     ] = False,
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
-    with explained(), progress() as say:
+    with explained(), show_progress() as progress:
         from analysis.inputs.context import open_context  # noqa: PLC0415
         from analysis.report.report import evaluate_checkpoint, headline, write_report  # noqa: PLC0415
 
@@ -66,12 +67,12 @@ def report(
         with tempfile.TemporaryFile(dir=folder):
             pass  # better now than after minutes of measuring
         found = []
-        judges: dict = {}
-        for (subject, warnings), name in zip(opened, short_names(checkpoints), strict=True):
+        classifiers: dict = {}
+        for (context, warnings), name in zip(opened, short_names(checkpoints), strict=True):
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             limit = min(samples, QUICK_SAMPLES) if quick else samples
-            findings = evaluate_checkpoint(subject, name, limit, say, judges, fid)
+            findings = evaluate_checkpoint(context, name, limit, progress, classifiers, fid)
             for note in (note for note in findings.notes if note.startswith("no FID")):
                 print(f"warning: {note}", file=sys.stderr)
             findings.notes += warnings
@@ -84,11 +85,11 @@ def report(
         print(f"report: {page}")
 
 
-def _held_out(subject: EvalContext, samples: int, say: Say) -> Encoded:
+def _held_out(context: EvalContext, samples: int, progress: Progress) -> Encoded:
     """Up to ``samples`` held-out images of the shards with their codes."""
-    from analysis.inputs.context import held_out, held_out_count  # noqa: PLC0415
+    from analysis.inputs.encode import held_out, held_out_count  # noqa: PLC0415
 
-    return held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
+    return held_out(context, samples, progress("held-out codes", held_out_count(context, samples)))
 
 
 def _count(files: list[Path] | None, wanted: int) -> None:
@@ -114,9 +115,9 @@ def manifold(
         from analysis.figures import grids as pictures  # noqa: PLC0415
         from pipeline.training.pictures import save_png  # noqa: PLC0415
 
-        subject = open_with_warnings(path, data)
-        layers = chosen_layers(layer, len(subject.sizes))
-        sheets = [pictures.manifold(subject, number, side, seed) for number in layers]
+        context = open_with_warnings(path, data)
+        layers = chosen_layers(layer, len(context.sizes))
+        sheets = [pictures.manifold(context, number, side, seed) for number in layers]
         if out.suffix.lower() == ".png":
             save_png(pictures.side_by_side(sheets, [f"layer {number}" for number in layers]), out)
             print(out)
@@ -139,23 +140,23 @@ def arithmetic(
     """Draws a, b, c and a - b + c of three image files, or of held-out images (the paper's Figure 4)."""
     _count(files, 3)
     path = checkpoint or newest_run()
-    with explained(), progress() as say:
+    with explained(), show_progress() as progress:
         import torch  # noqa: PLC0415
 
         from analysis.figures import grids as pictures  # noqa: PLC0415
         from analysis.figures.latent_arithmetic import Row, all_rows, combine  # noqa: PLC0415
-        from analysis.inputs.context import decode  # noqa: PLC0415
+        from analysis.inputs.encode import decode  # noqa: PLC0415
         from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
         from pipeline.model.pixels import from_array  # noqa: PLC0415
         from pipeline.training.pictures import save_png  # noqa: PLC0415
 
-        subject = open_with_warnings(path, data)
+        context = open_with_warnings(path, data)
         if files:
-            images, codes = codes_of_files(subject, files)
-            shown = torch.cat([from_array(images), decode(subject, combine(*codes))])
+            images, codes = codes_of_files(context, files)
+            shown = torch.cat([from_array(images), decode(context, combine(*codes))])
             rows = [Row("{}\n− {}\n+ {}".format(*(file.name for file in files)), shown, True)]
         else:
-            rows, _ = all_rows(subject, _held_out(subject, SHOWN, say), subject.shards.manifest.attribute_names)
+            rows, _ = all_rows(context, _held_out(context, SHOWN, progress), context.shards.manifest.attribute_names)
         save_png(pictures.arithmetic(rows), out)
         print(out)
 
@@ -172,17 +173,17 @@ def interpolate(
     """Draws the way from one image to another: on all layers together, and on each layer alone."""
     _count(files, 2)
     path = checkpoint or newest_run()
-    with explained(), progress() as say:
+    with explained(), show_progress() as progress:
         from analysis.figures import grids as pictures  # noqa: PLC0415
         from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
         from pipeline.training.pictures import save_png  # noqa: PLC0415
 
-        subject = open_with_warnings(path, data)
+        context = open_with_warnings(path, data)
         if files:
-            _, codes = codes_of_files(subject, files)
-            sheet = pictures.interpolation_picture(subject, *codes)
+            _, codes = codes_of_files(context, files)
+            sheet = pictures.interpolation_picture(context, *codes)
         else:
-            sheet = pictures.interpolations(subject, _held_out(subject, SHOWN, say))
+            sheet = pictures.interpolations(context, _held_out(context, SHOWN, progress))
         save_png(sheet, out)
         print(out)
 
@@ -201,24 +202,24 @@ def edit(
 ) -> None:
     """Adds attributes to an image and removes them, in steps from -3 to 3."""
     path = checkpoint or newest_run()
-    with explained(), progress() as say:
+    with explained(), show_progress() as progress:
         from analysis.figures import grids as pictures  # noqa: PLC0415
         from analysis.figures.latent_arithmetic import named_directions  # noqa: PLC0415
         from analysis.inputs.image_files import codes_of_files  # noqa: PLC0415
         from pipeline.training.pictures import save_png  # noqa: PLC0415
 
-        subject = open_with_warnings(path, data)
-        moved = chosen_layers(layer, len(subject.sizes))
-        known = subject.shards.manifest.attribute_names
+        context = open_with_warnings(path, data)
+        moved = chosen_layers(layer, len(context.sizes))
+        known = context.shards.manifest.attribute_names
         if unknown := [name for name in attribute or () if name not in known]:
             give_up(f"the shards have no attribute {unknown[0]}; they have {', '.join(known) or 'none'}", USAGE)
-        code = codes_of_files(subject, [image])[1][0] if image else None
-        encoded = _held_out(subject, samples, say)
+        code = codes_of_files(context, [image])[1][0] if image else None
+        encoded = _held_out(context, samples, progress)
         code = code or [z[:1] for z in encoded.means]
         directions = named_directions(encoded, known, attribute or known, moved)
         if not directions:
             give_up(f"too few held-out images have, or lack, {', '.join(attribute or ['any attribute'])}", FAILED)
-        rows = [(name.replace("_", " "), pictures.edited(subject, code, by)) for name, by in directions.items()]
+        rows = [(name.replace("_", " "), pictures.edited(context, code, by)) for name, by in directions.items()]
         save_png(pictures.edit_picture(rows), out)
         print(out)
 
@@ -232,13 +233,13 @@ def probe(
 ) -> None:
     """Prints how well each layer's code predicts each attribute, factor and label of held-out images."""
     path = checkpoint or newest_run()
-    with explained(), progress() as say:
+    with explained(), show_progress() as progress:
         from analysis.probes.table import print_tables, probe_context  # noqa: PLC0415
         from analysis.report.report import write_json  # noqa: PLC0415
 
-        subject = open_with_warnings(path, data)
-        tables = probe_context(subject, samples, say)
-        print_tables(tables, len(subject.sizes))
+        context = open_with_warnings(path, data)
+        tables = probe_context(context, samples, progress)
+        print_tables(tables, len(context.sizes))
         if json_file is not None:
             write_json(tables, json_file)
 

@@ -45,7 +45,7 @@ def give_up(message: str, code: int) -> NoReturn:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def show_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """A way to say what is being done: a bar for each task on a terminal, a line for each elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -79,10 +79,10 @@ def open_with_warnings(path: Path, data: Path | None) -> EvalContext:
     """A checkpoint with its shards; what is odd about them is said on the terminal."""
     from analysis.inputs.context import open_context  # noqa: PLC0415
 
-    subject, warnings = open_context(path, data)
+    context, warnings = open_context(path, data)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return subject
+    return context
 
 
 def short_names(paths: list[Path]) -> list[str]:

@@ -1,9 +1,9 @@
-"""Faces added and subtracted, measured: does the decoded a − b + c have what it should, in the judge's eyes?
+"""Faces added and subtracted, measured: does the decoded a − b + c have what it should, in the classifier's eyes?
 
 For a pair of attributes (s, t): a has s and t, b has s and not t, c has neither. The result should have t and not s,
 and keep what c had otherwise. Three ways: a and b are single held-out images; the means of all such training images;
 the means of those training images closest to c in all but t, because a code is curved where a ladder knows much, and
-a difference holds where it was taken. c is held out in each. Success stands between two figures of the same judge: the
+a difference holds where it was taken. c is held out in each. Success stands between two figures of the same classifier: the
 *ceiling*, plain reconstructions of real faces with t and not s, and *chance*, the reconstruction of c itself.
 """
 
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.classifier.classifier import Judge, Verdict
+from analysis.classifier.classifier import AttributeClassifier, Predictions
 from analysis.figures.latent_arithmetic import FEWEST, PAIRS, attribute_direction, combine, equation, members
-from analysis.inputs.context import Encoded, EvalContext, decode
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import Encoded, decode
 from analysis.metrics.bootstrap import clustered_interval
 from pipeline.model.latents import replace_layer
 
@@ -28,9 +29,9 @@ UNRELATED = 0.15  # |correlation| among real images under which one attribute sh
 SEED = 0
 
 
-def has(verdict: Verdict, column: int) -> np.ndarray:
-    """Whether the judge sees the attribute: (n,) bool."""
-    return verdict.attributes[:, column].numpy() > 0.5
+def has(predictions: Predictions, column: int) -> np.ndarray:
+    """Whether the classifier sees the attribute: (n,) bool."""
+    return predictions.attributes[:, column].numpy() > 0.5
 
 
 def unrelated(encoded: Encoded, columns: Sequence[int], to: Sequence[int]) -> list[int]:
@@ -81,36 +82,36 @@ def _share(right: np.ndarray, drawn: Sequence[np.ndarray]) -> tuple[float, list[
 
 
 def measure_pair(
-    subject: EvalContext, encoded: Encoded, examples: Encoded, judge: Judge, pair: tuple[str, str]
+    context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier, pair: tuple[str, str]
 ) -> dict[str, Any] | None:
-    """One entry of ``arithmetic.pairs``; None where its attributes are absent, too rare, or unknown to the judge."""
-    kinds, of_examples = (members(images, judge.attribute_names, *pair) for images in (encoded, examples))
-    if kinds is None or of_examples is None or not all(judge.knows("attribute", name) for name in pair):
+    """One entry of ``arithmetic.pairs``; None where its attributes are absent, too rare, or unknown to the classifier."""
+    kinds, of_examples = (members(images, classifier.attribute_names, *pair) for images in (encoded, examples))
+    if kinds is None or of_examples is None or not all(classifier.is_reliable("attribute", name) for name in pair):
         return None
-    s, t = (judge.attribute_names.index(name) for name in pair)
+    s, t = (classifier.attribute_names.index(name) for name in pair)
     notes = encoded.annotations.attributes
     rng = np.random.default_rng(SEED)
     drawn = [_drawn(rng, rows) for rows in kinds]
     a, b, c = (_rows(encoded.means, rows) for rows in drawn)
     result = combine(a, b, c)
 
-    def judged(codes: Sequence[Tensor]) -> tuple[Verdict, np.ndarray]:
-        verdict = judge(decode(subject, codes))
-        return verdict, has(verdict, t) & ~has(verdict, s)
+    def classified(codes: Sequence[Tensor]) -> tuple[Predictions, np.ndarray]:
+        predictions = classifier(decode(context, codes))
+        return predictions, has(predictions, t) & ~has(predictions, s)
 
-    plain, by_chance = judged(c)
-    verdict, right = judged(result)
+    plain, by_chance = classified(c)
+    predictions, right = classified(result)
     mean_a, mean_b = (_mean(examples.means, rows) for rows in of_examples[:2])
-    _, by_mean = judged(combine(mean_a, mean_b, c))
+    _, by_mean = classified(combine(mean_a, mean_b, c))
     direction = attribute_direction(examples, t)
     assert direction is not None, "there are FEWEST with and FEWEST without"
     near_a, near_b = (_near(examples.means, rows, c, direction) for rows in of_examples[:2])
-    _, by_near = judged(combine(near_a, near_b, c))
+    _, by_near = classified(combine(near_a, near_b, c))
     wanted = np.flatnonzero((notes[:, s] == 0) & (notes[:, t] == 1))[: 2 * TRIPLES]
-    ceiling = judged(_rows(encoded.means, wanted))[1] if len(wanted) >= FEWEST else None
-    others = unrelated(encoded, judge.known_attributes(), [s, t])
-    kept = np.stack([has(verdict, o) == has(plain, o) for o in others]).mean(0) if others else None
-    per_layer = [judged(replace_layer(c, result, layer))[1] for layer in range(len(c))]
+    ceiling = classified(_rows(encoded.means, wanted))[1] if len(wanted) >= FEWEST else None
+    others = unrelated(encoded, classifier.reliable_attributes(), [s, t])
+    kept = np.stack([has(predictions, o) == has(plain, o) for o in others]).mean(0) if others else None
+    per_layer = [classified(replace_layer(c, result, layer))[1] for layer in range(len(c))]
     entry: dict[str, Any] = {"s": pair[0], "t": pair[1], "equation": equation(*pair), "n": TRIPLES}
     for key, values, images in (
         ("success", right, drawn),
@@ -118,23 +119,25 @@ def measure_pair(
         ("success_neighbors", by_near, drawn[2:]),
         ("chance", by_chance, drawn[2:]),
         ("reconstruction_ceiling", ceiling, [wanted]),
-        ("kept", kept, drawn),
+        ("unrelated_preserved", kept, drawn),
     ):
         entry[key], entry[f"{key}_interval"] = (None, None) if values is None else _share(values, images)
     entry["n_images"] = [len(np.unique(rows)) for rows in drawn]
     entry["n_ceiling"] = len(wanted)
     entry["success_per_layer"] = [float(values.mean()) for values in per_layer]
-    entry["judge_auc"] = {name: judge.scores["attribute"][name]["auc"] for name in pair}
+    entry["classifier_auc"] = {name: classifier.scores["attribute"][name]["auc"] for name in pair}
     return entry
 
 
-def arithmetic_success(subject: EvalContext, encoded: Encoded, examples: Encoded, judge: Judge) -> dict[str, Any]:
+def arithmetic_success(
+    context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier
+) -> dict[str, Any]:
     """``pairs``, and over them the means of their successes, ceilings and chances.
 
     ``examples`` are images of the train split, whose mean codes may stand for a and b.
-    ``not_classified`` lists the pairs whose attributes are absent, too rare, or unknown to the judge.
+    ``not_classified`` lists the pairs whose attributes are absent, too rare, or unknown to the classifier.
     """
-    entries = {pair: measure_pair(subject, encoded, examples, judge, pair) for pair in PAIRS}
+    entries = {pair: measure_pair(context, encoded, examples, classifier, pair) for pair in PAIRS}
     measured = [entry for entry in entries.values() if entry is not None]
     not_classified = [equation(*pair) for pair, entry in entries.items() if entry is None]
     result: dict[str, Any] = {"pairs": measured, "not_classified": not_classified}

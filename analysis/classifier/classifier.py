@@ -1,4 +1,4 @@
-"""The judge: a small convolutional network that reads attributes, factors and labels off a picture.
+"""The classifier: a small convolutional network that reads attributes, factors and labels off a picture.
 
 It is trained on *real* images of the train split and examined on held-out ones, and then asked about decoded images.
 It never sees the ladder: what it says of a decoded image is independent of the codes. Whatever it cannot read off
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.inputs.context import BATCH, Encoded, in_chunks
+from analysis.inputs.encode import BATCH, Encoded, in_chunks
 from analysis.metrics.bootstrap import interval, resamples
 from analysis.probes.dataset import Target, classes_of, targets
 from analysis.probes.scores import MIN_MINORITY, SCORE_NAMES, SCORES, chance
-from analysis.probes.teaching import Known, masked_multitask_loss
+from analysis.probes.teaching import PartialLabels, masked_multitask_loss
 from pipeline.model.pixels import from_array
 from preprocess.shards.reader import Annotations
 
@@ -36,8 +36,8 @@ MIN_SKILL = {"attribute": 0.5, "factor": 0.3, "label": 0.45}
 SEED = 0
 
 
-class Verdict(NamedTuple):
-    """What the judge reads off n images, on the CPU, float32."""
+class Predictions(NamedTuple):
+    """What the classifier reads off n images, on the CPU, float32."""
 
     attributes: Tensor  # (n, A) probability of each
     factors: Tensor  # (n, F) on the factor's own scale
@@ -67,8 +67,8 @@ class _Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A trained judge with its examination: ``scores[kind][name]`` = {auc or r2 or accuracy, interval, n}."""
+class AttributeClassifier:
+    """A trained classifier with its examination: ``scores[kind][name]`` = {auc or r2 or accuracy, interval, n}."""
 
     network: _Network
     device: torch.device
@@ -80,7 +80,7 @@ class Judge:
     n_train: int
     scores: dict[str, dict[str, Any]]
 
-    def knows(self, kind: str, name: str) -> bool:
+    def is_reliable(self, kind: str, name: str) -> bool:
         """Whether it reads this off held-out real images well enough to be asked about decoded ones."""
         found = self.scores[kind].get(name)
         if found is None:
@@ -88,12 +88,12 @@ class Judge:
         way = (found[SCORE_NAMES[kind]] - found["chance"]) / (1 - found["chance"])  # type: ignore[index]
         return way >= MIN_SKILL[kind]
 
-    def known_attributes(self) -> list[int]:
+    def reliable_attributes(self) -> list[int]:
         """Columns of the attributes that it knows."""
-        return [i for i, name in enumerate(self.attribute_names) if self.knows("attribute", name)]
+        return [i for i, name in enumerate(self.attribute_names) if self.is_reliable("attribute", name)]
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Verdict:
+    def __call__(self, images: Tensor) -> Predictions:
         """Reads images (n, C, H, W) in [−1, 1], any device."""
         parts = []
         for start in range(0, len(images), BATCH):
@@ -101,23 +101,23 @@ class Judge:
             parts.append([t.float().cpu() for t in self.network(chunk)])
         answers, features = (torch.cat(p) for p in zip(*parts, strict=True))
         a, f = len(self.attribute_names), len(self.factor_names)
-        return Verdict(
+        return Predictions(
             answers[:, :a].sigmoid(),
             answers[:, a : a + f] * self.factor_std + self.factor_mean,
             answers[:, a + f :].softmax(1),
             features,
         )
 
-    def read(self, images: np.ndarray) -> Verdict:
+    def predict_uint8(self, images: np.ndarray) -> Predictions:
         """Reads uint8 images (n, H, W, C)."""
-        return Verdict(*(torch.cat(parts) for parts in zip(*map(self, in_chunks(images)), strict=True)))
+        return Predictions(*(torch.cat(parts) for parts in zip(*map(self, in_chunks(images)), strict=True)))
 
 
-def _known(notes: Annotations, classes: np.ndarray, mean: Tensor, std: Tensor) -> Known:
+def _known(notes: Annotations, classes: np.ndarray, mean: Tensor, std: Tensor) -> PartialLabels:
     labels = np.where(np.isin(notes.label, classes), np.searchsorted(classes, notes.label), -1)
     attributes = torch.from_numpy(notes.attributes).float()
     attributes[attributes < 0] = torch.nan
-    return Known(attributes, (torch.from_numpy(notes.factors) - mean) / std, torch.from_numpy(labels))
+    return PartialLabels(attributes, (torch.from_numpy(notes.factors) - mean) / std, torch.from_numpy(labels))
 
 
 def _softened(images: Tensor) -> Tensor:
@@ -139,11 +139,11 @@ def train_attribute_classifier(
     device: torch.device,
     shown: int,
     advance: Callable[[int], None],
-) -> Judge | None:
-    """A judge, not yet examined, from uint8 images (n, H, W, C) shown ``shown`` times in all.
+) -> AttributeClassifier | None:
+    """A classifier, not yet examined, from uint8 images (n, H, W, C) shown ``shown`` times in all.
 
     ``names`` are those of the attributes and of the factors; ``advance(k)`` as k more were shown. None where nothing
-    is annotated, or fewer images than a batch. The same images give the same judge on one machine.
+    is annotated, or fewer images than a batch. The same images give the same classifier on one machine.
     """
     classes = classes_of(notes.label)
     answers = len(names[0]) + len(names[1]) + len(classes)
@@ -164,38 +164,38 @@ def train_attribute_classifier(
     for step in range(steps):
         rows = order[step * TRAIN_BATCH : (step + 1) * TRAIN_BATCH]
         x = _softened(from_array(images[rows], device))
-        batch = Known(*(t[torch.from_numpy(rows)].to(device) for t in known))
+        batch = PartialLabels(*(t[torch.from_numpy(rows)].to(device) for t in known))
         optimizer.zero_grad(set_to_none=True)
         masked_multitask_loss(network(x)[0], batch).backward()
         optimizer.step()
         schedule.step()
         advance(TRAIN_BATCH)
     network.eval().requires_grad_(False)
-    return Judge(network, device, names[0], names[1], mean, std, classes, len(images), {})
+    return AttributeClassifier(network, device, names[0], names[1], mean, std, classes, len(images), {})
 
 
-def _answer(judge: Judge, verdict: Verdict, target: Target) -> np.ndarray:
-    """The judge's answers (n,) to one target."""
+def _answer(classifier: AttributeClassifier, predictions: Predictions, target: Target) -> np.ndarray:
+    """The classifier's answers (n,) to one target."""
     if target.kind == "attribute":
-        return verdict.attributes[:, judge.attribute_names.index(target.name)].numpy()
+        return predictions.attributes[:, classifier.attribute_names.index(target.name)].numpy()
     if target.kind == "factor":
-        return verdict.factors[:, judge.factor_names.index(target.name)].numpy()
-    return judge.classes[verdict.labels.argmax(1).numpy()].astype(float)
+        return predictions.factors[:, classifier.factor_names.index(target.name)].numpy()
+    return classifier.classes[predictions.labels.argmax(1).numpy()].astype(float)
 
 
-def examine(judge: Judge, encoded: Encoded) -> Judge:
-    """The judge with its scores on held-out real images filled in."""
-    verdict = judge.read(encoded.images)
+def score_classifier(classifier: AttributeClassifier, encoded: Encoded) -> AttributeClassifier:
+    """The classifier with its scores on held-out real images filled in."""
+    predictions = classifier.predict_uint8(encoded.images)
     scores: dict[str, dict[str, Any]] = {"attribute": {}, "factor": {}, "label": {}}
-    for target in targets(encoded, judge.attribute_names, judge.factor_names):
+    for target in targets(encoded, classifier.attribute_names, classifier.factor_names):
         rows = np.flatnonzero(~np.isnan(target.values))
         if len(rows) < 2 * MIN_MINORITY or np.ptp(target.values[rows]) == 0:
             continue
         if target.kind == "attribute" and np.bincount(target.values[rows].astype(int)).min() < MIN_MINORITY:
             continue
-        if target.kind == "label" and not len(judge.classes):
+        if target.kind == "label" and not len(classifier.classes):
             continue
-        truth, answer = target.values[rows], _answer(judge, verdict, target)[rows]
+        truth, answer = target.values[rows], _answer(classifier, predictions, target)[rows]
         score = SCORES[target.kind]
         entry = {
             SCORE_NAMES[target.kind]: float(score(truth, answer)[0]),
@@ -206,4 +206,4 @@ def examine(judge: Judge, encoded: Encoded) -> Judge:
         if target.kind == "attribute":
             entry["accuracy"] = float(((answer > 0.5) == (truth > 0.5)).mean())
         scores[target.kind][target.name] = entry
-    return replace(judge, scores=scores)
+    return replace(classifier, scores=scores)

@@ -14,7 +14,8 @@ from PIL import Image
 from analysis.figures import charts
 from analysis.figures import grids as pictures
 from analysis.figures.latent_arithmetic import all_rows
-from analysis.inputs.context import Encoded, EvalContext, Say
+from analysis.inputs.context import EvalContext, Progress
+from analysis.inputs.encode import Encoded
 from analysis.metrics.summary import COMPARED_IMAGES
 from pipeline.run.run_dir import read_metrics
 
@@ -36,26 +37,26 @@ class Picture:
         return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _of_layers(subject: EvalContext, encoded: Encoded, metrics: dict[str, Any]) -> Iterator[Picture]:
+def _of_layers(context: EvalContext, encoded: Encoded, metrics: dict[str, Any]) -> Iterator[Picture]:
     """For each layer its manifold and its traversals."""
-    depth = len(subject.sizes)
-    for layer, dim in enumerate(subject.sizes):
+    depth = len(context.sizes)
+    for layer, dim in enumerate(context.sizes):
         where = " (bottom: shallow)" if layer == 0 else " (top: deep)" if layer == depth - 1 else ""
         how = "a regular grid over [−3, 3]²" if dim == 2 else f"each of its {dim} numbers uniform in [−3, 3]"
         caption = _MANIFOLD.format(layer=layer, how=how, effect=metrics["layers"][layer]["effect"])
-        image = pictures.manifold(subject, layer)
+        image = pictures.manifold(context, layer)
         yield Picture(f"manifold_layer{layer}.png", f"What layer {layer}{where} changes", caption, image)
         caption = _TRAVERSALS.format(layer=layer)
-        image = pictures.traversals(subject, encoded, layer)
+        image = pictures.traversals(context, encoded, layer)
         yield Picture(f"traversals_layer{layer}.png", f"Layer {layer}{where}, number by number", caption, image)
 
 
 def draw(
-    subject: EvalContext, encoded: Encoded, train: np.ndarray, metrics: dict[str, Any], say: Say
+    context: EvalContext, encoded: Encoded, train: np.ndarray, metrics: dict[str, Any], progress: Progress
 ) -> tuple[list[Picture], list[str]]:
     """All pictures, and what had to be left out. ``train``: uint8 images (n, H, W, C) of the train split."""
-    names = subject.shards.manifest.attribute_names
-    done = say("pictures", 2 * len(subject.sizes) + 8)
+    names = context.shards.manifest.attribute_names
+    advance = progress("pictures", 2 * len(context.sizes) + 8)
     notes: list[str] = []
     drawn: list[Picture] = []
 
@@ -64,24 +65,24 @@ def draw(
             notes.append(f"{file} is not drawn: there is nothing to draw it from.")
         else:
             drawn.append(Picture(file, title, caption, image))
-        done(1)
+        advance(1)
 
-    add("reconstructions.png", "Reconstructions", _RECONSTRUCTIONS, pictures.reconstructions(subject, encoded))
-    for picture in _of_layers(subject, encoded, metrics):
+    add("reconstructions.png", "Reconstructions", _RECONSTRUCTIONS, pictures.reconstructions(context, encoded))
+    for picture in _of_layers(context, encoded, metrics):
         drawn.append(picture)
-        done(1)
+        advance(1)
     add("attributes.png", "What each layer knows, and what it changes", _KNOWS, charts.heat_map(metrics))
-    rows, left_out = all_rows(subject, encoded, names)
+    rows, left_out = all_rows(context, encoded, names)
     if left_out and names:
         listed = "; ".join(equation.replace("\n", " ") for equation in left_out)
         notes.append(f"Left out of the arithmetic, for attributes absent or too rare: {listed}.")
     add("arithmetic.png", "Faces added and subtracted", _ARITHMETIC, pictures.arithmetic(rows))
-    add("edits.png", "Adding and removing an attribute", _EDITS, pictures.edits(subject, encoded, names))
-    add("interpolations.png", "From one face to another", _INTERPOLATIONS, pictures.interpolations(subject, encoded))
-    add("samples.png", "Samples", _SAMPLES, pictures.samples(subject))
-    nearest = pictures.nearest_training_images(subject, train[:COMPARED_IMAGES])
+    add("edits.png", "Adding and removing an attribute", _EDITS, pictures.edits(context, encoded, names))
+    add("interpolations.png", "From one face to another", _INTERPOLATIONS, pictures.interpolations(context, encoded))
+    add("samples.png", "Samples", _SAMPLES, pictures.samples(context))
+    nearest = pictures.nearest_training_images(context, train[:COMPARED_IMAGES])
     add("nearest.png", "Samples beside their nearest training images", _NEAREST, nearest)
-    log = read_metrics(subject.path.parent)
+    log = read_metrics(context.path.parent)
     add("training.png", "Training", _TRAINING, charts.training_curves(log))
     return drawn, notes
 
@@ -125,8 +126,8 @@ _INTERPOLATIONS = (
 _KNOWS = (
     "Left: how well boosted trees predict each attribute and factor from one layer's code alone, and from all "
     "together (last column): fitted on training images, scored on held-out ones. The layer that knows "
-    "most is framed where it clearly knows more than chance. Right: how much a judge's reading of the decoded picture "
-    "changes when one layer alone is drawn anew, over the change when all are; empty where the judge cannot tell. A "
+    "most is framed where it clearly knows more than chance. Right: how much a classifier's reading of the decoded picture "
+    "changes when one layer alone is drawn anew, over the change when all are; empty where the classifier cannot tell. A "
     "layer that knows a thing and the layer that controls it may differ; what no layer knows changes as a by-product."
 )
 _TRAINING = (

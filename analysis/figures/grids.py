@@ -1,183 +1,228 @@
-"""The report's pictures of images: reconstructions, samples, manifolds, arithmetic, edits."""
+"""Figures of decoded images: reconstructions, samples, manifolds, layer swaps, arithmetic, edits, interpolations.
+
+Letters in shapes: n images, L layers, d_l latent dimensions of layer l, C H W image. A code is a list of one tensor per
+layer, bottom first; one image's code has tensors (1, d_l). Images are float32 in [−1, 1] unless it says otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from analysis.figures.latent_arithmetic import Row, attribute_direction
-from analysis.inputs.context import Encoded, EvalContext, decode
-from analysis.metrics.memorization import nearest, pixel_features, prior_samples, stored_features
+from analysis.figures.latent_arithmetic import Row
+from analysis.figures.motion import decode_codes, effective_directions, moved
+from analysis.figures.tiles import enlarged_sheet, labeled_rows
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import Encoded
+from analysis.metrics.memorization import pixel_features, prior_samples, stored_features
 from pipeline.data.counter_rng import Stream, normal
-from pipeline.model.latents import manifold_codes, split_layers
-from pipeline.model.pixels import from_array, to_rgb
-from pipeline.training.pictures import contact_sheet
+from pipeline.model.latents import manifold_codes, replace_layer, split_layers
+from pipeline.model.pixels import from_array
+from pipeline.model.vlae import VLAE
 
 EDIT_STRENGTHS = (-3, -2, -1, 0, 1, 2, 3)
 SAMPLES, SAMPLE_SEED = 64, 2
 TRAVERSAL_STEPS = 7
-MOST_TRAVERSALS = 16  # rows; a layer may have more numbers
+MOST_TRAVERSALS = 16  # rows; a layer may have more dimensions
 INTERPOLATION_STEPS = 9
+SWAPPED_FACES = 8
+FACE_MANIFOLD_SIDE, FACE_MANIFOLD_REACH = 7, 2.5  # cells; standard deviations
+CANDIDATES = 64  # held-out images among which the shown ones are looked for: no search for pretty ones
 
 
-def enlarged(sheet: Image.Image, tile: int) -> Image.Image:
-    """Tiles smaller than 64 pixels are enlarged, pixel by pixel, so that a person can see them."""
-    factor = max(1, round(64 / tile))
-    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
+def code_of(encoded: Encoded, index: int) -> list[Tensor]:
+    """Mean code of one image of ``encoded``: (1, d_l) a layer."""
+    return [z[index : index + 1] for z in encoded.means]
 
 
-def reconstructions(subject: EvalContext, encoded: Encoded, columns: int = 10, rows: int = 3) -> Image.Image:
-    """Held-out images, each above its reconstruction from mean codes."""
+def closest_to_mean(encoded: Encoded, among: int | None = None) -> int:
+    """Index of the image, of the first ``among``, whose code is nearest to the mean code of all."""
+    z = torch.cat(encoded.means, dim=1)
+    return int((z[:among] - z.mean(0)).pow(2).sum(1).argmin())
+
+
+def varied(encoded: Encoded, count: int, among: int = CANDIDATES) -> list[int]:
+    """Indices of images whose codes differ much: first the one closest to the mean, then always the farthest from all.
+
+    Only the first ``among`` images are considered. Gives fewer than ``count`` where there are not as many.
+    """
+    z = torch.cat(encoded.means, dim=1)[:among]
+    chosen = [closest_to_mean(encoded, among)]
+    distance = torch.full((len(z),), torch.inf)
+    while len(chosen) < min(count, len(z)):
+        distance = torch.minimum(distance, (z - z[chosen[-1]]).pow(2).sum(1))
+        chosen.append(int(distance.argmax()))
+    return chosen
+
+
+def reconstructions(context: EvalContext, encoded: Encoded, columns: int = 10, rows: int = 3) -> Image.Image:
+    """Draws held-out images, each above its reconstruction from mean codes."""
     count = min(columns * rows, len(encoded))
     originals = from_array(encoded.images[:count])
-    decoded = decode(subject, [z[:count] for z in encoded.means])
+    decoded = decode_codes(context.vlae, [z[:count] for z in encoded.means])
     bands = [t[start : start + columns] for start in range(0, count, columns) for t in (originals, decoded)]
     padded = [torch.cat([b, torch.ones(columns - len(b), *b.shape[1:])]) for b in bands]
-    return enlarged(contact_sheet(torch.cat(padded), columns), originals.shape[-1])
+    return enlarged_sheet(torch.cat(padded), columns)
 
 
-def samples(subject: EvalContext) -> Image.Image:
-    """Images decoded from codes drawn from the prior."""
-    drawn = normal(torch.arange(SAMPLES), sum(subject.sizes), Stream.PRIOR, SAMPLE_SEED)
-    images = decode(subject, split_layers(drawn, subject.sizes))
-    return enlarged(contact_sheet(images, 8), images.shape[-1])
+def samples(context: EvalContext) -> Image.Image:
+    """Draws images decoded from the prior."""
+    drawn = normal(torch.arange(SAMPLES), sum(context.sizes), Stream.PRIOR, SAMPLE_SEED)
+    return enlarged_sheet(decode_codes(context.vlae, split_layers(drawn, context.sizes)), 8)
 
 
-def manifold(subject: EvalContext, layer: int, side: int = 10, seed: int = 0) -> Image.Image:
-    """One layer uniform in [−3, 3], the others drawn once from the prior (paper, Figures 2 and 3)."""
-    images = decode(subject, manifold_codes(layer, subject.sizes, side, seed))
-    return enlarged(contact_sheet(images, side), images.shape[-1])
+def manifold(context: EvalContext, layer: int, side: int = 10, seed: int = 0) -> Image.Image:
+    """Draws one layer uniform in [−3, 3], the others sampled once from the prior (paper, Figures 2 and 3)."""
+    return enlarged_sheet(decode_codes(context.vlae, manifold_codes(layer, context.sizes, side, seed)), side)
 
 
-def side_by_side(sheets: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
-    """Sheets of one height in one picture, each under its title."""
-    gap, top = 16, 26
-    joined = Image.new("RGB", (sum(s.width + gap for s in sheets) - gap, sheets[0].height + top), "white")
-    pen, left = ImageDraw.Draw(joined), 0
-    for sheet, title in zip(sheets, titles, strict=True):
-        pen.text((left + sheet.width / 2, top / 2), title, "black", _font(15), "mm")
-        joined.paste(sheet, (left, top))
-        left += sheet.width + gap
-    return joined
+def face_manifold(context: EvalContext, encoded: Encoded, layer: int, index: int) -> Image.Image:
+    """Draws a grid around one image: its own code in the middle, one layer moved along its two strongest directions.
+
+    A layer of one dimension gives one row.
+    """
+    directions = effective_directions(context.vlae, encoded.means, layer, 2)
+    axis = torch.linspace(-FACE_MANIFOLD_REACH, FACE_MANIFOLD_REACH, FACE_MANIFOLD_SIDE)
+    steps = axis[:, None] * directions[0]
+    if len(directions) > 1:
+        steps = (axis.flip(0)[:, None, None] * directions[1] + steps).flatten(0, 1)
+    images = decode_codes(context.vlae, moved(code_of(encoded, index), layer, steps))
+    return enlarged_sheet(images, FACE_MANIFOLD_SIDE)
 
 
-@lru_cache(maxsize=4)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own font: it is there wherever matplotlib is, and has − and →."""
-    return ImageFont.truetype(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf", size)
+def layer_swaps(vlae: VLAE, codes_face: Sequence[Tensor], codes_others: Sequence[Tensor]) -> Tensor:
+    """Decodes one face with each layer in turn taken from each of n other faces.
+
+    Args:
+        vlae: The model.
+        codes_face: Code of the face, (1, d_l) a layer.
+        codes_others: Codes of the other faces, (n, d_l) a layer.
+
+    Returns:
+        (L, n, C, H, W): row l holds the face with layer l of each other face.
+    """
+    count = len(codes_others[0])
+    face = [z.expand(count, -1) for z in codes_face]
+    rows = [replace_layer(face, codes_others, layer) for layer in range(len(face))]
+    images = decode_codes(vlae, [torch.cat(parts) for parts in zip(*rows, strict=True)])
+    return images.unflatten(0, (len(face), count))
 
 
-def labelled_rows(rows: Sequence[tuple[str, Tensor]], titles: Sequence[str], cell: int = 96) -> Image.Image:
-    """Rows of images (k, C, H, W), ``cell`` pixels a side, with a label each, under k titles."""
-    gap, font = 4, _font(13)
-    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = 16 + max(int(measure.multiline_textbbox((0, 0), label, font=font)[2]) for label, _ in rows)
-    top = 26
-    size = (left + len(titles) * (cell + gap), top + len(rows) * (cell + gap))
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        pen.text((left + column * (cell + gap) + cell / 2, top / 2), title, "black", font, "mm")
-    for line, (label, images) in enumerate(rows):
-        y = top + line * (cell + gap)
-        pen.text((left - 8, y + cell / 2), label, "black", font, "rm", align="right")
-        for column, tile in enumerate(to_rgb(images)):
-            face = Image.fromarray(tile).resize((cell, cell), Image.Resampling.BICUBIC)
-            sheet.paste(face, (left + column * (cell + gap), y))
-    return sheet
+def layer_swap_picture(
+    vlae: VLAE,
+    codes_face: Sequence[Tensor],
+    codes_others: Sequence[Tensor],
+    photographs: Tensor | None = None,
+    labels: Sequence[str] = (),
+    cell: int = 112,
+) -> Image.Image:
+    """Draws ``layer_swaps`` with the faces above it and the face itself at the left of each row.
+
+    Args:
+        vlae: The model.
+        codes_face: Code of the face, (1, d_l) a layer.
+        codes_others: Codes of the other faces, (n, d_l) a layer.
+        photographs: (1 + n, C, H, W) in [−1, 1], the face first; None = only their reconstructions are shown.
+        labels: One label per layer, bottom first; none = "layer l".
+        cell: Side of an image on the picture, pixels.
+    """
+    swaps = layer_swaps(vlae, codes_face, codes_others)
+    plain = decode_codes(vlae, [torch.cat(pair) for pair in zip(codes_face, codes_others, strict=True)])
+    rows = [] if photographs is None else [("photographs", photographs)]
+    rows.append(("all layers", plain))
+    names = labels or [f"layer {layer}" for layer in range(len(swaps))]
+    rows += [(name, torch.cat([plain[:1], row])) for name, row in zip(names, swaps, strict=True)]
+    titles = ["one face", *(f"face {i}" for i in range(1, len(plain)))]
+    return labeled_rows(rows, titles, cell, first_apart=True)
+
+
+def swaps_of_held_out(context: EvalContext, encoded: Encoded, labels: Sequence[str] = ()) -> Image.Image:
+    """Draws ``layer_swap_picture`` of one held-out face and eight others that differ much from each other."""
+    chosen = varied(encoded, 1 + SWAPPED_FACES)
+    face, others = code_of(encoded, chosen[0]), [z[chosen[1:]] for z in encoded.means]
+    return layer_swap_picture(context.vlae, face, others, from_array(encoded.images[chosen]), labels)
 
 
 def arithmetic(rows: Sequence[Row]) -> Image.Image:
-    """Columns a, b, c, a − b + c with the equation of each row beside it (paper, Figure 4)."""
-    return labelled_rows([(row.label, row.images) for row in rows], ("a", "b", "c", "a − b + c"), 112)
+    """Draws columns a, b, c, a − b + c with each row's equation beside it (paper, Figure 4)."""
+    return labeled_rows([(row.label, row.images) for row in rows], ("a", "b", "c", "a − b + c"), 112)
 
 
-def edits(subject: EvalContext, encoded: Encoded, names: Sequence[str], most: int = 10) -> Image.Image | None:
-    """One held-out image a row, moved along an attribute's direction by −3 … 3 times its length; None without any."""
-    rows: list[tuple[str, Tensor]] = []
-    for column, name in enumerate(names):
-        direction = attribute_direction(encoded, column)
-        if direction is None or len(rows) == most:
-            continue
-        pick = len(rows) % len(encoded)
-        code = [z[pick : pick + 1] for z in encoded.means]
-        rows.append((name.replace("_", " "), edited(subject, code, direction)))
-    return edit_picture(rows) if rows else None
-
-
-def edited(subject: EvalContext, code: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
-    """Images (7, C, H, W): a code (1, d_l) moved along a direction (1, d_l) by EDIT_STRENGTHS times its length."""
+def edited(vlae: VLAE, code: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
+    """Decodes a code (1, d_l) moved along a direction (1, d_l) by each of EDIT_STRENGTHS: (7, C, H, W)."""
     steps = torch.tensor(EDIT_STRENGTHS, dtype=torch.float32)[:, None]
-    return decode(subject, [z + steps * d for z, d in zip(code, direction, strict=True)])
+    return decode_codes(vlae, [z + steps * d for z, d in zip(code, direction, strict=True)])
 
 
-def edit_picture(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
-    """Rows of ``edited`` images with a label each."""
-    return labelled_rows(rows, [f"{strength:+d}" if strength else "as it is" for strength in EDIT_STRENGTHS])
+def edit_picture(rows: Sequence[tuple[str, Tensor]], photograph: Tensor | None = None) -> Image.Image:
+    """Draws rows of ``edited`` images, each with its label; ``photograph`` (1, C, H, W) stands at the left of each."""
+    titles = [f"{strength:+d}" if strength else "as it is" for strength in EDIT_STRENGTHS]
+    if photograph is None:
+        return labeled_rows(rows, titles)
+    beside = [(label, torch.cat([photograph, images])) for label, images in rows]
+    return labeled_rows(beside, ["photograph", *titles], first_apart=True)
 
 
-def typical(encoded: Encoded) -> int:
-    """Row of the image whose code is nearest to the mean code."""
+def edits(
+    context: EvalContext, encoded: Encoded, directions: Mapping[str, Sequence[Tensor]], index: int
+) -> Image.Image | None:
+    """Draws one image moved along each attribute's direction, (1, d_l) a layer; None where there are no directions."""
+    if not directions:
+        return None
+    code = code_of(encoded, index)
+    rows = [(name.replace("_", " "), edited(context.vlae, code, by)) for name, by in directions.items()]
+    return edit_picture(rows, from_array(encoded.images[index : index + 1]))
+
+
+def farthest(encoded: Encoded, index: int, among: int = 200) -> int:
+    """Index of the image, of the first ``among``, whose code is farthest from that of the image ``index``."""
     z = torch.cat(encoded.means, dim=1)
-    return int((z - z.mean(0)).pow(2).sum(1).argmin())
+    return int((z[:among] - z[index]).pow(2).sum(1).argmax())
 
 
-def farthest(encoded: Encoded, row: int, among: int = 200) -> int:
-    """Row of the image, of the first ``among``, whose code is farthest from that of ``row``."""
-    z = torch.cat(encoded.means, dim=1)
-    return int((z[:among] - z[row]).pow(2).sum(1).argmax())
-
-
-def traversals(subject: EvalContext, encoded: Encoded, layer: int) -> Image.Image:
-    """Each number of one layer's code of a typical image from −3 to 3, the largest change of the picture first."""
-    dim, row = subject.sizes[layer], typical(encoded)
+def traversals(context: EvalContext, encoded: Encoded, layer: int) -> Image.Image:
+    """Draws each dimension of one layer from −3 to 3 around a typical image, the largest change of the picture first."""
+    dim = context.sizes[layer]
     steps = torch.linspace(-3, 3, TRAVERSAL_STEPS)
-    codes = [z[row].expand(dim * TRAVERSAL_STEPS, -1).clone() for z in encoded.means]
+    codes = [z.expand(dim * TRAVERSAL_STEPS, -1).clone() for z in code_of(encoded, closest_to_mean(encoded))]
     unit = torch.arange(dim).repeat_interleave(TRAVERSAL_STEPS)
     codes[layer][torch.arange(len(unit)), unit] = steps.repeat(dim)
-    lines = decode(subject, codes).unflatten(0, (dim, TRAVERSAL_STEPS))
+    lines = decode_codes(context.vlae, codes).unflatten(0, (dim, TRAVERSAL_STEPS))
     change = (lines[:, 1:] - lines[:, :-1]).abs().mean((1, 2, 3, 4))
     order = change.argsort(descending=True).tolist()[:MOST_TRAVERSALS]
     titles = [f"{value:+.0f}" if value else "0" for value in steps.tolist()]
-    return labelled_rows([(f"number {i}", lines[i]) for i in order], titles, 72)
+    return labeled_rows([(f"dimension {i}", lines[i]) for i in order], titles, 72)
 
 
-def interpolated(a: Sequence[Tensor], b: Sequence[Tensor], layers: Sequence[int]) -> list[Tensor]:
-    """Codes (INTERPOLATION_STEPS, d_l) from a to b, (1, d_l) each, on ``layers``; the others stay a's."""
-    share = torch.linspace(0, 1, INTERPOLATION_STEPS)[:, None]
+def interpolated(
+    a: Sequence[Tensor], b: Sequence[Tensor], layers: Sequence[int], count: int = INTERPOLATION_STEPS
+) -> list[Tensor]:
+    """Codes (count, d_l) from a to b, (1, d_l) each, on ``layers``; the others stay a's."""
+    share = torch.linspace(0, 1, count)[:, None]
     return [x + share * (y - x) * (i in layers) for i, (x, y) in enumerate(zip(a, b, strict=True))]
 
 
-def interpolation_rows(subject: EvalContext, a: Sequence[Tensor], b: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
-    """From a to b, codes (1, d_l): on all layers, then on each alone."""
-    depth = len(subject.sizes)
+def interpolations(context: EvalContext, encoded: Encoded) -> Image.Image:
+    """Draws the way from one held-out image to another that is as different as can be."""
+    return interpolation_picture(context.vlae, code_of(encoded, 0), code_of(encoded, farthest(encoded, 0)))
+
+
+def interpolation_picture(vlae: VLAE, a: Sequence[Tensor], b: Sequence[Tensor]) -> Image.Image:
+    """Draws the way from a to b, codes (1, d_l): on all layers, then on each alone; columns are the share of b."""
+    depth = len(a)
     ways = [("all layers", list(range(depth))), *((f"layer {layer}", [layer]) for layer in range(depth))]
-    return [(label, decode(subject, interpolated(a, b, layers))) for label, layers in ways]
+    rows = [(label, decode_codes(vlae, interpolated(a, b, layers))) for label, layers in ways]
+    return labeled_rows(rows, [f"{100 * share:.0f} %" for share in np.linspace(0, 1, INTERPOLATION_STEPS)])
 
 
-def interpolations(subject: EvalContext, encoded: Encoded) -> Image.Image:
-    """From one held-out image to another that is as different as can be."""
-    pair = (0, farthest(encoded, 0))
-    a, b = ([z[row : row + 1] for z in encoded.means] for row in pair)
-    return interpolation_picture(subject, a, b)
-
-
-def interpolation_picture(subject: EvalContext, a: Sequence[Tensor], b: Sequence[Tensor]) -> Image.Image:
-    """From a to b, codes (1, d_l): columns are the share of b."""
-    titles = [f"{100 * share:.0f} %" for share in np.linspace(0, 1, INTERPOLATION_STEPS)]
-    return labelled_rows(interpolation_rows(subject, a, b), titles)
-
-
-def nearest_training_images(subject: EvalContext, train: np.ndarray, columns: int = 10, rows: int = 2) -> Image.Image:
-    """Samples from the prior, each above the image of ``train``, uint8 (n, H, W, C), nearest to it in pixels."""
-    drawn = prior_samples(subject, columns * rows)
-    _, which = nearest(pixel_features(drawn), stored_features(train))
+def nearest_training_images(context: EvalContext, train: np.ndarray, columns: int = 10, rows: int = 2) -> Image.Image:
+    """Draws samples from the prior, each above the image of ``train``, uint8 (n, H, W, C), nearest to it in pixels."""
+    drawn = prior_samples(context, columns * rows)
+    _, which = nearest_distances(pixel_features(drawn), stored_features(train))
     neighbors = from_array(train[which])
     bands = [t[start : start + columns] for start in range(0, len(drawn), columns) for t in (drawn, neighbors)]
-    return enlarged(contact_sheet(torch.cat(bands), columns), drawn.shape[-1])
+    return enlarged_sheet(torch.cat(bands), columns)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.inputs.context import Encoded, EvalContext, decode
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import Encoded, decode
 from pipeline.model.pixels import from_array
 
 # (s, t): a has s and t, b has s and not t, c has neither; a − b + c should have t and not s
@@ -60,14 +61,14 @@ def _code(encoded: Encoded, row: int) -> list[Tensor]:
     return [z[row : row + 1] for z in encoded.means]
 
 
-def attribute_rows(subject: EvalContext, encoded: Encoded, s: str, t: str, kinds: list[np.ndarray]) -> list[Row]:
+def attribute_rows(context: EvalContext, encoded: Encoded, s: str, t: str, kinds: list[np.ndarray]) -> list[Row]:
     """Two rows for one equation: mean codes of each kind, and three single images."""
     means = [[z[rows].mean(0, keepdim=True) for z in encoded.means] for rows in kinds]
     codes = [*means, combine(*means)]
-    decoded = decode(subject, [torch.cat(layer) for layer in zip(*codes, strict=True)])
+    decoded = decode(context, [torch.cat(layer) for layer in zip(*codes, strict=True)])
     rng = np.random.default_rng(SEED)
     chosen = np.array([rng.choice(rows) for rows in kinds])
-    result = decode(subject, combine(*(_code(encoded, row) for row in chosen)))
+    result = decode(context, combine(*(_code(encoded, row) for row in chosen)))
     single = torch.cat([from_array(encoded.images[chosen]), result])
     return [
         Row(f"{equation(s, t)}\nmean codes of {', '.join(str(len(rows)) for rows in kinds)} images", decoded, False),
@@ -75,18 +76,18 @@ def attribute_rows(subject: EvalContext, encoded: Encoded, s: str, t: str, kinds
     ]
 
 
-def image_rows(subject: EvalContext, encoded: Encoded, count: int = RANDOM_ROWS) -> list[Row]:
+def image_rows(context: EvalContext, encoded: Encoded, count: int = RANDOM_ROWS) -> list[Row]:
     """Rows of three random images each, as the paper's Figure 4."""
     rng = np.random.default_rng(SEED)
     rows = []
     for _ in range(count):
         chosen = rng.choice(len(encoded), 3, replace=False)
-        result = decode(subject, combine(*(_code(encoded, row) for row in chosen)))
+        result = decode(context, combine(*(_code(encoded, row) for row in chosen)))
         rows.append(Row("three random images", torch.cat([from_array(encoded.images[chosen]), result]), True))
     return rows
 
 
-def all_rows(subject: EvalContext, encoded: Encoded, names: Sequence[str]) -> tuple[list[Row], list[str]]:
+def all_rows(context: EvalContext, encoded: Encoded, names: Sequence[str]) -> tuple[list[Row], list[str]]:
     """The rows of ``arithmetic.png``, and the equations left out because their attributes are absent or too rare."""
     rows, left_out = [], []
     for s, t in PAIRS:
@@ -94,8 +95,8 @@ def all_rows(subject: EvalContext, encoded: Encoded, names: Sequence[str]) -> tu
         if kinds is None:
             left_out.append(equation(s, t))
         else:
-            rows += attribute_rows(subject, encoded, s, t, kinds)
-    return rows + image_rows(subject, encoded), left_out
+            rows += attribute_rows(context, encoded, s, t, kinds)
+    return rows + image_rows(context, encoded), left_out
 
 
 def attribute_direction(encoded: Encoded, column: int) -> list[Tensor] | None:

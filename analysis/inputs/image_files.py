@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from analysis.inputs.context import EvalContext, EvalContextError, encode
+from analysis.inputs.context import EvalContext, EvalContextError
+from analysis.inputs.encode import encode
 from preprocess.errors import UnreadableImage
 from preprocess.images.crop_resize import crop_box, resize_batch
 from preprocess.images.decode import Decoder
@@ -41,8 +42,8 @@ def read_images(paths: Sequence[Path], manifest: Manifest) -> np.ndarray:
     return np.concatenate(images)
 
 
-def codes_of_files(subject: EvalContext, paths: Sequence[Path]) -> tuple[np.ndarray, list[list[Tensor]]]:
+def codes_of_files(context: EvalContext, paths: Sequence[Path]) -> tuple[np.ndarray, list[list[Tensor]]]:
     """The images, uint8 (n, H, W, C), and for each its mean code, (1, d_l) a layer. Raises EvalContextError."""
-    images = read_images(paths, subject.shards.manifest)
-    means = [q.mean for q in encode(subject, images, lambda _: None)]
+    images = read_images(paths, context.shards.manifest)
+    means = [q.mean for q in encode(context, images, lambda _: None)]
     return images, [[z[row : row + 1] for z in means] for row in range(len(paths))]

@@ -14,7 +14,8 @@ from typing import cast
 import numpy as np
 from scipy import ndimage
 
-from analysis.inputs.context import Encoded, EvalContext
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import Encoded
 from analysis.probes.dataset import Target, targets
 
 ENLARGED = 4
@@ -50,15 +51,15 @@ def slant(image: np.ndarray) -> float:
     return float(np.arctan(-(weight * dx * dy).sum() / height)) if height > 0 else float("nan")
 
 
-def strokes(images: np.ndarray) -> np.ndarray:
+def digit_morphology(images: np.ndarray) -> np.ndarray:
     """NAMES of uint8 (n, H, W, 1): (n, 2), NaN where there is nothing to measure."""
     return np.array([[thickness(image[..., 0]), slant(image[..., 0])] for image in images]).reshape(-1, len(NAMES))
 
 
-def all_targets(subject: EvalContext, encoded: Encoded) -> Iterator[Target]:
+def all_targets(context: EvalContext, encoded: Encoded) -> Iterator[Target]:
     """What held-out images are annotated with, and for labelled gray pictures (digits) their strokes."""
-    manifest = subject.shards.manifest
+    manifest = context.shards.manifest
     yield from targets(encoded, manifest.attribute_names, manifest.factor_names)
     if encoded.images.shape[3] == 1 and (encoded.annotations.label >= 0).any():
-        for name, values in zip(NAMES, strokes(encoded.images).T, strict=True):
+        for name, values in zip(NAMES, digit_morphology(encoded.images).T, strict=True):
             yield Target("factor", name, values)

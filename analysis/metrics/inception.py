@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.inputs.context import EvalContext, in_chunks
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import in_chunks
 from analysis.metrics.memorization import prior_samples
 from pipeline.model.pixels import to_uint8
 
@@ -117,12 +118,12 @@ def distances(samples: Tensor, real: Tensor) -> dict[str, Any]:
 
 
 def inception_quality(
-    subject: EvalContext, held_out: np.ndarray, say: Callable[[str, int], Callable[[int], None]]
+    context: EvalContext, held_out: np.ndarray, progress: Callable[[str, int], Callable[[int], None]]
 ) -> dict[str, Any]:
     """``distances`` of samples from the prior to ``held_out`` images, uint8 (n, H, W, C). Raises NoInception."""
-    network = load_inception(subject.device)
-    count = min(len(held_out), ON_GPU if subject.device.type == "cuda" else ON_CPU)
-    done = say("Inception's features", 2 * count)
-    samples = features(network, prior_samples(subject, count).to(subject.device), done)
-    real = features(network, torch.cat(list(in_chunks(held_out[:count]))).to(subject.device), done)
+    network = load_inception(context.device)
+    count = min(len(held_out), ON_GPU if context.device.type == "cuda" else ON_CPU)
+    advance = progress("Inception's features", 2 * count)
+    samples = features(network, prior_samples(context, count).to(context.device), advance)
+    real = features(network, torch.cat(list(in_chunks(held_out[:count]))).to(context.device), advance)
     return distances(samples, real)

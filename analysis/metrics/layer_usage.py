@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.inputs.context import Encoded, EvalContext, decode
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import Encoded, decode
 from analysis.metrics.bootstrap import ratio_interval
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.losses.kernels import make_kernel
@@ -22,12 +23,12 @@ EFFECT_SAMPLES = 512
 NOISE_SEED = 1
 
 
-def effects(subject: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[tuple[float, list[float]]]:
+def effects(context: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[tuple[float, list[float]]]:
     """Each layer's effect with its 95 % interval over images; what ``pipeline.latents.layer_effects`` measures."""
-    base = decode(subject, codes)
+    base = decode(context, codes)
 
     def change(moved: Sequence[Tensor]) -> np.ndarray:
-        return (decode(subject, moved) - base).abs().mean((1, 2, 3)).numpy().astype(float)
+        return (decode(context, moved) - base).abs().mean((1, 2, 3)).numpy().astype(float)
 
     together = change(drawn)
     alone = [change(replace_layer(codes, drawn, layer)) for layer in range(len(codes))]
@@ -55,33 +56,33 @@ def moments(samples: Tensor) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def layer_measures(subject: EvalContext, encoded: Encoded) -> list[dict[str, Any]]:
+def layer_measures(context: EvalContext, encoded: Encoded) -> list[dict[str, Any]]:
     """For each layer, bottom first: ``dim``, ``active_units``, ``mmd`` (unbiased, of posterior samples), ``effect``.
 
     ``mean_std`` is the mean posterior deviation; a unit near 1 says nothing of its image. ``moments`` are those of
     posterior samples, see ``moments``; ``n`` images, of which the effect takes the first ``n_effect``.
     """
     rows = torch.arange(min(len(encoded), MMD_SAMPLES))
-    total = sum(subject.sizes)
-    noise = split_layers(normal(rows, total, Stream.POSTERIOR, NOISE_SEED), subject.sizes)
-    prior = split_layers(normal(rows, total, Stream.PRIOR, NOISE_SEED), subject.sizes)
+    total = sum(context.sizes)
+    noise = split_layers(normal(rows, total, Stream.POSTERIOR, NOISE_SEED), context.sizes)
+    prior = split_layers(normal(rows, total, Stream.PRIOR, NOISE_SEED), context.sizes)
     codes = [
         mean[: len(rows)] + std[: len(rows)] * eps
         for mean, std, eps in zip(encoded.means, encoded.stds, noise, strict=True)
     ]
     few = slice(0, EFFECT_SAMPLES)
-    measured = effects(subject, [z[few] for z in codes], [p[few] for p in prior])
+    measured = effects(context, [z[few] for z in codes], [p[few] for p in prior])
     return [
         {
             "dim": dim,
             "active_units": int((encoded.means[layer].var(0) > ACTIVE_VARIANCE).sum()),
             "mean_std": float(encoded.stds[layer].mean()),
-            "mmd": float(unbiased_mmd(codes[layer], prior[layer], make_kernel(subject.config.objective.kernel, dim))),
+            "mmd": float(unbiased_mmd(codes[layer], prior[layer], make_kernel(context.config.objective.kernel, dim))),
             "moments": moments(codes[layer]),
             "effect": measured[layer][0],
             "effect_interval": measured[layer][1],
             "n": len(rows),
             "n_effect": len(codes[0][few]),
         }
-        for layer, dim in enumerate(subject.sizes)
+        for layer, dim in enumerate(context.sizes)
     ]

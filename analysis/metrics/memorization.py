@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.classifier.classifier import Judge
-from analysis.inputs.context import EvalContext, decode, in_chunks
+from analysis.classifier.classifier import AttributeClassifier
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import decode, in_chunks
 from analysis.metrics.bootstrap import interval, mean_interval
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.losses.mmd import squared_distances
@@ -25,10 +26,10 @@ SAMPLE_SEED = 3
 RESAMPLES = 200
 
 
-def prior_samples(subject: EvalContext, count: int) -> Tensor:
+def prior_samples(context: EvalContext, count: int) -> Tensor:
     """Images (count, C, H, W) in [−1, 1] decoded from codes drawn from the prior."""
-    drawn = normal(torch.arange(count), sum(subject.sizes), Stream.PRIOR, SAMPLE_SEED)
-    return decode(subject, split_layers(drawn, subject.sizes))
+    drawn = normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, SAMPLE_SEED)
+    return decode(context, split_layers(drawn, context.sizes))
 
 
 def pixel_features(images: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def stored_features(images: np.ndarray) -> Tensor:
     return torch.cat([pixel_features(chunk) for chunk in in_chunks(images)])
 
 
-def nearest(queries: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def nearest_distances(queries: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Root mean square distance of each row of (q, k) to the nearest of (n, k), and which it is: (q,), (q,)."""
     found = squared_distances(queries, train).min(dim=1)
     return (found.values / train.shape[1]).sqrt().numpy(), found.indices.numpy()
@@ -53,13 +54,15 @@ def distance_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str
 
     Well below 1 means copies. ``ratio`` with its 95 % ``interval``.
     """
-    near, real = (np.maximum(nearest(rows, train)[0], 1e-12) for rows in (samples, held_out))  # twins: no division by 0
+    near, real = (
+        np.maximum(nearest_distances(rows, train)[0], 1e-12) for rows in (samples, held_out)
+    )  # twins: no division by 0
     rng = np.random.default_rng(0)
     ratios = [np.median(rng.choice(near, len(near))) / np.median(rng.choice(real, len(real))) for _ in range(RESAMPLES)]
     return {"ratio": float(np.median(near) / np.median(real)), "interval": interval(np.array(ratios))}
 
 
-def generalisation_gap(train: np.ndarray, held_out: np.ndarray) -> tuple[float, list[float]]:
+def generalization_gap(train: np.ndarray, held_out: np.ndarray) -> tuple[float, list[float]]:
     """mean(held-out) / mean(train) − 1 of errors (n,), (m,), with its 95 % interval."""
     rng = np.random.default_rng(0)
     gaps = [
@@ -92,14 +95,14 @@ def kid(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
 
 @torch.inference_mode()
 def memorization_metrics(
-    subject: EvalContext, train: np.ndarray, held_out: np.ndarray, judge: Judge | None
+    context: EvalContext, train: np.ndarray, held_out: np.ndarray, classifier: AttributeClassifier | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of ``overfitting`` (how near samples come to training images) and ``samples`` (how like real ones).
+    """Fields of ``memorization`` (how near samples come to training images) and ``samples`` (how like real ones).
 
     ``train`` and ``held_out`` are uint8 (n, H, W, C). ``nearest_train_ratio`` is measured on pixels,
-    ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the judge's last hidden layer, where there is one.
+    ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the classifier's last hidden layer, where there is one.
     """
-    samples, real = prior_samples(subject, QUERIES), held_out[:QUERIES]
+    samples, real = prior_samples(context, QUERIES), held_out[:QUERIES]
     pixels = distance_ratio(pixel_features(samples), stored_features(real), stored_features(train))
     memory = {
         "nearest_train_ratio": pixels["ratio"],
@@ -108,9 +111,13 @@ def memorization_metrics(
         "n_held_out": len(real),
         "n_train": len(train),
     }
-    if judge is None:
+    if classifier is None:
         return memory, {}
-    f_samples, f_real, f_train = judge(samples).features, judge.read(real).features, judge.read(train).features
+    f_samples, f_real, f_train = (
+        classifier(samples).features,
+        classifier.predict_uint8(real).features,
+        classifier.predict_uint8(train).features,
+    )
     features = distance_ratio(f_samples, f_real, f_train)
     memory |= {
         "nearest_train_ratio_features": features["ratio"],
@@ -120,7 +127,7 @@ def memorization_metrics(
     floor, _ = kid(f_train[: len(f_real)], f_real)
     quality = {
         "kid_classifier_features": distance,
-        "kid_judge_features_interval": distance_interval,
+        "kid_classifier_features_interval": distance_interval,
         "kid_of_training_images": floor,
         "n": len(samples),
     }

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.inputs.context import BATCH, EvalContext
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import BATCH
 from analysis.metrics.bootstrap import interval, mean_interval, resamples
 from pipeline.model.pixels import from_array
 
@@ -35,7 +36,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def reconstruction_errors(
-    subject: EvalContext, images: np.ndarray, means: Sequence[Tensor] | None = None
+    context: EvalContext, images: np.ndarray, means: Sequence[Tensor] | None = None
 ) -> dict[str, np.ndarray]:
     """Per image of uint8 (n, H, W, C): ``l1``, ``mse`` and ``ssim`` of its reconstruction from mean codes, (n,).
 
@@ -43,12 +44,12 @@ def reconstruction_errors(
     """
     parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
     for start in range(0, len(images), BATCH):
-        x = from_array(images[start : start + BATCH], subject.device)
+        x = from_array(images[start : start + BATCH], context.device)
         if means is None:
-            codes = [q.mean for q in subject.vlae.encode(x)]
+            codes = [q.mean for q in context.vlae.encode(x)]
         else:
-            codes = [z[start : start + BATCH].to(subject.device) for z in means]
-        y = subject.vlae.decode(codes)
+            codes = [z[start : start + BATCH].to(context.device) for z in means]
+        y = context.vlae.decode(codes)
         x, y = (x + 1) / 2, (y + 1) / 2
         parts["l1"].append((x - y).abs().mean((1, 2, 3)).cpu())
         parts["mse"].append(((x - y) ** 2).mean((1, 2, 3)).cpu())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.inputs.context import Encoded
+from analysis.inputs.encode import Encoded
 from analysis.probes.scores import Kind
 
 MOST_CLASSES = 1000

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from analysis.metrics.bootstrap import interval, resamples
 from analysis.probes.dataset import Sample, Target
-from analysis.probes.mlp import Answers, read_by_network
+from analysis.probes.mlp import MlpPredictions, mlp_predictions
 from analysis.probes.scores import MIN_MINORITY, SCORE_NAMES, SCORES, Kind, chance
 
 FIT_LIMIT = 10_000  # samples; beyond it the readers hardly improve
@@ -77,17 +77,17 @@ def code_sets(sample: Sample) -> list[np.ndarray]:
     return [*sample.layers, np.hstack(list(sample.layers))]
 
 
-def networks(fitted: Sample, scored: Sample) -> list[Answers]:
+def mlp_probes(fitted: Sample, scored: Sample) -> list[MlpPredictions]:
     """What networks fitted on ``fitted`` answer for ``scored``, one of each of the ``code_sets``."""
     pairs = zip(code_sets(fitted), code_sets(scored), strict=True)
-    return [read_by_network(fitted.targets, seen, held_out) for seen, held_out in pairs]
+    return [mlp_predictions(fitted.targets, seen, held_out) for seen, held_out in pairs]
 
 
-def probe(target: Target, fitted: Sample, scored: Sample, answers: Sequence[Answers]) -> dict[str, Any] | None:
+def probe(target: Target, fitted: Sample, scored: Sample, answers: Sequence[MlpPredictions]) -> dict[str, Any] | None:
     """Scores of one ``target`` of ``scored`` from each layer's code alone and from all together, by every reader.
 
     ``answers`` are what ``networks`` gives. Keys: the score's name (``auc``, ``r2`` or ``accuracy``) for boosted trees
-    and the same with ``_linear`` and ``_network``: a list per layer; with ``_all`` appended: all layers;
+    and the same with ``_linear`` and ``_mlp``: a list per layer; with ``_all`` appended: all layers;
     ``…_interval``: 95 % bootstrap; ``chance``; ``best_layer`` by trees and whether its interval lies clearly above
     chance (``best_layer_significant``); ``n`` scored and ``n_fit``. None where the target is too constant to score, or unknown
     in ``fitted``.
@@ -104,7 +104,7 @@ def probe(target: Target, fitted: Sample, scored: Sample, answers: Sequence[Answ
     for key, predicted in {
         name: [_predict(target.kind, False, (seen, known.values[fit]), asked) for seen, asked in pairs],
         f"{name}_linear": [_predict(target.kind, True, (seen, known.values[fit]), asked) for seen, asked in pairs],
-        f"{name}_network": [each[target.kind, target.name][score_on] for each in answers],
+        f"{name}_mlp": [each[target.kind, target.name][score_on] for each in answers],
     }.items():
         values = [float(score(truth, prediction)[0]) for prediction in predicted]
         intervals = [interval(score(truth, prediction, resamples(len(truth)))) for prediction in predicted]
@@ -130,7 +130,7 @@ def _one_thread() -> None:
 def probe_all(fitted: Sample, scored: Sample, advance: Callable[[int], None]) -> dict[str, dict[str, Any]]:
     """``attributes``, ``factors`` and ``labels``: {name: what ``probe`` gives}; several targets at a time."""
     tables: dict[str, dict[str, Any]] = {"attributes": {}, "factors": {}, "labels": {}}
-    answers = networks(fitted, scored)
+    answers = mlp_probes(fitted, scored)
     with ThreadPoolExecutor(os.cpu_count(), initializer=_one_thread) as pool:
         results = pool.map(lambda target: probe(target, fitted, scored, answers), scored.targets)
         for target, result in zip(scored.targets, results, strict=True):

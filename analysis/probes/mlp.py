@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from analysis.probes.dataset import Target
 from analysis.probes.scores import Kind
-from analysis.probes.teaching import Known, masked_multitask_loss
+from analysis.probes.teaching import PartialLabels, masked_multitask_loss
 
 HIDDEN = 128  # of each of two layers: one of 512 tells fewer digits apart (0.88 against 0.90) and takes twice as long
 EPOCHS = 40
@@ -27,12 +27,12 @@ WEIGHT_DECAY = 0.1
 SEED = 0
 
 
-Answers = dict[tuple[Kind, str], np.ndarray]
+MlpPredictions = dict[tuple[Kind, str], np.ndarray]
 """(m,) for each target by its kind and name: a factor's value, an attribute's probability, a label."""
 
 
-class _Taught(NamedTuple):
-    known: Known
+class _Targets(NamedTuple):
+    known: PartialLabels
     attributes: list[Target]
     factors: list[Target]
     labels: list[Target]  # one at most
@@ -41,8 +41,8 @@ class _Taught(NamedTuple):
     classes: np.ndarray  # (K,) of the label
 
 
-def read_by_network(targets: Sequence[Target], codes: np.ndarray, asked: np.ndarray) -> Answers:
-    """Answers of a network fitted on ``codes`` (n, d), those of ``targets``, for the codes ``asked`` (m, d)."""
+def mlp_predictions(targets: Sequence[Target], codes: np.ndarray, asked: np.ndarray) -> MlpPredictions:
+    """MlpPredictions of a network fitted on ``codes`` (n, d), those of ``targets``, for the codes ``asked`` (m, d)."""
     taught = _taught(targets, len(codes))
     if not (taught.attributes or taught.factors or taught.labels):
         return {}
@@ -53,7 +53,7 @@ def read_by_network(targets: Sequence[Target], codes: np.ndarray, asked: np.ndar
         answers = network(m)
     a, f = len(taught.attributes), len(taught.factors)
     factors = answers[:, a : a + f].numpy() * taught.scale + taught.center
-    read: Answers = {}
+    read: MlpPredictions = {}
     for column, target in enumerate(taught.attributes):
         read[target.kind, target.name] = answers[:, column].sigmoid().numpy()
     for column, target in enumerate(taught.factors):
@@ -63,7 +63,7 @@ def read_by_network(targets: Sequence[Target], codes: np.ndarray, asked: np.ndar
     return read
 
 
-def _taught(targets: Sequence[Target], n: int) -> _Taught:
+def _taught(targets: Sequence[Target], n: int) -> _Targets:
     attributes, factors, labels = (
         [target for target in targets if target.kind == kind and not np.isnan(target.values).all()]
         for kind in ("attribute", "factor", "label")
@@ -73,19 +73,19 @@ def _taught(targets: Sequence[Target], n: int) -> _Taught:
     label = labels[0].values if labels else np.full(n, np.nan)
     classes = np.unique(label[~np.isnan(label)])
     places = np.where(np.isnan(label), -1, np.searchsorted(classes, np.nan_to_num(label)))
-    known = Known(
+    known = PartialLabels(
         torch.from_numpy(_columns(attributes, n)).float(),
         torch.from_numpy((values - center) / scale).float(),
         torch.from_numpy(places.astype(np.int64)),
     )
-    return _Taught(known, attributes, factors, labels[:1], center, scale, classes)
+    return _Targets(known, attributes, factors, labels[:1], center, scale, classes)
 
 
 def _columns(targets: Sequence[Target], n: int) -> np.ndarray:
     return np.stack([target.values for target in targets], 1) if targets else np.empty((n, 0))
 
 
-def _fit(x: Tensor, taught: _Taught) -> nn.Module:
+def _fit(x: Tensor, taught: _Targets) -> nn.Module:
     """The network of the epoch that answers best on the samples kept back."""
     outputs = len(taught.attributes) + len(taught.factors) + len(taught.classes)
     with torch.random.fork_rng(devices=[]):

@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.figures.charts import TABLES, as_table
-from analysis.inputs.context import EvalContext, Say, held_out, held_out_count
+from analysis.inputs.context import EvalContext, Progress
+from analysis.inputs.encode import held_out, held_out_count
 from analysis.probes.estimators import probe_all
 from analysis.probes.samples import probe_samples
 
 
-def probe_context(subject: EvalContext, samples: int, say: Say) -> dict[str, dict[str, Any]]:
+def probe_context(context: EvalContext, samples: int, progress: Progress) -> dict[str, dict[str, Any]]:
     """What ``probe_all`` gives for up to ``samples`` held-out images. Raises EvalContextError."""
-    encoded = held_out(subject, samples, say("held-out codes", held_out_count(subject, samples)))
-    fitted, scored = probe_samples(subject, encoded, say)
-    return probe_all(fitted, scored, say("what each layer knows", len(scored.targets)))
+    encoded = held_out(context, samples, progress("held-out codes", held_out_count(context, samples)))
+    fitted, scored = probe_samples(context, encoded, progress)
+    return probe_all(fitted, scored, progress("what each layer knows", len(scored.targets)))
 
 
 def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:
@@ -36,7 +37,7 @@ def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:
             best = row["best_layer"] if row["best_layer_significant"] else None
             cells = [f"{value:.3f}{'*' if layer == best else ' '}" for layer, value in enumerate(row[score])]
             low, high = row[f"{score}_all_interval"]
-            by_all = f"{row[f'{score}_all']:.3f}", f"{low:.2f} … {high:.2f}", f"{row[f'{score}_network_all']:.3f}"
+            by_all = f"{row[f'{score}_all']:.3f}", f"{low:.2f} … {high:.2f}", f"{row[f'{score}_mlp_all']:.3f}"
             shown.add_row(name, *cells, *by_all, str(row["n"]))
         console.print(shown)
     if not any(tables.values()):

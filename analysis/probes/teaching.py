@@ -1,4 +1,4 @@
-"""What is known of images, as a network is taught it: the judge from pictures, a reader from codes."""
+"""What is known of images, as a network is taught it: the classifier from pictures, a reader from codes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Known(NamedTuple):
+class PartialLabels(NamedTuple):
     """Annotations of n images; NaN where unknown, label −1."""
 
     attributes: Tensor  # (n, A) float32, 0 or 1
     factors: Tensor  # (n, F) float32, standardised
     labels: Tensor  # (n,) int64
 
-    def of(self, rows: Tensor) -> Known:
+    def of(self, rows: Tensor) -> PartialLabels:
         """Some of the images."""
-        return Known(*(values[rows] for values in self))
+        return PartialLabels(*(values[rows] for values in self))
 
 
-def masked_multitask_loss(answers: Tensor, known: Known) -> Tensor:
+def masked_multitask_loss(answers: Tensor, known: PartialLabels) -> Tensor:
     """Mean over what is known of each kind, the kinds added up: cross entropies, and squared error of factors. ()
 
     ``answers`` (n, A + F + K): logits of attributes, factors, logits of K labels.

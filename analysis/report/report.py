@@ -11,13 +11,14 @@ from typing import Any
 
 import jinja2
 
-from analysis.classifier.classifier import Judge
+from analysis.classifier.classifier import AttributeClassifier
 from analysis.figures import charts
 from analysis.figures.charts import as_table
 from analysis.figures.gallery import Picture, draw
-from analysis.inputs.context import EvalContext, EvalContextError, Say, held_out, held_out_count, load_split
+from analysis.inputs.context import EvalContext, EvalContextError, Progress
+from analysis.inputs.encode import held_out, held_out_count, load_split
 from analysis.metrics.inception import NoInception, inception_quality
-from analysis.metrics.summary import TRAIN_IMAGES, fit_classifier, measure
+from analysis.metrics.summary import SCHEMA_VERSION, TRAIN_IMAGES, fit_classifier, measure
 from pipeline.checkpoint.file import replacing
 from pipeline.training.pictures import save_png
 
@@ -26,7 +27,7 @@ from pipeline.training.pictures import save_png
 class CheckpointReport:
     """All of one checkpoint."""
 
-    subject: EvalContext
+    context: EvalContext
     name: str
     metrics: dict[str, Any]
     pictures: list[Picture] = field(default_factory=list)
@@ -34,37 +35,38 @@ class CheckpointReport:
 
 
 def evaluate_checkpoint(
-    subject: EvalContext, name: str, limit: int, say: Say, judges: dict[str, Judge | None], fid: bool = False
+    context: EvalContext, name: str, limit: int, progress: Progress, classifiers: dict[str, AttributeClassifier | None], fid: bool = False
 ) -> CheckpointReport:
     """Everything about one checkpoint from up to ``limit`` held-out images. Raises EvalContextError.
 
-    ``judges`` holds the judge of each set of shards (by digest) that was looked at before; a new one is added. With
+    ``classifiers`` holds the classifier of each set of shards (by digest) that was looked at before; a new one is added. With
     ``fid`` also FID and KID on Inception's features, or a note that says why not.
     """
-    if not (split := subject.shards.manifest.splits.get("train")) or not split.samples:
+    if not (split := context.shards.manifest.splits.get("train")) or not split.samples:
         raise EvalContextError(
-            f"{subject.shards.folder} has no train split, with which a report compares: `analysis probe` does without"
+            f"{context.shards.folder} has no train split, with which a report compares: `analysis probe` does without"
         )
-    encoded = held_out(subject, limit, say("held-out codes", held_out_count(subject, limit)))
-    train, _ = load_split(subject.shards, "train", TRAIN_IMAGES)
-    digest = subject.shards.digest
-    if digest not in judges:
-        judges[digest] = fit_classifier(subject, encoded, train, say)
+    encoded = held_out(context, limit, progress("held-out codes", held_out_count(context, limit)))
+    train, _ = load_split(context.shards, "train", TRAIN_IMAGES)
+    digest = context.shards.digest
+    if digest not in classifiers:
+        classifiers[digest] = fit_classifier(context, encoded, train, progress)
     metrics = {
-        "checkpoint": str(subject.path),
-        "step": subject.step,
-        "samples_seen": int(subject.state["progress"].get("samples", 0)),
+        "schema_version": SCHEMA_VERSION,
+        "checkpoint": str(context.path),
+        "step": context.step,
+        "samples_seen": int(context.state["progress"].get("samples", 0)),
         "held_out": len(encoded),
-        **measure(subject, encoded, train, judges[digest], say),
+        **measure(context, encoded, train, classifiers[digest], progress),
     }
     missed = []
     if fid:
         try:
-            metrics.setdefault("sample_quality", {}).update(inception_quality(subject, encoded.images, say))
+            metrics.setdefault("sample_quality", {}).update(inception_quality(context, encoded.images, progress))
         except NoInception as reason:
             missed = [f"no FID: {reason}"]
-    images, notes = draw(subject, encoded, train, metrics, say)
-    return CheckpointReport(subject, name, metrics, images, [*missed, *notes])
+    images, notes = draw(context, encoded, train, metrics, progress)
+    return CheckpointReport(context, name, metrics, images, [*missed, *notes])
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:
@@ -87,7 +89,7 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     if success.get("success") is not None:
         lines.append(
             f"arithmetic a − b + c: success {success['success']:.2f} (ceiling {success['reconstruction_ceiling']:.2f}, "
-            f"chance {success['chance']:.2f}) over {len(success['pairs'])} pairs of attributes, by the judge"
+            f"chance {success['chance']:.2f}) over {len(success['pairs'])} pairs of attributes, by the classifier"
         )
     return lines
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from analysis.inputs.context import Encoded
+from analysis.inputs.encode import Encoded
 from pipeline.model.pixels import from_array, to_rgb
 from pipeline.model.vlae import Posterior
 from preprocess.shards.reader import Annotations
@@ -28,13 +28,13 @@ class Painter(torch.nn.Module):
 
 
 def painted(count, seed):
-    """(subject, encoded): images of halves that are dark or bright, annotated Left and Right where bright."""
+    """(context, encoded): images of halves that are dark or bright, annotated Left and Right where bright."""
     rng = np.random.default_rng(seed)
     bright = rng.integers(0, 2, (count, 2))
     z = torch.from_numpy(bright * 2.0 - 1 + rng.normal(0, 0.05, (count, 2))).float()
-    subject = SimpleNamespace(vlae=Painter(), sizes=(1, 1), device=torch.device("cpu"))
+    context = SimpleNamespace(vlae=Painter(), sizes=(1, 1), device=torch.device("cpu"))
     codes = [z[:, :1], z[:, 1:]]
-    pixels = to_rgb(subject.vlae.decode(codes))
+    pixels = to_rgb(context.vlae.decode(codes))
     notes = Annotations(
         [str(i) for i in range(count)],
         bright.astype(np.int8),
@@ -42,5 +42,5 @@ def painted(count, seed):
         np.full(count, -1),
         np.full(count, -1),
     )
-    means = [q.mean for q in subject.vlae.encode(from_array(pixels, subject.device))]
-    return subject, Encoded(pixels, notes, means, [torch.full_like(m, 1e-3) for m in means])
+    means = [q.mean for q in context.vlae.encode(from_array(pixels, context.device))]
+    return context, Encoded(pixels, notes, means, [torch.full_like(m, 1e-3) for m in means])

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from analysis.inputs.context import load_split
+from analysis.inputs.encode import load_split
 from preprocess.shards.reader import ShardSet
 from tests.conftest import run_command
 
@@ -47,7 +47,7 @@ def test_metrics_follow_the_contract(made, face_shards):
     assert set(metrics["attributes"]) <= set(manifest["attribute_names"])
     assert set(metrics["factors"]) == set(manifest["factor_names"])
     for row in metrics["factors"].values():
-        assert len(row["r2"]) == len(row["r2_linear"]) == len(row["r2_network"]) == 3
+        assert len(row["r2"]) == len(row["r2_linear"]) == len(row["r2_mlp"]) == 3
         assert row["best_layer"] == row["r2"].index(max(row["r2"]))
         low, high = row["r2_all_interval"]
         assert low <= row["r2_all"] <= high or abs(low - row["r2_all"]) < 0.2
@@ -56,20 +56,20 @@ def test_metrics_follow_the_contract(made, face_shards):
     pairs = metrics["arithmetic"]["pairs"]
     assert len(pairs) + len(metrics["arithmetic"]["not_classified"]) == 6
     for pair in pairs:
-        for key in ("success", "chance", "kept"):
+        for key in ("success", "chance", "unrelated_preserved"):
             low, high = pair[f"{key}_interval"]
             assert 0 <= low <= pair[key] <= high <= 1
-        assert min(pair["judge_auc"].values()) >= 0.75
+        assert min(pair["classifier_auc"].values()) >= 0.75
     for key in ("success", "reconstruction_ceiling", "chance"):
         assert 0 <= metrics["arithmetic"][key] <= 1
-    for row in metrics["controls"]["factors"].values():
+    for row in metrics["interventions"]["factors"].values():
         assert len(row["change"]) == 3 and min(row["change"]) >= 0 and row["n"] > 50
     scores = metrics["disentanglement"]
     assert scores["factors"] == manifest["factor_names"]
     assert all(0 <= scores[key] <= 1 for key in ("mig", "sap"))
     assert all(0 <= value <= 1 for value in scores["dci"].values()) and len(scores["layers"]) == 3
-    assert metrics["overfitting"]["nearest_train_ratio_features"] > 0
-    assert metrics["judge"]["scores"]["attribute"]["Blond_Hair"]["auc"] > 0.8
+    assert metrics["memorization"]["nearest_train_ratio_features"] > 0
+    assert metrics["classifier"]["scores"]["attribute"]["Blond_Hair"]["auc"] > 0.8
     assert metrics["held_out"] == sum(manifest["splits"][s]["samples"] for s in ("valid", "test"))
 
 
@@ -97,7 +97,7 @@ def test_the_page_in_a_browser(made, tmp_path):
       table.querySelector("th:nth-child(2) button").click();
       const values = [...table.tBodies[0].rows].map(r => parseFloat(r.cells[1].textContent));
       const sorted = values.every((v, i) => !i || values[i - 1] >= v) && values.length > 3;
-      document.body.innerHTML = `<p id=verdict>broken=${broken} sorted=${sorted}</p>`;
+      document.body.innerHTML = `<p id=result>broken=${broken} sorted=${sorted}</p>`;
     });</script></body>"""
     (tmp_path / "index.html").write_text(page.replace("</body>", check))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]

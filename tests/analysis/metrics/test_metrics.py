@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from analysis.metrics.memorization import distance_ratio, generalisation_gap, kid
 from sklearn.metrics import r2_score, roc_auc_score
 
 from analysis.figures.grids import interpolated
 from analysis.figures.latent_arithmetic import combine
 from analysis.metrics.bootstrap import clustered_interval, interval, resamples
 from analysis.metrics.layer_usage import moments
+from analysis.metrics.memorization import distance_ratio, generalization_gap, kid
 from analysis.metrics.reconstruction import ssim
 from analysis.probes.dataset import Sample, Target, classes_of, random_halves
-from analysis.probes.estimators import networks, probe
+from analysis.probes.estimators import mlp_probes, probe
 from analysis.probes.scores import accuracy, auc, r_squared
 from analysis.terminal import short_names
 
@@ -28,7 +28,7 @@ def test_auc_and_r_squared_equal_scikit_learn_ties_included():
 
 def read(target: Target, layers: list[np.ndarray]):
     fitted, scored = Sample([target], layers).halves()
-    return probe(scored.targets[0], fitted, scored, networks(fitted, scored))
+    return probe(scored.targets[0], fitted, scored, mlp_probes(fitted, scored))
 
 
 def test_probes_find_the_layer_that_knows_and_no_other():
@@ -61,10 +61,10 @@ def test_a_reader_is_scored_on_images_that_it_was_not_fitted_on():
     fitted, scored = ([rng.normal(size=(400, 2))], [rng.normal(size=(300, 2))])
     names = {"fit": fitted[0][:, 0], "new": scored[0][:, 1]}  # what held is not what is asked
     known = Sample([Target("factor", "f", names["fit"])], fitted)
-    answers = networks(known, Sample([], scored))
+    answers = mlp_probes(known, Sample([], scored))
     result = probe(Target("factor", "f", names["new"]), known, Sample([], scored), answers)
     assert result["n"] == 300 and result["n_fit"] == 400
-    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0 and result["r2_network"][0] < 0
+    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0 and result["r2_mlp"][0] < 0
     assert probe(Target("factor", "g", names["new"]), known, Sample([], scored), answers) is None
 
 
@@ -176,7 +176,7 @@ def test_kernel_distance_tells_distributions_apart():
 
 
 def test_the_gap_between_train_and_held_out_errors():
-    gap, (low, high) = generalisation_gap(np.full(50, 0.1), np.full(50, 0.12))
+    gap, (low, high) = generalization_gap(np.full(50, 0.1), np.full(50, 0.12))
     assert gap == pytest.approx(0.2) and low == pytest.approx(0.2) and high == pytest.approx(0.2)
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from analysis.metrics.digit_morphology import slant, strokes, thickness
+from analysis.metrics.digit_morphology import digit_morphology, slant, thickness
 from tests.conftest import run_command
 from tests.pipeline.training import launch
 
@@ -45,9 +45,9 @@ def test_slant_is_the_lean_to_the_right():
 
 
 def test_nothing_drawn_is_nothing_measured():
-    found = strokes(np.zeros((2, 28, 28, 1), np.uint8))
+    found = digit_morphology(np.zeros((2, 28, 28, 1), np.uint8))
     assert found.shape == (2, 2) and np.isnan(found).all()
-    assert np.isfinite(strokes(stroke(3)[None, :, :, None])).all()
+    assert np.isfinite(digit_morphology(stroke(3)[None, :, :, None])).all()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_report_of_digits_knows_strokes_and_labels(digits, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics["factors"]) == {"stroke_thickness", "slant"} and set(metrics["labels"]) == {"label"}
     assert metrics["factors"]["slant"]["r2_all"] > 0.3 and len(metrics["labels"]["label"]["accuracy"]) == 3
-    assert set(metrics["controls"]["labels"]) <= {"label"}
+    assert set(metrics["interventions"]["labels"]) <= {"label"}
     assert "stroke thickness" in (tmp_path / "index.html").read_text()
 
 

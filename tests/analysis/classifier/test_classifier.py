@@ -1,4 +1,4 @@
-"""The judge, and what it measures, on a ladder whose every answer is known."""
+"""The classifier, and what it measures, on a ladder whose every answer is known."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 
 from analysis.classifier import arithmetic_success
 from analysis.classifier.arithmetic_success import arithmetic_success as measure_arithmetic
-from analysis.classifier.classifier import examine, train_attribute_classifier
+from analysis.classifier.classifier import score_classifier, train_attribute_classifier
 from analysis.classifier.edit_success import edit_success
 from analysis.classifier.interventions import layer_intervention_effects
 from analysis.figures import latent_arithmetic as arithmetic
@@ -16,73 +16,75 @@ from tests.analysis.painted import NAMES, painted
 
 
 @pytest.fixture(scope="module")
-def judged():
+def classified():
     _, seen = painted(256, seed=1)
-    subject, held_out = painted(200, seed=2)
-    judge = train_attribute_classifier(seen.images, seen.annotations, (NAMES, ()), subject.device, 3000, lambda _: None)
-    return subject, held_out, examine(judge, held_out)
+    context, held_out = painted(200, seed=2)
+    classifier = train_attribute_classifier(
+        seen.images, seen.annotations, (NAMES, ()), context.device, 3000, lambda _: None
+    )
+    return context, held_out, score_classifier(classifier, held_out)
 
 
-def test_the_judge_reads_what_is_there_and_is_not_asked_about_what_is_not(judged):
-    _, held_out, judge = judged
-    assert judge.knows("attribute", "Left") and judge.knows("attribute", "Right")
-    assert judge.scores["attribute"]["Left"]["accuracy"] == 1
-    assert judge.scores["attribute"]["Left"]["n"] == len(held_out)
+def test_the_judge_reads_what_is_there_and_is_not_asked_about_what_is_not(classified):
+    _, held_out, classifier = classified
+    assert classifier.is_reliable("attribute", "Left") and classifier.is_reliable("attribute", "Right")
+    assert classifier.scores["attribute"]["Left"]["accuracy"] == 1
+    assert classifier.scores["attribute"]["Left"]["n"] == len(held_out)
     coin = np.random.default_rng(0).integers(0, 2, (len(held_out), 2)).astype(np.int8)
     unrelated = replace(held_out.annotations, attributes=coin)
-    fooled = examine(judge, replace(held_out, annotations=unrelated))
-    assert not fooled.knows("attribute", "Left") and fooled.known_attributes() == []
-    assert not judge.knows("factor", "absent")
+    fooled = score_classifier(classifier, replace(held_out, annotations=unrelated))
+    assert not fooled.is_reliable("attribute", "Left") and fooled.reliable_attributes() == []
+    assert not classifier.is_reliable("factor", "absent")
 
 
 def test_the_same_images_give_the_same_judge_and_leave_the_generator_alone():
-    subject, seen = painted(128, seed=3)
+    context, seen = painted(128, seed=3)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     one, two = (
-        train_attribute_classifier(seen.images, seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None)
+        train_attribute_classifier(seen.images, seen.annotations, (NAMES, ()), context.device, 256, lambda _: None)
         for _ in range(2)
     )
     assert torch.equal(torch.get_rng_state(), before)
     weights = zip(one.network.parameters(), two.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
     assert (
-        train_attribute_classifier(seen.images[:10], seen.annotations, (NAMES, ()), subject.device, 256, lambda _: None)
+        train_attribute_classifier(seen.images[:10], seen.annotations, (NAMES, ()), context.device, 256, lambda _: None)
         is None
     )
 
 
-def test_one_image_with_an_attribute_does_not_examine_the_judge(judged):
-    _, held_out, judge = judged
+def test_one_image_with_an_attribute_does_not_examine_the_judge(classified):
+    _, held_out, classifier = classified
     rare = held_out.annotations.attributes.copy()
     rare[:, 0] = 0
     rare[np.flatnonzero(held_out.annotations.attributes[:, 0] == 1)[:3], 0] = 1
-    few = examine(judge, replace(held_out, annotations=replace(held_out.annotations, attributes=rare)))
-    assert "Left" not in few.scores["attribute"] and not few.knows("attribute", "Left")
+    few = score_classifier(classifier, replace(held_out, annotations=replace(held_out.annotations, attributes=rare)))
+    assert "Left" not in few.scores["attribute"] and not few.is_reliable("attribute", "Left")
 
 
 def test_labels_are_classes_whatever_their_numbers():
-    subject, seen = painted(256, seed=4)
+    context, seen = painted(256, seed=4)
     label = np.where(seen.annotations.attributes[:, 0] == 1, 4_000_000_000_000, 3)
     labelled = replace(seen, annotations=replace(seen.annotations, label=label))
-    judge = train_attribute_classifier(
-        seen.images, labelled.annotations, (NAMES, ()), subject.device, 3000, lambda _: None
+    classifier = train_attribute_classifier(
+        seen.images, labelled.annotations, (NAMES, ()), context.device, 3000, lambda _: None
     )
-    assert judge.classes.tolist() == [3, 4_000_000_000_000]
-    assert examine(judge, labelled).scores["label"]["label"]["accuracy"] == 1
+    assert classifier.classes.tolist() == [3, 4_000_000_000_000]
+    assert score_classifier(classifier, labelled).scores["label"]["label"]["accuracy"] == 1
 
 
-def test_rare_images_make_wide_intervals(judged, monkeypatch):
-    """Of five images that can stand for c, the judge is wrong about one: each is in 48 triples."""
+def test_rare_images_make_wide_intervals(classified, monkeypatch):
+    """Of five images that can stand for c, the classifier is wrong about one: each is in 48 triples."""
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
-    subject, seen, judge = judged
+    context, seen, classifier = classified
     notes = seen.annotations.attributes.copy()
     neither = np.flatnonzero((notes == 0).all(1))
     left = np.flatnonzero((notes[:, 0] == 1) & (notes[:, 1] == 0))
     notes[neither[4:]] = -1
-    notes[left[0]] = 0  # dark on both sides, they say, and the judge sees that it is not
+    notes[left[0]] = 0  # dark on both sides, they progress, and the classifier sees that it is not
     (pair,) = measure_arithmetic(
-        subject, replace(seen, annotations=replace(seen.annotations, attributes=notes)), seen, judge
+        context, replace(seen, annotations=replace(seen.annotations, attributes=notes)), seen, classifier
     )["pairs"]
     assert pair["n_images"][2] == 5
     low, high = pair["success_interval"]
@@ -90,8 +92,8 @@ def test_rare_images_make_wide_intervals(judged, monkeypatch):
     assert low <= 0.6 and high == 1
 
 
-def test_each_layer_changes_its_own_half_and_nothing_else(judged):
-    changes = layer_intervention_effects(*judged)["attributes"]
+def test_each_layer_changes_its_own_half_and_nothing_else(classified):
+    changes = layer_intervention_effects(*classified)["attributes"]
     assert changes["Left"]["change"] == pytest.approx([1, 0], abs=0.1)
     assert changes["Right"]["change"] == pytest.approx([0, 1], abs=0.1)
     assert changes["Left"]["best_layer"] == 0 and changes["Right"]["best_layer"] == 1
@@ -99,10 +101,10 @@ def test_each_layer_changes_its_own_half_and_nothing_else(judged):
     assert low - 1e-6 <= changes["Left"]["change"][0] <= high + 1e-6
 
 
-def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
+def test_arithmetic_succeeds_where_codes_add_up(classified, monkeypatch):
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"), ("Left", "Absent")))
-    subject, seen, judge = judged
-    result = measure_arithmetic(subject, seen, seen, judge)
+    context, seen, classifier = classified
+    result = measure_arithmetic(context, seen, seen, classifier)
     (pair,) = result["pairs"]
     assert pair["success"] == pair["success_mean_codes"] == pair["reconstruction_ceiling"] == 1
     assert pair["success_neighbors"] == 1
@@ -112,11 +114,11 @@ def test_arithmetic_succeeds_where_codes_add_up(judged, monkeypatch):
     assert result["not_classified"] == [arithmetic.equation("Left", "Absent")]
 
 
-def test_the_means_are_of_the_examples_and_the_single_images_are_not(judged, monkeypatch):
+def test_the_means_are_of_the_examples_and_the_single_images_are_not(classified, monkeypatch):
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
-    subject, seen, judge = judged
+    context, seen, classifier = classified
     swapped = replace(seen.annotations, attributes=seen.annotations.attributes[:, ::-1])
-    (pair,) = measure_arithmetic(subject, seen, replace(seen, annotations=swapped), judge)["pairs"]
+    (pair,) = measure_arithmetic(context, seen, replace(seen, annotations=swapped), classifier)["pairs"]
     assert pair["success"] == 1
     assert pair["success_mean_codes"] == pair["success_neighbors"] == 0
 
@@ -136,8 +138,8 @@ def test_the_images_near_c_are_the_closest_of_their_kind_in_all_but_the_attribut
     assert near[1].tolist() == [[9.0], [0.0]]
 
 
-def test_an_edit_changes_its_target_by_its_own_layer(judged):
-    edits = edit_success(*judged)
+def test_an_edit_changes_its_target_by_its_own_layer(classified):
+    edits = edit_success(*classified)
     assert edits["Left"]["target"] > 0.9 and edits["Left"]["others"] < 0.1
     assert edits["Left"]["target_per_layer"] == pytest.approx([1, 0], abs=0.1)
     assert edits["Right"]["target_per_layer"] == pytest.approx([0, 1], abs=0.1)
