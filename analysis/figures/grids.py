@@ -18,7 +18,7 @@ from analysis.figures.motion import decode_codes, effective_directions, moved
 from analysis.figures.tiles import enlarged_sheet, labeled_rows
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
-from analysis.metrics.memorization import pixel_features, prior_samples, stored_features
+from analysis.metrics.memorization import nearest_distances, pixel_features, prior_samples, stored_features
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.model.latents import manifold_codes, replace_layer, split_layers
 from pipeline.model.pixels import from_array
