@@ -1,0 +1,109 @@
+"""The structure that CONTRIBUTING.md describes: rooms, direction of imports, sizes of files."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PACKAGES = ("preprocess", "pipeline", "analysis")
+"""Each may import those before it."""
+MOST_LINES = 350
+MOST_FILES = 11
+"""Of a room, without __init__.py."""
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+ROOMS = sorted({path.parent for path in MODULES} - {REPOSITORY / package for package in PACKAGES})
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def imports(path: Path, everywhere: bool) -> set[str]:
+    """Our modules that a module imports: anywhere in it, or only when it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree)) if everywhere else list(_at_import(tree.body))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {name for name in found if name in NAMES} - {name_of(path)}
+
+
+def _at_import(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements that run when a module is imported, without blocks for type checkers."""
+    found: list[ast.stmt] = []
+    for node in body:
+        found.append(node)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+            found += _at_import(node.body)
+        elif isinstance(node, ast.Try):
+            found += _at_import(node.body)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_import_runs_backwards(path: Path) -> None:
+    own = name_of(path).split(".")[0]
+    allowed = PACKAGES[: PACKAGES.index(own) + 1]
+    backwards = {name for name in imports(path, everywhere=True) if name.split(".")[0] not in allowed}
+    assert not backwards
+
+
+def test_no_circle_of_imports() -> None:
+    graph = {
+        name: {n for n in imports(path, everywhere=False) if n not in _ancestors(name)} for name, path in NAMES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def _ancestors(name: str) -> set[str]:
+    """The packages around a module: importing them first is Python's own order."""
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_file_holds_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(REPOSITORY)))
+def test_a_room_is_small_and_says_what_it_is_for(room: Path) -> None:
+    files = [path for path in room.glob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= MOST_FILES
+    assert ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8")))
+
+
+def test_the_floor_plan_names_every_room() -> None:
+    plan = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```text")[1].split("```")[0]
+    package = ""
+    named: set[str] = set()
+    for line in plan.splitlines():
+        word = line.split()[0] if line.split() else ""
+        if line and not line.startswith(" "):
+            package = word
+        elif word.endswith("/"):
+            named.add(f"{package}{word}".rstrip("/"))
+    rooms = {str(room.relative_to(REPOSITORY)) for room in ROOMS}
+    assert named == rooms
+
+
+def test_no_file_of_pipeline_shadows_the_standard_library() -> None:
+    stems = {path.stem for path in (REPOSITORY / "pipeline").iterdir()}
+    assert not stems & sys.stdlib_module_names
