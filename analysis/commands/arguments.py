@@ -1,0 +1,155 @@
+"""What the commands share: which model is meant, which files are named, where a result goes. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.model.weights import pretrained_names
+from preprocess.errors import UsageError
+
+DEFAULT_PRETRAINED = "photos64"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_CHECKPOINTS = (".pt", ".pth", ".ckpt")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MODEL_HELP = (
+    "MODEL is a ckpt.pt, a run's folder, an export, a pretrained model's name or OWNER/NAME on the Hugging Face Hub; "
+    "default: the newest run under runs/, else the pretrained model."
+)
+
+Model = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
+Data = Annotated[Path | None, typer.Option(help="Folder of shards; default: the one trained on.")]
+Layer = Annotated[int | None, typer.Option(help="Only this layer, 0 = bottom.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out names.")]
+Align = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="Find the face and turn it upright; auto: where the picture is not composed as in training."),
+]
+PictureOut = Annotated[Path | None, typer.Option(help="The picture to write: .png, .jpg or .webp.")]
+
+
+def is_model(word: str) -> bool:
+    """Whether a word on the command line names a model rather than a picture."""
+    path = Path(word)
+    if word in pretrained_names() or path.suffix.lower() in _CHECKPOINTS:
+        return True
+    if path.is_dir():
+        return (path / "config.json").is_file() or (path / "ckpt.pt").is_file()
+    return bool(_HUB_ID.fullmatch(word)) and not path.exists() and not path.parent.is_dir() and not path.suffix
+
+
+def split_words(
+    words: Sequence[str] | None, counts: Collection[int], what: str = "image files"
+) -> tuple[str, list[Path]]:
+    """Separates the model from the files on a command line: MODEL comes first and may be left out.
+
+    Args:
+        words: As given.
+        counts: How many files the command takes.
+        what: The files, in the plural, for messages.
+
+    Raises:
+        UsageError: Another number of files, or a file that is not there.
+    """
+    rest = list(words or ())
+    model = rest.pop(0) if rest and is_model(rest[0]) else None
+    for word in rest:
+        if not Path(word).exists():
+            near = difflib.get_close_matches(word, pretrained_names(), n=1)
+            hint = f"; did you mean the model {near[0]}?" if near else ""
+            raise UsageError(f"there is no file {word}{hint}")
+    if len(rest) not in counts:
+        wanted = [str(count) for count in sorted(counts) if count]
+        none = ", or none for held-out images" if 0 in counts else ""
+        raise UsageError(f"{len(rest)} {what} were named: name {' or '.join(wanted)}{none}")
+    return existing_model(model), [Path(word) for word in rest]
+
+
+def existing_model(model: str | None, pretrained_first: bool = False) -> str:
+    """The model that was named, else the newest run or the pretrained model, which is said on the terminal.
+
+    Raises:
+        UsageError: There is no such file, or none was named and none is found.
+    """
+    if model is not None:
+        if not is_model(model) and not Path(model).is_file():
+            near = difflib.get_close_matches(model, pretrained_names(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"there is no model {model}{hint}")
+        if Path(model).suffix.lower() in _CHECKPOINTS and not Path(model).exists():
+            raise UsageError(f"there is no checkpoint {model}")
+        return model
+    runs = sorted(Path("runs").glob("*/ckpt.pt"), key=lambda path: path.stat().st_mtime)
+    pretrained = DEFAULT_PRETRAINED if DEFAULT_PRETRAINED in pretrained_names() else None
+    if pretrained and (pretrained_first or not runs):
+        print(f"model: {pretrained}, which comes with mmd-vlae", file=sys.stderr)
+        return pretrained
+    if not runs:
+        raise UsageError("there is no runs/*/ckpt.pt here; name a checkpoint or an exported folder")
+    others = f", the newest of {len(runs)} runs" if len(runs) > 1 else ""
+    print(f"model: {runs[-1]}{others}", file=sys.stderr)
+    return str(runs[-1])
+
+
+def output_file(out: Path, suffixes: Sequence[str], overwrite: bool) -> Path:
+    """Checks where a file is to be written, before anything is computed.
+
+    Raises:
+        UsageError: A folder, another kind of file, or a file that is there already.
+    """
+    if out.is_dir() or str(out).endswith("/"):
+        raise UsageError(f"--out {out} is a folder; name a file in it, such as {out / f'result{suffixes[0]}'}")
+    if out.suffix.lower() not in suffixes:
+        raise UsageError(f"--out {out}: the file's name must end with {' or '.join(suffixes)}")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already; name another file with --out, or replace it with --overwrite")
+    return out
+
+
+def output_folder(out: Path, overwrite: bool) -> Path:
+    """Checks a folder that is to be filled.
+
+    Raises:
+        UsageError: A file, or a folder that holds something.
+    """
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UsageError(f"{out} is not empty; name another folder with --out, or replace its files with --overwrite")
+    return out
+
+
+def is_picture(out: Path) -> bool:
+    """Whether --out names a picture rather than a folder."""
+    return out.suffix.lower() in PICTURES and not out.is_dir()
+
+
+def chosen_layers(only: int | None, depth: int) -> list[int]:
+    """The layers that --layer asks for: one, or all.
+
+    Raises:
+        UsageError: The model has no such layer.
+    """
+    if only is not None and not 0 <= only < depth:
+        raise UsageError(f"--layer {only}: the model has layers 0 to {depth - 1}")
+    return list(range(depth)) if only is None else [only]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """A short distinct name of each checkpoint: its folder, with its file where that is needed."""
+    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", path.resolve().parent.name) for path in paths]
+    names = plain
+    if len(set(names)) < len(names):
+        names = [
+            f"{name}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.stem)}" for name, path in zip(plain, paths, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names)]
+    return names

@@ -1,0 +1,227 @@
+"""Commands that draw pictures: manifold, sample, reconstruct, interpolate, swap, arithmetic, edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from analysis.commands.arguments import (
+    PICTURES,
+    Align,
+    Data,
+    Layer,
+    Model,
+    Overwrite,
+    PictureOut,
+    Seed,
+    chosen_layers,
+    existing_model,
+    is_picture,
+    output_file,
+    output_folder,
+    split_words,
+)
+from analysis.commands.terminal import show_progress
+from preprocess.errors import UsageError
+from preprocess.progress import exit_on_error
+
+if TYPE_CHECKING:
+    pass
+
+HELD_OUT = 2000  # images among which a picture's are looked for
+EDIT_STRENGTHS = (-3, -2, -1, 0, 1, 2, 3)
+INTERPOLATION_STEPS = 9
+FRAMES = 24  # of an animation, one way
+
+
+def manifold(
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="A picture of all layers side by side, or a folder for one each.")] = Path(
+        "manifold.png"
+    ),
+    layer: Layer = None,
+    side: Annotated[int, typer.Option(min=1, max=64, help="Cells a side.")] = 10,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draws each layer over [-3, 3], the others held (the paper's Figures 2 and 3)."""
+    with exit_on_error():
+        source = existing_model(model)
+        out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
+
+        from analysis.commands.drawing import layer_manifold, open_ladder, save_picture  # noqa: PLC0415
+        from analysis.figures.grids import side_by_side  # noqa: PLC0415
+
+        ladder = open_ladder(source)
+        layers = chosen_layers(layer, len(ladder.sizes))
+        sheets = [layer_manifold(ladder, number, side, seed) for number in layers]
+        if is_picture(out):
+            save_picture(side_by_side(sheets, [f"layer {number}" for number in layers]), out)
+            return
+        for number, sheet in zip(layers, sheets, strict=True):
+            save_picture(sheet, out / f"manifold_layer{number}.png")
+
+
+def _folder_of_pictures(out: Path, overwrite: bool) -> Path:
+    if out.suffix and not out.is_dir():
+        raise UsageError(f"--out {out}: name a {', '.join(PICTURES)} file, or a folder without a suffix")
+    return output_folder(out, overwrite)
+
+
+def sample(
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="A picture of all, or a folder for one file each.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many.")] = 64,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Decodes codes drawn from the prior: pictures of nobody."""
+    with exit_on_error():
+        source = existing_model(model)
+        out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
+
+        from analysis.commands.drawing import open_ladder, save_picture, sheet_of  # noqa: PLC0415
+
+        ladder = open_ladder(source)
+        if is_picture(out):
+            save_picture(sheet_of(ladder.sample(count, seed, "torch"), max(1, round(count**0.5))), out)
+            return
+        for number, picture in enumerate(ladder.sample(count, seed)):
+            save_picture(picture, out / f"{number:06d}.png", say=False)
+        print(out)
+
+
+def reconstruct(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[MODEL] [IMAGE...]", help="Default: held-out.")] = None,
+    out: Annotated[Path, typer.Option(help="A picture of all, or a folder for one file each.")] = Path(
+        "reconstructions.png"
+    ),
+    align: Align = "auto",
+    data: Data = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Shows pictures above what the model keeps of them."""
+    with exit_on_error(), show_progress() as progress:
+        source, files = split_words(words, range(10_000))
+        out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
+
+        from analysis.commands.drawing import input_images, open_ladder, pairs_sheet, save_picture  # noqa: PLC0415
+
+        ladder = open_ladder(source)
+        images = input_images(ladder, files, align, source, data, 30, progress)
+        if is_picture(out):
+            save_picture(pairs_sheet(images, ladder.reconstruct(images, "torch").cpu()), out)
+            return
+        for number, picture in enumerate(ladder.reconstruct(images)):
+            name = files[number].stem if files else f"{number:06d}"
+            save_picture(picture, out / f"{name}.png", say=False)
+        print(out)
+
+
+def interpolate(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[MODEL] [A B]", help="Default: two held-out.")] = None,
+    format: Annotated[
+        Literal["png", "gif", "mp4"] | None, typer.Option(help="Default: the suffix of --out, else png.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="Move this layer alone (gif and mp4), 0 = bottom.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: interpolation.FORMAT.")] = None,
+    frames: Annotated[int, typer.Option(min=2, max=1000, help="Of a gif or mp4, one way.")] = FRAMES,
+    align: Align = "auto",
+    data: Data = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draws the way from one picture to another: on all layers together, and on each layer alone."""
+    with exit_on_error(), show_progress() as progress:
+        source, files = split_words(words, (0, 2))
+        kind = format or (out.suffix.lower().removeprefix(".") if out else "png")
+        suffixes = (f".{kind}",) if kind in ("gif", "mp4") else PICTURES
+        out = output_file(out or Path(f"interpolation.{kind}"), suffixes, overwrite)
+
+        from analysis.commands.drawing import (  # noqa: PLC0415
+            code_pair,
+            interpolation_sheet,
+            open_ladder,
+            save_animation,
+            save_picture,
+        )
+
+        ladder = open_ladder(source)
+        layers = chosen_layers(layer, len(ladder.sizes))
+        a, b = code_pair(ladder, files, align, source, data, progress)
+        if kind in ("gif", "mp4"):
+            save_animation(ladder.interpolate(a, b, frames, layers), out)
+        else:
+            save_picture(interpolation_sheet(ladder, a, b, INTERPOLATION_STEPS), out)
+
+
+def swap(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[MODEL] [A B]", help="Default: held-out.")] = None,
+    layers: Annotated[
+        list[int] | None, typer.Option("--layer", help="Take these layers from B; repeatable; default: each alone.")
+    ] = None,
+    out: PictureOut = None,
+    align: Align = "auto",
+    data: Data = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draws A with layers of B. Without pictures: one face with each layer of eight others."""
+    with exit_on_error(), show_progress() as progress:
+        source, files = split_words(words, (0, 2))
+        out = output_file(out or Path("swap.png"), PICTURES, overwrite)
+
+        from analysis.commands.drawing import input_images, open_ladder, save_picture, swap_sheet  # noqa: PLC0415
+
+        ladder = open_ladder(source)
+        for layer in layers or ():
+            chosen_layers(layer, len(ladder.sizes))
+        images = input_images(ladder, files, align, source, data, 9, progress)
+        save_picture(swap_sheet(ladder, images, layers), out)
+
+
+def arithmetic(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[MODEL] [A B C]", help="Default: held-out.")] = None,
+    out: PictureOut = None,
+    align: Align = "auto",
+    data: Data = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draws a, b, c and a - b + c of three pictures, or of held-out images (the paper's Figure 4)."""
+    with exit_on_error(), show_progress() as progress:
+        source, files = split_words(words, (0, 3))
+        out = output_file(out or Path("arithmetic.png"), PICTURES, overwrite)
+
+        from analysis.commands.drawing import arithmetic_sheet, open_ladder, save_picture  # noqa: PLC0415
+
+        ladder = open_ladder(source)
+        save_picture(arithmetic_sheet(ladder, files, align, source, data, progress), out)
+
+
+def edit(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[MODEL] [IMAGE]", help="Default: held-out.")] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", "-a", help="One to add and remove; repeatable; default: all.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="Move this layer alone, 0 = bottom.")] = None,
+    out: PictureOut = None,
+    align: Align = "auto",
+    data: Data = None,
+    samples: Annotated[int, typer.Option(min=40, help="Images that give directions, where shards do.")] = 5000,
+    overwrite: Overwrite = False,
+) -> None:
+    """Adds attributes to a picture and removes them, in steps from -3 to 3."""
+    with exit_on_error(), show_progress() as progress:
+        source, files = split_words(words, (0, 1))
+        out = output_file(out or Path("edit.png"), PICTURES, overwrite)
+
+        from analysis.commands.drawing import edit_sheet, input_images, open_ladder, save_picture  # noqa: PLC0415
+        from analysis.commands.shards import with_directions  # noqa: PLC0415
+
+        ladder = with_directions(open_ladder(source), source, data, samples, progress)
+        names = [ladder.attribute_name(name) for name in attribute or ladder.attributes]
+        if not names:
+            raise UsageError("the model has no attribute directions: its images have no attributes, or each is rare")
+        layers = chosen_layers(layer, len(ladder.sizes))
+        image = input_images(ladder, files, align, source, data, 1, progress)
+        save_picture(edit_sheet(ladder, image, names, layers, EDIT_STRENGTHS), out)

@@ -1,0 +1,310 @@
+"""A trained ladder for a program or a notebook: encode, decode, swap, interpolate, add and subtract pictures.
+
+Letters in shapes: n images, C channels, H W height and width, d latent dimensions of a layer, L layers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from analysis.model.images import ImageError, Output, to_batch, to_output
+from analysis.model.statistics import complete_latents
+from pipeline.model.latents import split_layers
+from pipeline.model.pretrained import download, open_pretrained, read_folder, write_folder
+from pipeline.model.pretrained_schema import Findings, ImageProcessing, LayerLatents, Pretrained
+from preprocess.errors import UsageError
+
+try:
+    from huggingface_hub import ModelHubMixin
+except ImportError:  # an extra
+
+    class ModelHubMixin:  # type: ignore[no-redef]
+        """Stands in where huggingface_hub is absent, and says so when it is used."""
+
+        def push_to_hub(self, *_: object, **__: object) -> str:
+            """Raises UsageError: huggingface_hub is absent."""
+            raise UsageError("push_to_hub needs huggingface_hub: pip install 'mmd-vlae[hub]'")
+
+
+BATCH = 128  # images that pass the network at a time
+Codes = list[Tensor]
+"""One tensor (n, d_l) float32 for each layer, bottom first."""
+
+
+class LadderModel(ModelHubMixin):
+    """A trained variational ladder autoencoder.
+
+    Layer 0 is the bottom one, which is nearest to the pixels. Wherever images are taken, codes from :meth:`encode` are
+    taken as well. Images are paths, PIL images, NumPy uint8 arrays (h, w, C) or (n, h, w, C), tensors (C, H, W) or
+    (n, C, H, W) in [−1, 1], or lists of those.
+
+    Images are given back as ``output`` says: "pil" a list of PIL images, "numpy" uint8 (n, H, W, 3), "torch" float32
+    (n, C, H, W) in [−1, 1].
+    """
+
+    _hub_mixin_config: Any = {}  # noqa: RUF012 - not None: else the mixin would copy the whole model into a config
+
+    def __init__(self, pretrained: Pretrained, device: torch.device | str = "cpu") -> None:
+        """Takes what :func:`pipeline.model.pretrained.open_pretrained` loads; use :func:`analysis.load` instead."""
+        self._pretrained = pretrained
+        self.vlae = pretrained.vlae.to(device)
+        self.device = torch.device(device)
+        self._latents: list[LayerLatents] | None = None
+
+    @classmethod
+    def load(cls, source: str | Path, device: torch.device | str | None = None) -> Self:
+        """Loads a pretrained model by name, a checkpoint, an exported folder or a model of the Hugging Face Hub.
+
+        Args:
+            source: "photos64", "runs/faces/ckpt.pt", a folder of `analysis export`, or "OWNER/NAME" on the Hub.
+            device: Where it computes; None = the GPU if there is one.
+
+        Raises:
+            PretrainedError: There is no such model, or it is damaged.
+            CheckpointError: The checkpoint cannot be read.
+        """
+        return cls(open_pretrained(source), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def name(self) -> str:
+        """Of the recipe that it was trained by."""
+        return self._pretrained.config.name
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Latent dimensions of each layer, bottom first."""
+        return self.vlae.latent_sizes
+
+    @property
+    def image_processing(self) -> ImageProcessing:
+        """Crop, resampling and (H, W, C) of the model's images."""
+        return self._pretrained.config.image_processing
+
+    @property
+    def findings(self) -> Findings:
+        """What probes found in the layers; empty for a plain checkpoint."""
+        return self._pretrained.findings
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what is missing in the file that was loaded."""
+        return self._pretrained.warnings
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names that :meth:`directions` and :meth:`edit` take."""
+        return tuple(self._pretrained.attributes)
+
+    @property
+    def groups(self) -> dict[str, Codes]:
+        """Mean codes (1, d_l) of groups of training images, such as 'Male, not Smiling'."""
+        return {name: self._here(codes) for name, codes in self._pretrained.groups.items()}
+
+    @property
+    def faces(self) -> Any:
+        """Held-out images that came with the model, uint8 (n, H, W, C); None where it has none."""
+        return self._pretrained.faces
+
+    @property
+    def latents(self) -> list[LayerLatents]:
+        """Mean, standard deviation and principal directions of each layer.
+
+        A plain checkpoint has none: they are computed from draws of the prior when they are first asked for.
+        """
+        if self._latents is None:
+            self._latents = complete_latents(self._pretrained)
+        return self._latents
+
+    @torch.inference_mode()
+    def encode(self, images: Any, align: Any = "auto") -> Codes:
+        """Encodes images.
+
+        Args:
+            images: See the class. Pictures of another size than the model's are cropped as its training images were.
+            align: "auto", "on" or "off": whether a face is looked for first and turned upright.
+
+        Returns:
+            The mean of each layer's posterior: a list of L tensors (n, d_l) float32 on the model's device, bottom first.
+
+        Raises:
+            ImageError: Not images, or tensors of another size or range.
+        """
+        batch, _ = to_batch(images, self.image_processing, align)
+        parts = [[q.mean for q in self.vlae.encode(part.to(self.device))] for part in batch.split(BATCH)]
+        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+
+    @torch.inference_mode()
+    def decode(self, codes: Sequence[Tensor], output: Output = "pil") -> Any:
+        """Decodes L tensors (n, d_l), bottom first, to images."""
+        checked = self._check(codes)
+        parts = zip(*(z.split(BATCH) for z in checked), strict=True)
+        return to_output(torch.cat([self.vlae.decode(part) for part in parts]), output)
+
+    def reconstruct(self, images: Any, output: Output = "pil") -> Any:
+        """Decodes the codes of images: what the model keeps of them."""
+        return self.decode(self._codes(images), output)
+
+    def prior(self, count: int = 1, seed: int = 0) -> Codes:
+        """Draws codes from the prior N(0, I): L tensors (count, d_l). Equal seeds give equal draws on any device."""
+        generator = torch.Generator().manual_seed(seed)
+        return self._here(split_layers(torch.randn(count, sum(self.sizes), generator=generator), self.sizes))
+
+    def sample(self, count: int = 1, seed: int = 0, output: Output = "pil") -> Any:
+        """Decodes draws from the prior: images of nobody."""
+        return self.decode(self.prior(count, seed), output)
+
+    def swap(self, a: Any, b: Any, layers: int | Iterable[int], output: Output = "pil") -> Any:
+        """Decodes ``a`` with some of its layers taken from ``b``.
+
+        Args:
+            a: n images, or codes.
+            b: n images or one, or codes.
+            layers: Layers that come from ``b``.
+            output: See the class.
+        """
+        chosen = self._layers(layers)
+        a, b = self._codes(a), self._codes(b)
+        mixed = [(y if layer in chosen else x) for layer, (x, y) in enumerate(zip(a, b, strict=True))]
+        count = max(len(z) for z in mixed)
+        return self.decode([z.expand(count, -1) for z in mixed], output)
+
+    def interpolate(
+        self, a: Any, b: Any, steps: int = 9, layers: int | Iterable[int] | None = None, output: Output = "pil"
+    ) -> Any:
+        """Decodes ``steps`` codes on the line from one image to another.
+
+        Args:
+            a: One image, or codes (1, d_l).
+            b: One image, or codes (1, d_l).
+            steps: At least 2; the first is ``a``, the last is ``b``.
+            layers: Layers that move; the others stay those of ``a``. None = all.
+            output: See the class.
+        """
+        if steps < 2:
+            raise UsageError(f"steps={steps}: an interpolation has at least 2")
+        moving = self._layers(layers)
+        share = torch.linspace(0, 1, steps, device=self.device)[:, None]
+        a, b = self._codes(a), self._codes(b)
+        codes = [x + share * (y - x) * (i in moving) for i, (x, y) in enumerate(zip(a, b, strict=True))]
+        return self.decode(codes, output)
+
+    def arithmetic(self, a: Any, b: Any, c: Any, output: Output = "pil") -> Any:
+        """Decodes a − b + c on every layer: ``c`` with what ``a`` has and ``b`` lacks."""
+        layers = zip(self._codes(a), self._codes(b), self._codes(c), strict=True)
+        return self.decode([x - y + z for x, y, z in layers], output)
+
+    def directions(self, name: str) -> Codes:
+        """Returns the mean code with an attribute minus the mean code without it: L tensors (1, d_l).
+
+        Raises:
+            UsageError: The model knows no such attribute.
+        """
+        return self._here(self._pretrained.attributes[self.attribute_name(name)])
+
+    def edit(
+        self,
+        images: Any,
+        attribute: str,
+        strength: float | Sequence[float] = 1.0,
+        layers: int | Iterable[int] | None = None,
+        output: Output = "pil",
+    ) -> Any:
+        """Decodes images moved along an attribute's direction.
+
+        Args:
+            images: n images, or codes.
+            attribute: One of :attr:`attributes`, in any case.
+            strength: 1 = the mean difference between images with and without it; negative removes it. Several strengths
+                need one image and give one result each.
+            layers: Layers that move; None = all.
+            output: See the class.
+        """
+        moving = self._layers(layers)
+        steps = torch.as_tensor(strength, dtype=torch.float32, device=self.device).reshape(-1, 1)
+        codes = self._codes(images)
+        if len(steps) > 1 and len(codes[0]) > 1:
+            raise UsageError("several strengths need one image")
+        by = self.directions(attribute)
+        return self.decode(
+            [z + steps * d * (i in moving) for i, (z, d) in enumerate(zip(codes, by, strict=True))], output
+        )
+
+    def attribute_name(self, name: str) -> str:
+        """Returns the attribute of this name, whatever its case and whether '_' or ' ' stands between words.
+
+        Raises:
+            UsageError: There is none; the message names the nearest.
+        """
+        return match_attribute(name, self.attributes)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes an exported folder that :meth:`load` reads; without a card and new measurements."""
+        write_folder(Path(folder), replace(self._pretrained, latents=self.latents))
+        return Path(folder)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Called by ``save_pretrained`` and ``push_to_hub``."""
+        from analysis.export.model_card import folder_card, write_card  # noqa: PLC0415
+
+        self.save(save_directory)
+        write_card(save_directory, folder_card(self._pretrained))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, device: Any = None, **options: Any) -> Self:
+        """Called by ``from_pretrained``."""
+        if Path(model_id).is_dir():
+            return cls.load(Path(model_id), device)
+        known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        folder = download(model_id, **{key: value for key, value in options.items() if key in known})
+        return cls(read_folder(folder), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def _codes(self, images: Any) -> Codes:
+        """Codes of images; codes stay."""
+        listed = isinstance(images, list | tuple) and bool(images)
+        if listed and all(isinstance(z, Tensor) and z.ndim == 2 for z in images):
+            return self._check(images)
+        return self.encode(images)
+
+    def _check(self, codes: Sequence[Tensor]) -> Codes:
+        shapes = [tuple(z.shape) for z in codes]
+        if [shape[1:] for shape in shapes] != [(size,) for size in self.sizes] or len({s[0] for s in shapes}) != 1:
+            expected = ", ".join(f"(n, {size})" for size in self.sizes)
+            raise ImageError(f"codes must be {len(self.sizes)} tensors {expected}; these are {shapes}")
+        return self._here(codes)
+
+    def _here(self, codes: Sequence[Tensor]) -> Codes:
+        return [z.to(self.device, torch.float32) for z in codes]
+
+    def _layers(self, layers: int | Iterable[int] | None) -> set[int]:
+        depth = len(self.sizes)
+        chosen = set(range(depth)) if layers is None else {layers} if isinstance(layers, int) else set(layers)
+        if odd := sorted(chosen - set(range(depth))):
+            raise UsageError(f"there is no layer {odd[0]}: the model has layers 0 to {depth - 1}")
+        return chosen
+
+
+def match_attribute(name: str, known: Sequence[str]) -> str:
+    """Returns the one of ``known`` that equals ``name`` but for case and '_' or ' ' between words.
+
+    Raises:
+        UsageError: There is none; the message names the nearest.
+    """
+    plain = {each.lower().replace("_", " "): each for each in known}
+    wanted = name.lower().replace("_", " ").strip()
+    if wanted in plain:
+        return plain[wanted]
+    if not known:
+        raise UsageError(
+            f"the model has no attribute directions, so it has no '{name}': export it with `analysis export` beside shards "
+            "that have attributes"
+        )
+    near = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.5)
+    hint = f"did you mean {plain[near[0]]}?" if near else f"there are {', '.join(known)}"
+    raise UsageError(f"there is no attribute '{name}'; {hint}")
