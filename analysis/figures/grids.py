@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from analysis.figures.latent_arithmetic import Row
-from analysis.figures.motion import decode_codes, effective_directions, moved
+from analysis.figures.motion import decode_codes, moved
 from analysis.figures.tiles import enlarged_sheet, labeled_rows
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
@@ -80,18 +80,21 @@ def manifold(context: EvalContext, layer: int, side: int = 10, seed: int = 0) ->
     return enlarged_sheet(decode_codes(context.vlae, manifold_codes(layer, context.sizes, side, seed)), side)
 
 
-def face_manifold(context: EvalContext, encoded: Encoded, layer: int, index: int) -> Image.Image:
-    """Draws a grid around one image: its own code in the middle, one layer moved along its two strongest directions.
+def face_manifold(vlae: VLAE, code: Sequence[Tensor], layer: int, directions: Tensor) -> Image.Image:
+    """Draws a grid around one image: the image in the middle, one layer moved along two directions.
 
-    A layer of one dimension gives one row.
+    Args:
+        vlae: The model.
+        code: Code of the image, (1, d_l) a layer.
+        layer: The layer that moves; the others are held.
+        directions: (k, d_l), one standard deviation long. The first runs to the right and the second up; where there is
+            one only, the grid is one row.
     """
-    directions = effective_directions(context.vlae, encoded.means, layer, 2)
     axis = torch.linspace(-FACE_MANIFOLD_REACH, FACE_MANIFOLD_REACH, FACE_MANIFOLD_SIDE)
     steps = axis[:, None] * directions[0]
     if len(directions) > 1:
         steps = (axis.flip(0)[:, None, None] * directions[1] + steps).flatten(0, 1)
-    images = decode_codes(context.vlae, moved(code_of(encoded, index), layer, steps))
-    return enlarged_sheet(images, FACE_MANIFOLD_SIDE)
+    return enlarged_sheet(decode_codes(vlae, moved(code, layer, steps)), FACE_MANIFOLD_SIDE)
 
 
 def layer_swaps(vlae: VLAE, codes_face: Sequence[Tensor], codes_others: Sequence[Tensor]) -> Tensor:
@@ -185,7 +188,7 @@ def farthest(encoded: Encoded, index: int, among: int = 200) -> int:
 
 
 def traversals(context: EvalContext, encoded: Encoded, layer: int) -> Image.Image:
-    """Draws each dimension of one layer from −3 to 3 around a typical image, the largest change of the picture first."""
+    """Draws each dimension of one layer from −3 to 3 around a typical image, the largest change first."""
     dim = context.sizes[layer]
     steps = torch.linspace(-3, 3, TRAVERSAL_STEPS)
     codes = [z.expand(dim * TRAVERSAL_STEPS, -1).clone() for z in code_of(encoded, closest_to_mean(encoded))]

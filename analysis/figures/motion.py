@@ -1,0 +1,126 @@
+"""What moves: frames along a direction of one layer, strips for the report's sliders, GIFs.
+
+Letters in shapes: n images, d latent dimensions of a layer, k directions, T frames, C H W image.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from analysis.figures.tiles import contact_sheet
+from analysis.inputs.context import EvalContext
+from analysis.inputs.encode import Encoded
+from analysis.metrics.digit_morphology import all_targets
+from analysis.model.statistics import label_directions, principal_directions
+from pipeline.model.pixels import to_rgb
+from pipeline.model.vlae import VLAE
+from preprocess.shards.atomic import replace_file
+
+REACH = 3.0  # standard deviations to each side
+FRAMES = 13  # of a slider; odd, so that the middle one is the image itself
+BASES = 6  # images around which directions are measured
+BATCH = 128
+
+
+@torch.inference_mode()
+def decode_codes(vlae: VLAE, codes: Sequence[Tensor]) -> Tensor:
+    """Decodes codes (n, d_l), bottom first, in batches on the model's device: (n, C, H, W) in [−1, 1] on the CPU."""
+    device = next((p.device for p in vlae.parameters()), torch.device("cpu"))
+    parts = [
+        vlae.decode([z[start : start + BATCH].to(device) for z in codes]).cpu()
+        for start in range(0, len(codes[0]), BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def moved(code: Sequence[Tensor], layer: int, steps: Tensor) -> list[Tensor]:
+    """Adds ``steps`` (T, d) to one layer of an image's code, (1, d_l) a layer: codes (T, d_l)."""
+    return [z + steps if i == layer else z.expand(len(steps), -1) for i, z in enumerate(code)]
+
+
+@dataclass(frozen=True)
+class LayerDirections:
+    """The directions of one layer that change the picture most."""
+
+    steps: Tensor
+    """(k, d), each one standard deviation long; the most effective comes first."""
+    labels: tuple[str, ...]
+    """k names of what follows the position along each; '' where nothing known does."""
+
+
+def effective_directions(context: EvalContext, encoded: Encoded) -> list[LayerDirections]:
+    """Finds, for each layer, bottom first, the directions that change the picture most, and what follows them."""
+    known = [target for target in all_targets(context, encoded) if target.kind != "label"]
+    values = np.stack([target.values for target in known], 1) if known else np.empty((len(encoded), 0))
+    bases = [z[:BASES] for z in encoded.means]
+    latents = [
+        principal_directions(context.vlae, layer, bases, z.mean(0), _covariance(z))
+        for layer, z in enumerate(encoded.means)
+    ]
+    turned, labels = label_directions(latents, encoded.means, [target.name for target in known], values)
+    return [LayerDirections(layer.directions, names) for layer, names in zip(turned, labels, strict=True)]
+
+
+def _covariance(z: Tensor) -> Tensor:
+    """Covariance (d, d) of (n, d)."""
+    centered = z - z.mean(0)
+    return centered.T @ centered / max(1, len(z) - 1)
+
+
+def traversal_frames(
+    vlae: VLAE, code: Sequence[Tensor], layer: int, direction: Tensor, reach: float = REACH, count: int = FRAMES
+) -> Tensor:
+    """Decodes one image while a layer moves along a direction.
+
+    Args:
+        vlae: The model.
+        code: Code of the image, (1, d_l) a layer, bottom first.
+        layer: The layer that moves; the others are held.
+        direction: (d_l,) on that layer.
+        reach: How far to each side, in lengths of ``direction``.
+        count: Frames T; where it is odd, the middle one is the image itself.
+
+    Returns:
+        (T, C, H, W) in [−1, 1].
+    """
+    return decode_codes(vlae, moved(code, layer, torch.linspace(-reach, reach, count)[:, None] * direction))
+
+
+def strip(frames: Tensor) -> Image.Image:
+    """Puts frames (T, C, H, W) in [−1, 1] side by side without gaps: T·W × H pixels."""
+    return contact_sheet(frames, len(frames), gap=0)
+
+
+def gif_bytes(frames: Tensor, seconds: float = 2.0, side: int = 256, there_and_back: bool = True) -> bytes:
+    """Encodes frames as an endless GIF.
+
+    Args:
+        frames: (T, C, H, W) in [−1, 1].
+        seconds: Duration of the way there.
+        side: Height of the picture in pixels; smaller frames are enlarged.
+        there_and_back: Whether the frames run backward after the last one.
+    """
+    height, width = frames.shape[-2:]
+    size = (round(width * side / height), side)
+    images = [Image.fromarray(tile).resize(size, Image.Resampling.BICUBIC) for tile in to_rgb(frames)]
+    if there_and_back:
+        images += images[-2:0:-1]
+    buffer = io.BytesIO()
+    milliseconds = max(20, round(1000 * seconds / len(frames)))
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+    return buffer.getvalue()
+
+
+def save_gif(frames: Tensor, path: Path, seconds: float = 2.0, side: int = 256) -> None:
+    """Writes ``gif_bytes`` of frames (T, C, H, W) to a file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(gif_bytes(frames, seconds, side))
