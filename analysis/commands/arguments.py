@@ -53,7 +53,6 @@ def split_words(
     Args:
         words: As given.
         counts: How many files the command takes.
-        what: The files, in the plural, for messages.
 
     Raises:
         UsageError: Another number of files, or a file that is not there.
@@ -68,7 +67,7 @@ def split_words(
     if len(rest) not in counts:
         wanted = [str(count) for count in sorted(counts) if count]
         none = ", or none for held-out images" if 0 in counts else ""
-        raise UsageError(f"{len(rest)} {what} were named: name {' or '.join(wanted)}{none}")
+        raise UsageError(f"{len(rest)} image files were named: name {' or '.join(wanted)}{none}")
     return existing_model(model), [Path(word) for word in rest]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,12 +27,6 @@ from analysis.commands.terminal import show_progress
 from preprocess.errors import UsageError
 from preprocess.progress import exit_on_error
 
-if TYPE_CHECKING:
-    pass
-
-HELD_OUT = 2000  # images among which a picture's are looked for
-EDIT_STRENGTHS = (-3, -2, -1, 0, 1, 2, 3)
-INTERPOLATION_STEPS = 9
 FRAMES = 24  # of an animation, one way
 
 
@@ -52,7 +46,7 @@ def manifold(
         out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
 
         from analysis.commands.drawing import layer_manifold, open_ladder, save_picture  # noqa: PLC0415
-        from analysis.figures.grids import side_by_side  # noqa: PLC0415
+        from analysis.figures.tiles import side_by_side  # noqa: PLC0415
 
         ladder = open_ladder(source)
         layers = chosen_layers(layer, len(ladder.sizes))
@@ -82,14 +76,15 @@ def sample(
         source = existing_model(model)
         out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
 
-        from analysis.commands.drawing import open_ladder, save_picture, sheet_of  # noqa: PLC0415
+        from analysis.commands.drawing import open_ladder, save_picture  # noqa: PLC0415
+        from analysis.figures.tiles import enlarged_sheet  # noqa: PLC0415
 
         ladder = open_ladder(source)
         if is_picture(out):
-            save_picture(sheet_of(ladder.sample(count, seed, "torch"), max(1, round(count**0.5))), out)
+            save_picture(enlarged_sheet(ladder.sample(count, seed, "torch").cpu(), max(1, round(count**0.5))), out)
             return
         for number, picture in enumerate(ladder.sample(count, seed)):
-            save_picture(picture, out / f"{number:06d}.png", say=False)
+            save_picture(picture, out / f"{number:06d}.png", quiet=True)
         print(out)
 
 
@@ -103,20 +98,20 @@ def reconstruct(
     overwrite: Overwrite = False,
 ) -> None:
     """Shows pictures above what the model keeps of them."""
-    with exit_on_error(), show_progress() as progress:
+    with exit_on_error():
         source, files = split_words(words, range(10_000))
         out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
 
         from analysis.commands.drawing import input_images, open_ladder, pairs_sheet, save_picture  # noqa: PLC0415
 
         ladder = open_ladder(source)
-        images = input_images(ladder, files, align, source, data, 30, progress)
+        images = input_images(ladder, files, align, source, data, 30)
         if is_picture(out):
             save_picture(pairs_sheet(images, ladder.reconstruct(images, "torch").cpu()), out)
             return
         for number, picture in enumerate(ladder.reconstruct(images)):
             name = files[number].stem if files else f"{number:06d}"
-            save_picture(picture, out / f"{name}.png", say=False)
+            save_picture(picture, out / f"{name}.png", quiet=True)
         print(out)
 
 
@@ -133,7 +128,7 @@ def interpolate(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws the way from one picture to another: on all layers together, and on each layer alone."""
-    with exit_on_error(), show_progress() as progress:
+    with exit_on_error():
         source, files = split_words(words, (0, 2))
         kind = format or (out.suffix.lower().removeprefix(".") if out else "png")
         suffixes = (f".{kind}",) if kind in ("gif", "mp4") else PICTURES
@@ -149,11 +144,11 @@ def interpolate(
 
         ladder = open_ladder(source)
         layers = chosen_layers(layer, len(ladder.sizes))
-        a, b = code_pair(ladder, files, align, source, data, progress)
+        a, b = code_pair(ladder, files, align, source, data)
         if kind in ("gif", "mp4"):
-            save_animation(ladder.interpolate(a, b, frames, layers), out)
+            save_animation(ladder.interpolate(a, b, frames, layers, "torch").cpu(), out)
         else:
-            save_picture(interpolation_sheet(ladder, a, b, INTERPOLATION_STEPS), out)
+            save_picture(interpolation_sheet(ladder, a, b), out)
 
 
 def swap(
@@ -167,7 +162,7 @@ def swap(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws A with layers of B. Without pictures: one face with each layer of eight others."""
-    with exit_on_error(), show_progress() as progress:
+    with exit_on_error():
         source, files = split_words(words, (0, 2))
         out = output_file(out or Path("swap.png"), PICTURES, overwrite)
 
@@ -176,7 +171,7 @@ def swap(
         ladder = open_ladder(source)
         for layer in layers or ():
             chosen_layers(layer, len(ladder.sizes))
-        images = input_images(ladder, files, align, source, data, 9, progress)
+        images = input_images(ladder, files, align, source, data, 9)
         save_picture(swap_sheet(ladder, images, layers), out)
 
 
@@ -223,5 +218,5 @@ def edit(
         if not names:
             raise UsageError("the model has no attribute directions: its images have no attributes, or each is rare")
         layers = chosen_layers(layer, len(ladder.sizes))
-        image = input_images(ladder, files, align, source, data, 1, progress)
-        save_picture(edit_sheet(ladder, image, names, layers, EDIT_STRENGTHS), out)
+        image = input_images(ladder, files, align, source, data, 1)
+        save_picture(edit_sheet(ladder, image, names, layers), out)

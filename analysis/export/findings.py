@@ -29,8 +29,8 @@ def linear_findings(fitted: Sample, scored: Sample) -> list[TargetFindings]:
         scored: Held-out images.
 
     Returns:
-        One entry for each target that varies in both. ``best_layer`` is set where the best layer leads the second by more
-        than the 95 % bootstrap interval of their difference, and is at least CLEAR above chance.
+        One entry for each target that varies in both. ``best_layer`` is set where the best layer leads the second by
+        more than the 95 % bootstrap interval of their difference, and is at least CLEAR above chance.
     """
     found = []
     for target in scored.targets:

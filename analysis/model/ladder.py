@@ -18,7 +18,7 @@ from analysis.model.images import ImageError, Output, to_batch, to_output
 from analysis.model.statistics import complete_latents
 from pipeline.model.latents import split_layers
 from pipeline.model.pretrained import download, open_pretrained, read_folder, write_folder
-from pipeline.model.pretrained_schema import Findings, ImageProcessing, LayerLatents, Pretrained
+from pipeline.model.pretrained_schema import Findings, ImageProcessing, LayerLatents, Pretrained, PretrainedConfig
 from preprocess.errors import UsageError
 
 try:
@@ -78,6 +78,11 @@ class LadderModel(ModelHubMixin):
         return self._pretrained.config.name
 
     @property
+    def config(self) -> PretrainedConfig:
+        """What config.json of an export holds."""
+        return self._pretrained.config
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Latent dimensions of each layer, bottom first."""
         return self.vlae.latent_sizes
@@ -131,7 +136,7 @@ class LadderModel(ModelHubMixin):
             align: "auto", "on" or "off": whether a face is looked for first and turned upright.
 
         Returns:
-            The mean of each layer's posterior: a list of L tensors (n, d_l) float32 on the model's device, bottom first.
+            The mean of each layer's posterior: L tensors (n, d_l) float32 on the model's device, bottom first.
 
         Raises:
             ImageError: Not images, or tensors of another size or range.
@@ -236,6 +241,10 @@ class LadderModel(ModelHubMixin):
             [z + steps * d * (i in moving) for i, (z, d) in enumerate(zip(codes, by, strict=True))], output
         )
 
+    def with_attributes(self, directions: dict[str, Codes], groups: dict[str, Codes]) -> Self:
+        """Returns a model of the same weights with other attribute directions and groups, (1, d_l) for each layer."""
+        return type(self)(replace(self._pretrained, attributes=directions, groups=groups), self.device)
+
     def attribute_name(self, name: str) -> str:
         """Returns the attribute of this name, whatever its case and whether '_' or ' ' stands between words.
 
@@ -302,8 +311,8 @@ def match_attribute(name: str, known: Sequence[str]) -> str:
         return plain[wanted]
     if not known:
         raise UsageError(
-            f"the model has no attribute directions, so it has no '{name}': export it with `analysis export` beside shards "
-            "that have attributes"
+            f"the model has no attribute directions, so it has no '{name}': export it with `analysis export` beside "
+            "shards that have attributes"
         )
     near = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.5)
     hint = f"did you mean {plain[near[0]]}?" if near else f"there are {', '.join(known)}"

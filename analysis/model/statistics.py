@@ -62,10 +62,10 @@ def layer_latents(
 def principal_directions(
     vlae: VLAE, layer: int, bases: Sequence[Tensor], mean: Tensor, covariance: Tensor
 ) -> LayerLatents:
-    """Orthogonal directions of one layer, those that change the picture most first (active subspaces, Constantine 2014).
+    """Directions of one layer, those that change the picture most first (active subspaces, Constantine 2014).
 
-    They are eigenvectors of E[Jᵀ J], where J is the change of all pixels for a step of one standard deviation along each
-    dimension of the whitened code: the mean is over ``bases``, J is a central difference.
+    They are eigenvectors of E[Jᵀ J], where J is the change of all pixels for a step of one standard deviation along
+    each dimension of the whitened code: the mean is over ``bases``, J is a central difference.
 
     Args:
         vlae: On any device.
@@ -122,8 +122,8 @@ def label_directions(
         targets: (n, T) with NaN where unknown.
 
     Returns:
-        The same latents with rows of ``directions`` reversed where the correlation was negative, and a label for each row,
-        '' where no |correlation| reaches LABEL_CORRELATION.
+        The same latents with rows of ``directions`` reversed where the correlation was negative, and a label for each
+        row, '' where no |correlation| reaches LABEL_CORRELATION.
     """
     turned, labels = [], []
     for layer, z in zip(latents, codes, strict=True):
@@ -165,9 +165,9 @@ def attribute_means(
         attributes: int8 (n, A): 1, 0, or −1 where unknown.
 
     Returns:
-        Attribute -> mean code with it minus mean code without it; group -> mean code. A group is an attribute ('Smiling',
-        'not Smiling') or a pair of two ('Male, not Smiling') of the first MOST_PAIRED attributes that are not rare. All
-        (1, d_l) for each layer; those of fewer than FEWEST images are left out.
+        Attribute -> mean code with it minus mean code without it; group -> mean code. A group is an attribute
+        ('Smiling', 'not Smiling') or a pair of two ('Male, not Smiling') of the first MOST_PAIRED attributes that are
+        not rare. All (1, d_l) for each layer; those of fewer than FEWEST images are left out.
     """
     groups: dict[str, np.ndarray] = {}
     for column, name in enumerate(names):

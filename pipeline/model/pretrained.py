@@ -1,8 +1,8 @@
 """Trained ladders as folders that need nothing else: weights, crop, latent directions and what probes found.
 
-The folder's files are described in docs/formats.md. Nothing in it is unpickled: weights and latents are safetensors, the
-rest is JSON and one PNG. Every size, name and number is checked against the model that ``config.json`` describes before
-memory is allocated for it, so a folder from anybody can be opened.
+The folder's files are described in docs/formats.md. Nothing in it is unpickled: weights and latents are safetensors,
+the rest is JSON and one PNG. Every size, name and number is checked against the model that ``config.json`` describes
+before memory is allocated for it, so a folder from anybody can be opened.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from preprocess.shards.manifest import Crop, Manifest, ManifestError
 CONFIG, WEIGHTS, LATENTS = "config.json", "model.safetensors", "latents.safetensors"
 FINDINGS, FACES, CARD = "findings.json", "faces.png", "README.md"
 FILES = (CONFIG, WEIGHTS, LATENTS, FINDINGS, FACES, CARD)
+Kind = TypeVar("Kind", bound=BaseModel)
 FACE_COLUMNS = 8  # of faces.png
 MAX_JSON_BYTES, MAX_PNG_BYTES = 4 << 20, 32 << 20
 _DTYPES = {"F16", "BF16", "F32"}
@@ -114,8 +115,8 @@ def checkpoint_processing(state: Mapping[str, Any]) -> tuple[ImageProcessing, tu
     except (ManifestError, OSError):
         pass
     warning = (
-        "the checkpoint does not say how its images were cropped, and its shards are gone: photographs are cut to their "
-        "largest central square"
+        "the checkpoint does not say how its images were cropped, and its shards are gone: photographs are cut to "
+        "their largest central square"
     )
     return ImageProcessing(crop=Crop(kind="square"), resample="bilinear", image_shape=shape), (warning,)
 
@@ -227,7 +228,7 @@ def download(source: str, **options: Any) -> Path:
         ) from None
 
 
-def _parse[Kind: BaseModel](path: Path, kind: type[Kind]) -> Kind:
+def _parse(path: Path, kind: type[Kind]) -> Kind:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_JSON_BYTES + 1)

@@ -124,7 +124,7 @@ class Pretrained:
     """Mean code with an attribute minus mean code without it: (1, d_l) for each layer."""
     groups: dict[str, list[Tensor]] = field(default_factory=dict)
     """Mean code of a group of images: (1, d_l) for each layer."""
-    findings: Findings = Findings()
+    findings: Findings = field(default_factory=Findings)
     faces: np.ndarray | None = None
     """uint8 (n, H, W, C), held-out images as the model takes them."""
     warnings: tuple[str, ...] = ()

@@ -1,0 +1,191 @@
+"""What the picture commands draw: inputs found and encoded, sheets put together, files written."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from analysis.commands.shards import annotated, held_out_images
+from analysis.figures.grids import edit_picture, edited, interpolation_picture, layer_swap_picture
+from analysis.figures.latent_arithmetic import PAIRS, Row, all_rows, equation
+from analysis.figures.motion import decode_codes, gif_bytes
+from analysis.figures.tiles import enlarged_sheet, labeled_rows
+from analysis.inputs.context import Progress
+from analysis.model.images import to_batch
+from analysis.model.ladder import Codes, LadderModel
+from pipeline.model.latents import manifold_codes
+from pipeline.model.pixels import from_array, to_rgb
+from preprocess.errors import UsageError
+from preprocess.shards.atomic import write_file
+
+SHOWN = 2000  # held-out images among which an arithmetic's are looked for
+VIDEO_SIDE = 256
+FRAMES_PER_SECOND = 12
+
+
+def open_ladder(source: str) -> LadderModel:
+    """Loads a model; what is missing in its file is said on the terminal."""
+    ladder = LadderModel.load(source)
+    for warning in ladder.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return ladder
+
+
+def input_images(
+    ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None, count: int
+) -> Tensor:
+    """(n, C, H, W) in [−1, 1]: the files that were named, else up to ``count`` held-out images."""
+    if not files:
+        return from_array(held_out_images(ladder, source, data, count))
+    images, notes = to_batch(list(files), ladder.image_processing, align)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return images
+
+
+def layer_manifold(ladder: LadderModel, layer: int, side: int, seed: int) -> Image.Image:
+    """One layer uniform in [−3, 3], the others drawn once from the prior."""
+    return enlarged_sheet(decode_codes(ladder.vlae, manifold_codes(layer, ladder.sizes, side, seed)), side)
+
+
+def pairs_sheet(images: Tensor, decoded: Tensor, columns: int = 10) -> Image.Image:
+    """Images, each above its reconstruction."""
+    columns = min(columns, len(images))
+    bands = [t[start : start + columns] for start in range(0, len(images), columns) for t in (images, decoded)]
+    padded = [torch.cat([band, torch.ones(columns - len(band), *band.shape[1:])]) for band in bands]
+    return enlarged_sheet(torch.cat(padded), columns)
+
+
+def code_pair(
+    ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None
+) -> tuple[Codes, Codes]:
+    """Codes (1, d_l) of two files, or of the held-out image that differs most from the first, and the first."""
+    codes = [z.cpu() for z in ladder.encode(input_images(ladder, files, align, source, data, 200))]
+    last = 1 if files else int((torch.cat(codes, 1) - torch.cat(codes, 1)[:1]).pow(2).sum(1).argmax())
+    return [z[:1] for z in codes], [z[last : last + 1] for z in codes]
+
+
+def interpolation_sheet(ladder: LadderModel, a: Codes, b: Codes) -> Image.Image:
+    """The way from a to b on all layers, then on each alone."""
+    return interpolation_picture(ladder.vlae, a, b)
+
+
+def swap_sheet(ladder: LadderModel, images: Tensor, layers: Sequence[int] | None) -> Image.Image:
+    """The first image with layers of the others: each layer alone, or the ``layers`` named together."""
+    codes = [z.cpu() for z in ladder.encode(images)]
+    face, others = [z[:1] for z in codes], [z[1:] for z in codes]
+    if not layers:
+        return layer_swap_picture(ladder.vlae, face, others, images)
+    label = f"layers {', '.join(map(str, sorted(set(layers))))}" if len(set(layers)) > 1 else f"layer {layers[0]}"
+    plain = decode_codes(ladder.vlae, codes)
+    mixed = torch.cat([plain[:1], ladder.swap(face, others, layers, "torch").cpu()])
+    titles = ["one face", *(f"face {i}" for i in range(1, len(images)))]
+    rows = [("photographs", images), ("all layers", plain), (label, mixed)]
+    return labeled_rows(rows, titles, 112, first_apart=True)
+
+
+def arithmetic_sheet(
+    ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None, progress: Progress
+) -> Image.Image:
+    """a, b, c and a − b + c of three files, else of groups of held-out images and of single ones."""
+    if files:
+        images = input_images(ladder, files, align, source, data, 3)
+        label = "{}\n− {}\n+ {}".format(*(file.name for file in files))
+        rows = [_arithmetic_row(ladder, label, images)]
+    elif (
+        found := None if data is None and ladder.faces is not None else annotated(ladder, source, data, SHOWN, progress)
+    ):
+        rows, _ = all_rows(*found, found[0].shards.manifest.attribute_names)
+    else:
+        faces = from_array(held_out_images(ladder, source, data, 12))
+        rows = _group_rows(ladder)
+        rows += [_arithmetic_row(ladder, "three held-out images", part) for part in faces.split(3) if len(part) == 3]
+    return labeled_rows([(row.label, row.images) for row in rows], ("a", "b", "c", "a − b + c"), 112)
+
+
+def _arithmetic_row(ladder: LadderModel, label: str, images: Tensor) -> Row:
+    result = ladder.arithmetic(*images.split(1), output="torch").cpu()
+    return Row(label, torch.cat([images, result]), True)
+
+
+def _group_rows(ladder: LadderModel) -> list[Row]:
+    """One row for each attribute equation of which the model knows the three groups."""
+    groups, rows = ladder.groups, []
+    for s, t in PAIRS:
+        kinds = [
+            _group(groups, s, True, t, True),
+            _group(groups, s, True, t, False),
+            _group(groups, s, False, t, False),
+        ]
+        if None not in kinds:
+            a, b, c = (code for code in kinds if code is not None)
+            codes = [torch.cat([x, y, z, x - y + z]).cpu() for x, y, z in zip(a, b, c, strict=True)]
+            rows.append(Row(f"{equation(s, t)}\nmean codes", decode_codes(ladder.vlae, codes), False))
+    return rows
+
+
+def _group(groups: dict[str, Codes], s: str, has_s: bool, t: str, has_t: bool) -> Codes | None:
+    one, other = s if has_s else f"not {s}", t if has_t else f"not {t}"
+    return groups.get(f"{one}, {other}", groups.get(f"{other}, {one}"))
+
+
+def edit_sheet(ladder: LadderModel, image: Tensor, names: Sequence[str], layers: Sequence[int]) -> Image.Image:
+    """One image moved along each attribute's direction, on ``layers`` alone."""
+    code = [z.cpu() for z in ladder.encode(image[:1])]
+    rows = []
+    for name in names:
+        by = [d.cpu() * (layer in layers) for layer, d in enumerate(ladder.directions(name))]
+        rows.append((name.replace("_", " "), edited(ladder.vlae, code, by)))
+    return edit_picture(rows, image[:1])
+
+
+def save_picture(picture: Image.Image, out: Path, quiet: bool = False) -> None:
+    """Writes a picture in the format of its suffix, atomically, and prints its path."""
+    buffer = io.BytesIO()
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(out.suffix.lower(), "PNG")
+    picture.save(buffer, kind, **({} if kind == "PNG" else {"quality": 92}))
+    _write(out, buffer.getvalue(), quiet)
+
+
+def save_animation(frames: Tensor, out: Path) -> None:
+    """Writes frames (n, C, H, W) in [−1, 1], there and back, as a GIF or an MP4."""
+    _write(out, gif_bytes(frames) if out.suffix.lower() == ".gif" else mp4_bytes(frames), False)
+
+
+def _write(out: Path, content: bytes, quiet: bool) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, content)
+    if not quiet:
+        print(out)
+
+
+def mp4_bytes(frames: Tensor) -> bytes:
+    """Encodes frames (n, C, H, W) in [−1, 1], there and back, as H.264.
+
+    Raises:
+        UsageError: PyAV is absent.
+    """
+    try:
+        import av  # noqa: PLC0415
+    except ImportError:
+        raise UsageError("--format mp4 needs PyAV: pip install 'mmd-vlae[video]'; --format gif works without") from None
+    pixels = to_rgb(frames)
+    height, width = pixels.shape[1:3]
+    size = (round(width * VIDEO_SIDE / height / 2) * 2, VIDEO_SIDE)  # H.264 needs even sides
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for picture in np.concatenate([pixels, pixels[-2:0:-1]]):
+            image = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    return buffer.getvalue()

@@ -1,0 +1,151 @@
+"""Commands that measure: report, probe, encode."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from analysis.commands.arguments import (
+    Align,
+    Data,
+    Model,
+    Overwrite,
+    existing_model,
+    output_file,
+    short_names,
+    split_words,
+)
+from analysis.commands.terminal import show_progress
+from preprocess.errors import UsageError
+from preprocess.progress import exit_on_error
+
+QUICK_SAMPLES = 1000
+TABLES = (".json", ".csv")
+CODES = (".parquet", ".npz")
+
+
+def report(
+    checkpoints: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CKPT]...", help="ckpt.pt files; default: the newest run's.")
+    ] = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; default: report/ beside the checkpoint.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=40, help="At most this many held-out images.")] = 20_000,
+    quick: Annotated[bool, typer.Option("--quick", help=f"At most {QUICK_SAMPLES} held-out images.")] = False,
+    fid: Annotated[
+        bool, typer.Option("--fid", help="Also FID and KID on Inception's features; needs the extra fid.")
+    ] = False,
+) -> None:
+    """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
+    with exit_on_error(), show_progress() as progress:
+        paths = [_checkpoint(existing_model(str(path))) for path in checkpoints or [Path(existing_model(None))]]
+        folder = out or paths[0].parent / "report"
+        if folder.is_file():
+            raise UsageError(f"--out {folder} is a file; name a folder")
+        if (folder / "index.html").exists():
+            print(f"note: the earlier report in {folder} will be replaced", file=sys.stderr)
+
+        from analysis.inputs.context import open_context  # noqa: PLC0415
+        from analysis.report.report import evaluate_checkpoint, headline, write_report  # noqa: PLC0415
+
+        opened = [open_context(path, data) for path in paths]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # better now than after minutes of measuring
+        reports = []
+        classifiers: dict = {}
+        for (context, warnings), name in zip(opened, short_names(paths), strict=True):
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            limit = min(samples, QUICK_SAMPLES) if quick else samples
+            done = evaluate_checkpoint(context, name, limit, progress, classifiers, fid)
+            for note in (note for note in done.notes if note.startswith("no FID")):
+                print(f"warning: {note}", file=sys.stderr)
+            done.notes += warnings
+            reports.append(done)
+        page = write_report(reports, folder)
+        for done in reports:
+            print(f"{done.name}, step {done.metrics['step']}")
+            for line in headline(done.metrics):
+                print(f"  {line}")
+        print(f"report: {page}")
+
+
+def _checkpoint(model: str) -> Path:
+    """The ckpt.pt that a report needs: it reads the run's log beside it and its shards."""
+    path = Path(model)
+    if (path / "ckpt.pt").is_file():
+        return path / "ckpt.pt"
+    if not path.is_file():
+        raise UsageError(f"a report needs a ckpt.pt, and {model} is an export: `analysis explore {model}` shows it")
+    return path
+
+
+def probe(
+    model: Model = None,
+    data: Data = None,
+    samples: Annotated[
+        int, typer.Option(min=40, help="At most this many training images to fit on, and held-out ones to score on.")
+    ] = 10_000,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", "-a", help="Only this attribute, factor or label; repeatable.")
+    ] = None,
+    probe: Annotated[
+        Literal["trees", "linear"], typer.Option(help="trees also fits linear and MLP probes; linear takes seconds.")
+    ] = "trees",
+    out: Annotated[Path | None, typer.Option(help="Also write the table here: .json (with intervals) or .csv.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Prints how well each layer's code predicts each attribute, factor and label of held-out images."""
+    with exit_on_error(), show_progress() as progress:
+        source = existing_model(model)
+        if out is not None:
+            output_file(out, TABLES, overwrite)
+
+        from analysis.commands.drawing import open_ladder  # noqa: PLC0415
+        from analysis.commands.shards import evaluation  # noqa: PLC0415
+        from analysis.probes.table import print_tables, probe_context, write_tables  # noqa: PLC0415
+
+        ladder = open_ladder(source)
+        context = evaluation(ladder, source, data)
+        if context is None:
+            raise UsageError("an export holds no annotated images to probe with: name shards with --data")
+        tables = probe_context(context, samples, progress, attribute or (), linear_only=probe == "linear")
+        print_tables(tables, len(context.sizes), linear=probe == "linear")
+        if out is not None:
+            write_tables(tables, len(context.sizes), out)
+            print(out, file=sys.stderr)
+
+
+def encode(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL] SOURCE", help="SOURCE is a folder of pictures or of shards, or a picture."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="A .parquet (needs the extra parquet) or .npz file.")] = Path("codes.npz"),
+    split: Annotated[
+        Literal["train", "valid", "test"] | None, typer.Option(help="Of shards, only this split; default: all.")
+    ] = None,
+    align: Align = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Writes every picture's codes: one column per layer, beside ids, labels and splits. Resumes where it stopped."""
+    with exit_on_error(), show_progress() as progress:
+        source, files = split_words(words, (1,))
+        out = output_file(out, CODES, overwrite)
+
+        from analysis.commands.drawing import open_ladder  # noqa: PLC0415
+        from analysis.export.codes import encode_all, find_images  # noqa: PLC0415
+
+        images = find_images(files[0], split)
+        done = encode_all(open_ladder(source), images, align, out, progress)
+        for reason, names in done.left_out.items():
+            listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            print(f"left out: {len(names)} ({reason}): {listed}", file=sys.stderr)
+        print(f"{out}: codes of {done.count:,} images")
