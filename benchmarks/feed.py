@@ -22,10 +22,9 @@ from random_shards import LAYOUT, SHAPE, SHARD, write_random_shards
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.data.mapped import MmapLoader
+from pipeline.data.mapped import MmapLoader, ShardRegion
 from pipeline.data.sampler import GlobalBatchSampler
-from pipeline.data.shard_region import ShardRegion
-from pipeline.data.shard_source import open_source
+from pipeline.data.shard_reader import open_source
 from pipeline.data.streaming import StreamingLoader
 
 BATCH = 256
@@ -58,13 +57,13 @@ def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Call
 
     def run() -> Iterator[int]:
         region = ShardRegion([path for path, _ in shards], [count for _, count in shards], LAYOUT)
-        region.wait()
+        region.read_ahead.join()
         feed = MmapLoader(region, SHAPE, torch.device("cpu"))
         plan = GlobalBatchSampler(len(region), BATCH, 0, 0, 1)
         if prefetch is None:
             buffer = torch.empty(BATCH, LAYOUT.image_bytes, dtype=torch.uint8)
             for step in range(1 << 40):
-                region.gather(torch.tensor(plan.rows(step)), buffer)
+                region.gather(torch.tensor(plan.indices(step)), buffer)
                 yield BATCH
         else:
             for batch in feed.batches(plan, 0, 1 << 40, prefetch):

@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from training_loops import fixed_batch, plain_loop, whole_loop, write_image_folder
 
-from pipeline.config.schema import Config, resolve
-from pipeline.data.streaming import load_images
+from pipeline.config.load import resolve
+from pipeline.config.schema import Config
+from pipeline.data.shard_reader import load_images
 from pipeline.distributed.setup import make_accelerator
 from pipeline.run.state import Run
 from pipeline.training.build import build_run
@@ -113,7 +114,7 @@ def main() -> None:
         if options.data is None:
             data.mkdir()
             write_random_shards(data, IMAGES)
-        config = resolve(options.recipe, {"data.path": str(data), "training.trackers": []})
+        config = resolve(options.recipe, {"data": {"path": str(data)}, "training": {"trackers": []}})
         steps, batch = options.steps, config.training.global_batch_size
         launches = None
         if not torch.cuda.is_available() or torch.cuda.device_count() > 1:

@@ -34,13 +34,10 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 def whole_loop(run: Run, window: Window, steps: int) -> tuple[float, float]:
     """(images/s, share of the time spent waiting for data) of the trainer's steps on the trainer's feed."""
     waited = run.data.train.waited_seconds
-
     prefetch = run.config.data.prefetch_batches
 
     def work() -> None:
-        for batch in run.data.train.batches(
-            run.data.sampler, run.step, run.step + steps, run.config.data.prefetch_batches
-        ):
+        for batch in run.data.train.batches(run.data.sampler, run.step, run.step + steps, prefetch):
             train_step(run, batch, window)
 
     seconds = seconds_of(work, run.accelerator.device)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config.schema import Config, DataConfig, DenoisingConfig
+from pipeline.data.batch import Batch
 from pipeline.data.counter_rng import Stream, normal, uniform
-from pipeline.data.mapped import Batch
 from pipeline.model.pixels import to_float
 
 
@@ -71,10 +71,10 @@ def prepare_batch(batch: Batch, config: Config, latents: int, first_row: int, st
     """
     target = to_float(batch.images)
     if config.data.horizontal_flip:
-        target = mirror(target, batch.rows, config.seed, epoch)
+        target = mirror(target, batch.indices, config.seed, epoch)
     if config.data.shift or config.data.affine:
-        target = warp(target, batch.rows, config.data, config.seed, epoch)
-    inputs = corrupt(target, batch.rows, config.denoising, config.seed, epoch)
+        target = warp(target, batch.indices, config.data, config.seed, epoch)
+    inputs = corrupt(target, batch.indices, config.denoising, config.seed, epoch)
     positions = torch.arange(config.training.global_batch_size, device=target.device)
     own = positions[first_row : first_row + len(target)]
     noise = normal(own, latents, Stream.POSTERIOR, config.seed, step)

@@ -1,36 +1,59 @@
-"""Which feed serves which shards on which device."""
+"""Which loader serves which shards on which device, and the loader of a split in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.config.schema import ConfigError, DataConfig
-from pipeline.data.in_memory import InMemoryLoader
-from pipeline.data.mapped import IndexedLoader, LoaderError, MmapLoader, open_region
-from pipeline.data.shard_source import ShardSource
-from pipeline.data.streaming import DEFAULT_WINDOW, StreamingLoader, load_images
+from pipeline.data.batch import Batch, IndexedLoader, LoaderError
+from pipeline.data.mapped import MmapLoader, open_region
+from pipeline.data.sampler import GlobalBatchSampler
+from pipeline.data.shard_reader import ShardSource, load_images
+from pipeline.data.streaming import DEFAULT_WINDOW, StreamingLoader
 
 Mode = Literal["mapped", "resident", "streamed"]
 
 
-def split_bytes(source: ShardSource, split: str) -> int:
-    """Bytes of a split's pixels."""
-    height, width, channels = source.manifest.image_shape
-    return sum(shard.samples for shard in source.shards(split)) * height * width * channels
+class InMemoryLoader:
+    """Batches of a split that lies on the device as one uint8 array, gathered there without the host."""
+
+    waited_seconds = 0.0
+
+    def __init__(self, images: Tensor) -> None:
+        """Serves ``images``, (n, H, W, C) uint8 on the device."""
+        self.images, self.device, self.samples = images, images.device, len(images)
+
+    def load(self, indices: np.ndarray) -> Batch:
+        """Loads the images at ``indices`` (B,) int64 now."""
+        chosen = torch.tensor(indices).to(self.device, non_blocking=True)
+        flat = self.images.view(self.samples, -1).index_select(0, chosen)
+        return Batch(flat.view(len(indices), *self.images.shape[1:]).permute(0, 3, 1, 2), chosen)
+
+    def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
+        """Yields the batches of optimizer steps ``first`` … ``last`` − 1. None is made ahead."""
+        for step in range(first, last):
+            yield self.load(sampler.indices(step))
 
 
-def choose_mode(asked: str, source: ShardSource, device: torch.device) -> Mode:
-    """What ``data.mode`` means here. Raises ConfigError where it cannot be done."""
+def choose_mode(requested: str, source: ShardSource, device: torch.device) -> Mode:
+    """Resolves ``data.mode`` for these shards and this device.
+
+    Raises:
+        ConfigError: The requested mode is not possible.
+    """
     mappable = source.local is not None and source.manifest.layout is not None
-    if asked == "mapped" and not mappable:
+    if requested == "mapped" and not mappable:
         raise ConfigError(
             f"data.mode=mapped needs npy shards in a folder, and {source.address} is not that; use streamed or resident"
         )
-    if asked != "auto":
-        return asked  # pyright: ignore[reportReturnType]
-    if mappable and device.type == "cuda" and split_bytes(source, "train") <= torch.cuda.mem_get_info(device)[0] // 4:
+    if requested != "auto":
+        return requested  # pyright: ignore[reportReturnType]
+    if mappable and device.type == "cuda" and source.split_bytes("train") <= torch.cuda.mem_get_info(device)[0] // 4:
         return "resident"
     return "mapped" if mappable else "streamed"
 
@@ -38,18 +61,19 @@ def choose_mode(asked: str, source: ShardSource, device: torch.device) -> Mode:
 def open_train_loader(
     data: DataConfig, mode: Mode, source: ShardSource, device: torch.device, ranks: int
 ) -> MmapLoader | InMemoryLoader | StreamingLoader:
-    """The feed of the train split. Raises LoaderError."""
-    hashed = data.verify == "sha256"
+    """Opens the loader of the train split. Raises LoaderError."""
     if mode == "streamed":
         shards = len(source.shards("train"))
         if shards < ranks:
             raise LoaderError(
-                f"{source.address} has {shards} train shards for {ranks} processes, and each streams shards of its "
-                "own: make more of them (`preprocess … --shard-size`), or train with data.mode=resident or mapped"
+                f"{source.address} has {shards} train shards for {ranks} processes, and each streams its own shards: "
+                "make more of them (`preprocess … --shard-size`), or train with data.mode=resident or mapped"
             )
-        return StreamingLoader(source, data.shuffle_window or DEFAULT_WINDOW, hashed, device, data.workers)
+        return StreamingLoader(
+            source, data.shuffle_window or DEFAULT_WINDOW, _hashed(data, source), device, data.workers
+        )
     if mode == "resident":
-        return _resident(source, "train", split_bytes(source, "train"), hashed, device)
+        return _resident(data, source, "train", source.split_bytes("train"), device)
     assert source.local is not None
     return MmapLoader(open_region(source.local, "train"), source.manifest.image_shape, device)
 
@@ -57,18 +81,21 @@ def open_train_loader(
 def open_indexed_loader(
     data: DataConfig, source: ShardSource, split: str, limit: int, device: torch.device
 ) -> IndexedLoader:
-    """A feed of the first ``limit`` images of a split, or of more, in any order. Raises LoaderError."""
+    """Opens a loader of at least the first ``limit`` images of a split, in any order. Raises LoaderError."""
     if source.local is not None and source.manifest.layout is not None:
         return MmapLoader(open_region(source.local, split), source.manifest.image_shape, device)
-    return _resident(source, split, limit, data.verify == "sha256", device)
+    return _resident(data, source, split, limit, device)
 
 
-def _resident(source: ShardSource, split: str, limit: int, hashed: bool, device: torch.device) -> InMemoryLoader:
+def _hashed(data: DataConfig, source: ShardSource) -> bool:
+    """Whether the content is compared while it is read. ``usable_shards`` has hashed the shards of a folder before."""
+    return data.verify == "sha256" and source.local is None
+
+
+def _resident(data: DataConfig, source: ShardSource, split: str, limit: int, device: torch.device) -> InMemoryLoader:
     """Raises LoaderError, also when the images do not fit."""
+    images_of_split = f"{split} split ({source.split_bytes(split) / 2**30:.1f} GiB)"
     try:
-        return InMemoryLoader(load_images(source, split, limit, hashed).to(device))
+        return InMemoryLoader(load_images(source, split, limit, _hashed(data, source)).to(device))
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, LoaderError):
-            raise
-        size = f"{split_bytes(source, split) / 2**30:.1f} GiB"
-        raise LoaderError(f"the {split} split ({size}) does not fit into the {device.type}'s memory: {error}") from None
+        raise LoaderError(f"the {images_of_split} does not fit into the {device.type}'s memory: {error}") from None

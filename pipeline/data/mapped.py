@@ -1,65 +1,160 @@
-"""The mapped feed: shuffled batches straight out of memory-mapped shards, gathered ahead of the training step.
+"""The memory-mapped loader: shuffled batches straight out of npy shards, gathered ahead of the training step.
 
-What the feeds have in common is here too: a batch, and the two things that a feed can do.
+Each tar is mapped read-only, back to back, into one reserved range of addresses. Tar members start at multiples of
+512 bytes, so an image at any record of any shard is a row of one array with a stride of 512 bytes, and a shuffled batch
+is a single gather. Training can start at once. Meanwhile a thread reads the shards in order: into big pages of this
+process where memory allows (a shuffled gather over gigabytes of 4 KiB pages spends a third of its time on page walks),
+otherwise into the page cache.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
+import ctypes
+import mmap
+import os
 import threading
-import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from pipeline.data.batch import Batch, LoaderError, Prefetcher
 from pipeline.data.sampler import GlobalBatchSampler
-from pipeline.data.shard_region import ShardRegion
 from preprocess.shards.reader import ShardSet
+from preprocess.shards.tar import Layout
+
+TAR_BLOCK = 512
+_PROT_NONE, _PROT_READ = 0, mmap.PROT_READ
+_MAP_FIXED = 0x10
+_MAP_PRIVATE = mmap.MAP_PRIVATE
+_MAP_ANONYMOUS = mmap.MAP_ANONYMOUS
+_MADV_POPULATE_READ = 22  # Linux 5.14; elsewhere the call fails and pages come one by one, as they are touched
+_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-class Batch(NamedTuple):
-    """One rank's part of a global batch, on the device; good until the next batch of the same feed is asked for."""
-
-    images: Tensor
-    """(B, C, H, W) uint8, channels-last in memory."""
-    rows: Tensor
-    """(B,) int64: which samples of the split these are."""
-
-
-class LoaderError(RuntimeError):
-    """The shards cannot be fed; the message is one sentence for the terminal."""
+def _map(address: int | None, length: int, protection: int, flags: int, descriptor: int) -> int:
+    mapped = _libc.mmap(address, length, protection, flags, descriptor, 0)
+    if mapped == _FAILED or mapped is None:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot map {length} bytes: {os.strerror(code)}")
+    return mapped
 
 
-class BatchLoader(Protocol):
-    """Feeds training: this rank's part of one global batch after the other."""
-
-    waited_seconds: float
-    """Time that the trainer has spent waiting for batches so far."""
-
-    def batches(self, plan: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
-        """The batches of optimizer steps ``first`` … ``last`` − 1, made up to ``prefetch`` ahead."""
-        ...
+def spare_memory() -> int:
+    """Returns the bytes that this process may use for a copy: a quarter of the free memory, divided by local ranks."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit; absent or "max" elsewhere
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-class IndexedLoader(Protocol):
-    """Feeds validation and pictures: any rows of a split of ``samples`` images."""
+def _read_into(path: Path, target: memoryview) -> bool:
+    """Fills ``target`` from the start of a file. False when the file has become shorter."""
+    with path.open("rb", buffering=0) as file:
+        filled = 0
+        while filled < len(target):
+            count = file.readinto(target[filled : filled + (1 << 24)])
+            if not count:
+                return False
+            filled += count
+    return True
 
-    samples: int
-    device: torch.device
 
-    def load(self, rows: np.ndarray) -> Batch:
-        """The images at ``rows`` (B,) int64, now."""
-        ...
+class ShardRegion:
+    """The images of npy shards as one array, in the order of shards and then of records."""
+
+    def __init__(self, paths: Sequence[Path], samples: Sequence[int], layout: Layout) -> None:
+        """Maps every shard and starts to read ahead.
+
+        Args:
+            paths: The tar files, all of one ``layout``.
+            samples: Records of each file.
+            layout: Where an image lies in a record.
+
+        Raises:
+            OSError: A file cannot be mapped.
+        """
+        sizes = [path.stat().st_size for path in paths]
+        page = mmap.PAGESIZE
+        starts = np.concatenate([[0], np.cumsum([-(-size // page) * page for size in sizes])])
+        self._length = int(starts[-1]) + page
+        base = _map(None, self._length, _PROT_NONE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1)
+        for path, start, size in zip(paths, starts[:-1], sizes, strict=True):
+            with path.open("rb") as file:
+                _map(base + int(start), size, _PROT_READ, _MAP_PRIVATE | _MAP_FIXED, file.fileno())
+        offsets = starts[:-1] // TAR_BLOCK + layout.image_offset // TAR_BLOCK
+        first_rows = np.concatenate([[0], np.cumsum(samples)])[:-1]
+        within = np.arange(sum(samples)) - np.repeat(first_rows, samples)
+        blocks = np.repeat(offsets, samples) + within * (layout.record_bytes // TAR_BLOCK)
+        self._blocks = torch.from_numpy(blocks)
+        """(n,) int64: the 512-byte block in which each image begins."""
+        self._phase, self._image_bytes = layout.image_offset % TAR_BLOCK, layout.image_bytes
+        mapped = (ctypes.c_uint8 * (self._length - page)).from_address(base)
+        self._view = self._strided(torch.frombuffer(mapped, dtype=torch.uint8))
+        self._base = base
+        spans = [(path, int(start), size) for path, start, size in zip(paths, starts[:-1], sizes, strict=True)]
+        work = self._copy if self._length <= spare_memory() else self._populate
+        self.read_ahead = threading.Thread(target=work, args=(spans,), name="read ahead", daemon=True)
+        self.read_ahead.start()
+
+    def _strided(self, flat: Tensor) -> Tensor:
+        """Returns a (blocks, image_bytes) view of all shards' bytes, with a row at each block."""
+        rows = max(0, (len(flat) - self._phase - self._image_bytes) // TAR_BLOCK + 1)
+        return flat.as_strided((rows, self._image_bytes), (TAR_BLOCK, 1), self._phase)
+
+    def _copy(self, spans: Sequence[tuple[Path, int, int]]) -> None:
+        """Reads the shards into big pages of this process and gathers from there as soon as all are read."""
+        memory = mmap.mmap(-1, self._length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(AttributeError, OSError):  # not Linux, or a kernel without big pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = memoryview(memory)
+        for path, start, size in spans:
+            if not _read_into(path, whole[start : start + size]):
+                return
+        self._view = self._strided(torch.frombuffer(memory, dtype=torch.uint8, count=self._length - mmap.PAGESIZE))
+
+    def _populate(self, spans: Sequence[tuple[Path, int, int]]) -> None:
+        """Reads the mapped files ahead in order, as far as memory reaches, so that the first epoch does not seek."""
+        left = psutil.virtual_memory().available // 2
+        for _, start, size in spans:
+            left -= size
+            if left < 0 or _libc.madvise(self._base + start, size, _MADV_POPULATE_READ):
+                return
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._blocks)
+
+    def gather(self, indices: Tensor, out: Tensor) -> None:
+        """Copies images without holding the GIL.
+
+        Args:
+            indices: (n,) int64, samples of the split.
+            out: (n, image_bytes) uint8, filled.
+
+        Raises:
+            IndexError: An index is not in the split.
+        """
+        torch.index_select(self._view, 0, self._blocks.index_select(0, indices), out=out)
 
 
 def open_region(shards: ShardSet, split: str) -> ShardRegion:
-    """The split's images as one array. Raises LoaderError where the shards do not allow that."""
+    """Maps the images of a split as one array.
+
+    Raises:
+        LoaderError: The split is empty, or the shards are not of a kind that can be mapped.
+    """
     manifest = shards.manifest
     if split not in manifest.splits or not manifest.splits[split].samples:
         raise LoaderError(f"{shards.folder} has no images in its {split} split")
@@ -74,85 +169,62 @@ def open_region(shards: ShardSet, split: str) -> ShardRegion:
 
 @dataclass
 class _Slot:
-    """A batch-sized buffer on the host, filled by the feed's thread and given back when its batch is done with."""
+    """A batch-sized buffer on the host. The slots are filled in turn."""
 
     buffer: Tensor
-    rows: Tensor
+    indices: Tensor
     copied: torch.cuda.Event | None = None
-
-    def wait(self) -> None:
-        """Until the device no longer reads the buffer."""
-        if self.copied is not None:
-            self.copied.synchronize()
+    """Reached when the device no longer reads the buffer."""
 
 
 class MmapLoader:
     """Batches of a split that lies on this machine's disk as npy shards."""
 
     def __init__(self, region: ShardRegion, image_shape: tuple[int, int, int], device: torch.device) -> None:
-        """``image_shape`` is (H, W, C), as stored."""
+        """Loads from ``region``; ``image_shape`` is (H, W, C), as stored."""
         self.region, self.image_shape, self.device = region, image_shape, device
         self.samples = len(region)
-        self.waited_seconds = 0.0
+        self._prefetcher: Prefetcher[_Slot] | None = None
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time that the trainer has spent waiting for batches so far."""
+        return self._prefetcher.waited_seconds if self._prefetcher else 0.0
+
+    def load(self, indices: np.ndarray) -> Batch:
+        """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
+        return self._to_device(self._fill(self._slot(len(indices)), indices))
+
+    def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
+        """Yields the batches of optimizer steps ``first`` … ``last`` − 1, gathered up to ``prefetch`` ahead.
+
+        The buffers are reused: fresh ones cost a page fault every 4 KiB, as much as the gather itself.
+        """
+        slots = [self._slot(sampler.local_batch_size) for _ in range(prefetch + 1)]
+        self._prefetcher = Prefetcher(self._filled(slots, sampler, first, last), prefetch)
+        for slot in self._prefetcher:
+            yield self._to_device(slot)
+
+    def _filled(self, slots: list[_Slot], sampler: GlobalBatchSampler, first: int, last: int) -> Iterator[_Slot]:
+        for step in range(first, last):
+            yield self._fill(slots[step % len(slots)], sampler.indices(step))
 
     def _slot(self, size: int) -> _Slot:
         pinned = self.device.type == "cuda"
         pixels = int(np.prod(self.image_shape))
         return _Slot(torch.empty((size, pixels), dtype=torch.uint8, pin_memory=pinned), torch.empty(0))
 
-    def _fill(self, slot: _Slot, rows: np.ndarray) -> _Slot:
-        slot.wait()
-        slot.rows = torch.tensor(rows)
-        self.region.gather(slot.rows, slot.buffer)
+    def _fill(self, slot: _Slot, indices: np.ndarray) -> _Slot:
+        if slot.copied is not None:
+            slot.copied.synchronize()
+        slot.indices = torch.tensor(indices)
+        self.region.gather(slot.indices, slot.buffer)
         return slot
 
     def _to_device(self, slot: _Slot) -> Batch:
         images = slot.buffer.view(-1, *self.image_shape).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        batch = Batch(images, slot.rows.to(self.device, non_blocking=True))
+        batch = Batch(images, slot.indices.to(self.device, non_blocking=True))
         if self.device.type == "cuda":
             slot.copied = torch.cuda.Event()
             slot.copied.record()
         return batch
-
-    def load(self, rows: np.ndarray) -> Batch:
-        """The images at ``rows`` (B,) int64, now."""
-        return self._to_device(self._fill(self._slot(len(rows)), rows))
-
-    def batches(self, plan: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
-        """The batches of optimizer steps ``first`` … ``last`` − 1, gathered up to ``prefetch`` ahead by a thread.
-
-        The buffers go round: fresh ones cost a page fault every 4 KiB, as much as the gather itself.
-        """
-        ready: queue.Queue[_Slot | BaseException] = queue.Queue()
-        free: queue.Queue[_Slot | None] = queue.Queue()
-        for _ in range(prefetch + 1):
-            free.put(self._slot(plan.local_batch_size))
-
-        def gather_all() -> None:
-            torch.get_num_threads()  # torch sets up a thread's OpenMP at its first use, which would undo the limit
-            with contextlib.suppress(Exception):
-                # one core keeps up with any model; more would take turns with the step's own threads
-                threadpool_limits(1, user_api="openmp")
-            try:
-                for step in range(first, last):
-                    slot = free.get()
-                    if slot is None:
-                        return
-                    ready.put(self._fill(slot, plan.rows(step)))
-            except BaseException as error:
-                ready.put(error)
-
-        thread = threading.Thread(target=gather_all, name="feed", daemon=True)
-        thread.start()
-        try:
-            for _ in range(first, last):
-                begin = time.perf_counter()
-                item = ready.get()
-                self.waited_seconds += time.perf_counter() - begin
-                if isinstance(item, BaseException):
-                    raise item
-                yield self._to_device(item)
-                free.put(item)
-        finally:
-            free.put(None)
-            thread.join()

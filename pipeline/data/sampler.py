@@ -11,9 +11,9 @@ from pipeline.data.counter_rng import hash_key
 
 
 def shuffled(size: int, *key: int) -> np.ndarray:
-    """The permutation of ``size`` numbers that belongs to a key: (size,) int64.
+    """Returns the permutation of ``size`` numbers that belongs to a key: (size,) int64.
 
-    RandomState, not Generator: its stream is frozen, so a run resumed under another NumPy keeps its order.
+    RandomState, not Generator: its stream is frozen, so a run that is resumed under another NumPy keeps its order.
     """
     low, high = (word & 0xFFFFFFFF for word in hash_key(*key))
     return np.random.RandomState(np.random.Philox(key=low | high << 32)).permutation(size)
@@ -21,10 +21,18 @@ def shuffled(size: int, *key: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tuple[int, ...] = ()) -> np.ndarray:
-    """The order of ``samples`` rows in one epoch: (samples,) int64, read-only.
+    """Returns the order of the samples in one epoch.
 
-    A permutation of the whole split; or, with a ``window``, the shards (of these numbers of samples) permuted and the
-    rows shuffled inside one window after the other, so that reading stays near the one place at a time.
+    Args:
+        samples: Size of the split.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        window: 0 shuffles the whole split. Otherwise the shards are permuted and the samples are shuffled inside one
+            window of this size after the other, so that reading stays near one place at a time.
+        shards: Samples of each shard; needed with a ``window`` only.
+
+    Returns:
+        (samples,) int64, read-only.
     """
     if not window:
         order = shuffled(samples, seed, epoch)
@@ -42,7 +50,10 @@ def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tu
 
 @dataclass(frozen=True)
 class GlobalBatchSampler:
-    """The global batches of a run and this rank's part of each. What does not fill a batch is left out of its epoch."""
+    """The global batches of a run and this rank's part of each.
+
+    Samples that do not fill a global batch are left out of their epoch.
+    """
 
     samples: int
     global_batch_size: int
@@ -54,6 +65,7 @@ class GlobalBatchSampler:
     """Samples of each shard; needed with a ``window`` only."""
 
     def __post_init__(self) -> None:
+        """Raises ValueError where the batches cannot be made; the message says how to change that."""
         if self.global_batch_size % self.world_size:
             raise ValueError(
                 f"the global batch of {self.global_batch_size} images cannot be shared equally by {self.world_size} "
@@ -67,19 +79,26 @@ class GlobalBatchSampler:
 
     @property
     def batches_per_epoch(self) -> int:
+        """Global batches in one epoch."""
         return self.samples // self.global_batch_size
 
     @property
     def local_batch_size(self) -> int:
+        """Images of a global batch on this rank."""
         return self.global_batch_size // self.world_size
 
+    @property
+    def first_position(self) -> int:
+        """Position of this rank's first image in every global batch."""
+        return self.rank * self.local_batch_size
+
     def epoch_of(self, step: int) -> int:
-        """The epoch that optimizer step ``step`` (from 0) belongs to."""
+        """Returns the epoch that optimizer step ``step`` (from 0) belongs to."""
         return step // self.batches_per_epoch
 
-    def rows(self, step: int) -> np.ndarray:
-        """This rank's rows of the global batch of ``step``: (B_local,) int64."""
+    def indices(self, step: int) -> np.ndarray:
+        """Returns the samples of this rank's part of the global batch of ``step``: (B_local,) int64."""
         epoch, batch = divmod(step, self.batches_per_epoch)
-        start = batch * self.global_batch_size + self.rank * self.local_batch_size
+        start = batch * self.global_batch_size + self.first_position
         order = epoch_order(self.samples, self.seed, epoch, self.window, self.shards)
         return order[start : start + self.local_batch_size]

@@ -1,4 +1,4 @@
-"""One shard read as a stream: blocks of images in record order, checked as they pass.
+"""Where shards come from, and one shard read as a stream: blocks of images in record order, checked as they pass.
 
 npy shards need no tar reader: their records are equally long, so a block of them is an array. Compressed shards go
 through the strict reader of preprocess, and each image through its decoder. Nothing is ever unpickled.
@@ -7,78 +7,155 @@ through the strict reader of preprocess, and each image through its decoder. Not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from pipeline.data.mapped import LoaderError
-from pipeline.data.shard_source import ShardSource, why
+from pipeline.data.batch import LoaderError
+from pipeline.data.remote_file import RemoteFile, reason
 from preprocess.errors import UnreadableImage
 from preprocess.images.decode import Decoder
-from preprocess.shards.manifest import Manifest, Shard
-from preprocess.shards.tar import TarDamage, read_members
-from preprocess.shards.tar_layout import are_records
+from preprocess.shards.atomic import replace_file
+from preprocess.shards.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard
+from preprocess.shards.reader import ShardSet
+from preprocess.shards.tar import TarDamage, are_records, read_members
+from preprocess.shards.verify import damage_reason
 
-RECORDS = 256  # read at a time
+RECORDS = 256
+"""Records read at a time."""
+_ADDRESS = re.compile(r"^([a-z][a-z0-9+]+):(//)?", re.IGNORECASE)
+
+
+def is_address(path: str) -> bool:
+    """Whether ``path`` names something else than a folder of this machine."""
+    return _ADDRESS.match(path) is not None and not Path(path).exists()
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """A finished set of shards in a folder or behind an address."""
+
+    address: str
+    manifest: Manifest
+    digest: str
+    local: ShardSet | None
+    """None where the shards can only be streamed."""
+    left_out: tuple[str, ...] = ()
+    """Damaged shards that are not used. ``manifest`` no longer names them; ``digest`` is still of the whole set."""
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        """Returns the shards of a split, in order; none where there is no such split."""
+        found = self.manifest.splits.get(split)  # type: ignore[call-overload]
+        return found.shards if found else ()
+
+    def split_bytes(self, split: str) -> int:
+        """Returns the bytes of a split's pixels."""
+        height, width, channels = self.manifest.image_shape
+        return sum(shard.samples for shard in self.shards(split)) * height * width * channels
+
+    def open(self, file: str) -> RemoteFile | IO[bytes]:
+        """Opens one file of the set at its start. Raises LoaderError when that fails."""
+        if is_address(self.address):
+            return RemoteFile(self.address, file)
+        try:
+            return (Path(self.address) / file).open("rb")
+        except OSError as error:
+            raise LoaderError(f"cannot open {file} of {self.address}: {reason(error)}") from None
+
+
+def open_source(path: str, allow_pipe: bool) -> ShardSource:
+    """Reads the manifest of the shards at ``path``.
+
+    Args:
+        path: A folder, or an address (see ``remote_file``).
+        allow_pipe: Whether the address may be a command. Otherwise whoever writes a recipe could run programs here.
+
+    Raises:
+        ManifestError: There is no usable manifest.
+        LoaderError: The address cannot be read, or is a command and ``allow_pipe`` is not given.
+    """
+    if not is_address(path):
+        shards = ShardSet.open(path)
+        return ShardSource(str(shards.folder.resolve()), shards.manifest, shards.digest, shards)
+    if path.startswith("pipe:"):
+        if not allow_pipe:
+            raise LoaderError(f"'{path}' would run a program on this machine; add --allow-pipe if you trust it")
+        if "{}" not in path:
+            raise LoaderError(
+                f"'{path}' must say with {{}} where the file's name goes, such as pipe:ssh host cat /data/{{}}"
+            )
+    with RemoteFile(path, MANIFEST_NAME) as file:
+        manifest = Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1), f"{MANIFEST_NAME} of {path}")
+    return ShardSource(path, manifest, manifest.digest(), None)
 
 
 class _Checked:
-    """A stream that counts and hashes what is read from it."""
+    """A stream that counts and hashes the bytes that are read from it."""
 
-    def __init__(self, stream: IO[bytes], hashed: bool) -> None:
+    def __init__(self, stream: RemoteFile | IO[bytes], hashed: bool) -> None:
         self._stream, self._digest, self.count = stream, hashlib.sha256() if hashed else None, 0
 
-    def read(self, size: int = -1) -> bytes:
-        parts, left = [], size
-        while left:  # a pipe gives what it has; tar records must come whole
-            part = self._stream.read(left) if size >= 0 else self._stream.read()
-            if not part:
-                break
-            parts.append(part)
-            left -= len(part) if size >= 0 else 0
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
         self.count += len(data)
         if self._digest is not None:
             self._digest.update(data)
         return data
 
     def is_whole(self, shard: Shard) -> bool:
-        """Reads what is left, and says whether the shard was the manifest's."""
+        """Reads the rest, and returns whether the bytes were those of the manifest's shard."""
         while self.read(1 << 20):
             pass
         return self.count == shard.bytes and (self._digest is None or self._digest.hexdigest() == shard.sha256)
 
 
 def stream_shard(source: ShardSource, shard: Shard, skip: int, hashed: bool) -> Iterator[np.ndarray]:
-    """The shard's images from record ``skip`` on: uint8 (k, H, W, C) blocks, k from 1 to 256.
+    """Yields the shard's images from record ``skip`` on.
 
-    With ``hashed`` the content is compared with the manifest's SHA-256 when the end has been read; otherwise only its
-    length and structure are. Raises LoaderError naming the shard when it is damaged, cut or cannot be read.
+    Args:
+        source: Where the shard is.
+        shard: Its entry in the manifest.
+        skip: Records to leave out at its start.
+        hashed: Whether to compare the content with the manifest's SHA-256 at the end. Otherwise only its length and
+            structure are compared.
+
+    Yields:
+        (k, H, W, C) uint8 blocks, k from 1 to 256.
+
+    Raises:
+        LoaderError: The shard is damaged, too short or cannot be read; the message names it.
     """
-    where = f"{shard.file} of {source.address}"
+    name = f"{shard.file} of {source.address}"
     count = 0
     try:
         with source.open(shard.file) as raw:
             stream = _Checked(raw, hashed)
             blocks = _array_blocks if source.manifest.layout else _decoded_blocks
-            for block in blocks(stream, source.manifest, shard, where):
+            for block in blocks(stream, source.manifest, shard, name):
                 first, count = count, count + len(block)
                 if count > skip:
                     yield block[max(0, skip - first) :]
             whole = stream.is_whole(shard)
     except TarDamage as error:
-        raise LoaderError(f"{where} is damaged: {error}") from None
+        raise LoaderError(f"{name} is damaged: {error}") from None
     except (OSError, ValueError) as error:
-        raise LoaderError(f"reading {where} failed: {why(error)}") from None
+        raise LoaderError(f"reading {name} failed: {reason(error)}") from None
     if not whole or count != shard.samples:
-        raise LoaderError(
-            f"{where} is damaged: it is not what the manifest says; run `preprocess verify` where it lies"
-        )
+        raise LoaderError(_differs(name))
 
 
-def _array_blocks(stream: _Checked, manifest: Manifest, shard: Shard, where: str) -> Iterator[np.ndarray]:
-    """Blocks of an npy shard: views of the bytes read."""
+def _differs(name: str) -> str:
+    return f"{name} is damaged: it differs from the manifest; run `preprocess verify` where it lies"
+
+
+def _array_blocks(stream: _Checked, manifest: Manifest, shard: Shard, name: str) -> Iterator[np.ndarray]:
+    """Yields blocks of an npy shard: views of the bytes read."""
     layout = manifest.layout
     assert layout is not None
     for first in range(0, shard.samples, RECORDS):
@@ -86,26 +163,74 @@ def _array_blocks(stream: _Checked, manifest: Manifest, shard: Shard, where: str
         data = stream.read(count * layout.record_bytes)
         if len(data) != count * layout.record_bytes:
             raise LoaderError(
-                f"{where} is damaged: it ends within its sample {first + len(data) // layout.record_bytes}"
+                f"{name} is damaged: it ends within its sample {first + len(data) // layout.record_bytes}"
             )
         records = np.frombuffer(data, np.uint8).reshape(count, layout.record_bytes)
         if not are_records(records, layout, manifest.image_shape):
-            raise LoaderError(f"{where} is damaged: one of its samples {first} to {first + count - 1} is no image")
+            raise LoaderError(f"{name} is damaged: one of its samples {first} to {first + count - 1} is not an image")
         pixels = records[:, layout.image_offset : layout.image_offset + layout.image_bytes]
         yield pixels.reshape(count, *manifest.image_shape)
 
 
-def _decoded_blocks(stream: _Checked, manifest: Manifest, shard: Shard, where: str) -> Iterator[np.ndarray]:
-    """Blocks of one image each of a shard of compressed members."""
+def _decoded_blocks(stream: _Checked, manifest: Manifest, shard: Shard, name: str) -> Iterator[np.ndarray]:
+    """Yields blocks of one image each of a shard of compressed members."""
     decoder, suffix = Decoder(), f".{manifest.codec}"
     channels = manifest.image_shape[2]
-    for name, content in read_members(stream, suffix):
-        if not name.endswith(suffix):
+    for member, content in read_members(stream, suffix):
+        if not member.endswith(suffix):
             continue
         try:
             image = decoder.rgb(content)[..., :channels]
         except UnreadableImage as error:
-            raise LoaderError(f"{where} is damaged: an image cannot be decoded ({error})") from None
+            raise LoaderError(f"{name} is damaged: an image cannot be decoded ({error})") from None
         if image.shape != manifest.image_shape:
-            raise LoaderError(f"{where} holds an image of another size than its manifest says")
+            raise LoaderError(f"{name} holds an image of another size than its manifest says")
         yield image[None].copy()  # the decoder uses its buffer again
+
+
+def load_images(source: ShardSource, split: str, limit: int, hashed: bool) -> Tensor:
+    """Reads the first ``limit`` images of a split into memory: (n, H, W, C) uint8. Raises LoaderError."""
+    shards = source.shards(split)
+    count = min(limit, sum(shard.samples for shard in shards))
+    images = torch.empty((count, *source.manifest.image_shape), dtype=torch.uint8)
+    filled = 0
+    for shard in shards:
+        if filled == count:
+            break
+        for block in stream_shard(source, shard, 0, hashed):
+            taken = min(len(block), count - filled)
+            images[filled : filled + taken] = torch.from_numpy(block[:taken].copy())
+            filled += taken
+    return images
+
+
+def copy_shards(source: ShardSource, splits: Sequence[str], folder: Path) -> ShardSet:
+    """Copies the manifest and the shards of some splits from an address into a folder.
+
+    Files that are there already with the manifest's SHA-256 are kept, so a repeated call continues where it stopped.
+
+    Args:
+        source: The shards, behind an address.
+        splits: The splits to copy.
+        folder: Where the copies go; made if it is missing.
+
+    Returns:
+        The copies. Shards of other splits are missing from the folder.
+
+    Raises:
+        LoaderError: A shard cannot be read, or is not what the manifest says.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in (shard for split in splits for shard in source.shards(split)):
+        if not damage_reason(folder, shard):
+            continue
+        with source.open(shard.file) as raw, replace_file(folder / shard.file) as temporary:
+            stream = _Checked(raw, hashed=True)
+            with temporary.open("wb") as copy:
+                while data := stream.read(1 << 20):
+                    copy.write(data)
+            if not stream.is_whole(shard):
+                raise LoaderError(_differs(f"{shard.file} of {source.address}"))
+    with source.open(MANIFEST_NAME) as raw, replace_file(folder / MANIFEST_NAME) as temporary:
+        temporary.write_bytes(raw.read(MAX_MANIFEST_BYTES))
+    return ShardSet.open(folder)

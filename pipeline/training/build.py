@@ -10,10 +10,10 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from pipeline.config.schema import Config, ConfigError
-from pipeline.data.loader import choose_mode, open_indexed_loader, open_train_loader, split_bytes
+from pipeline.data.loader import choose_mode, open_indexed_loader, open_train_loader
 from pipeline.data.sampler import GlobalBatchSampler
-from pipeline.data.shard_checks import usable
-from pipeline.data.shard_source import ShardSource, open_source
+from pipeline.data.shard_checks import usable_shards
+from pipeline.data.shard_reader import ShardSource, open_source
 from pipeline.data.streaming import StreamingLoader
 from pipeline.distributed.consistency import agree, run_fingerprint
 from pipeline.distributed.setup import compile_ladder
@@ -49,7 +49,7 @@ def make_sampler(config: Config, source: ShardSource, rank: int, world_size: int
 
 def describe_loader(run: Run) -> str:
     """One line on where the images come from."""
-    size = f"{split_bytes(run.data.source, 'train') / 2**30:.2f} GiB of pixels"
+    size = f"{run.data.source.split_bytes('train') / 2**30:.2f} GiB of pixels"
     where = {"mapped": "mapped from", "resident": f"resident on the {run.accelerator.device.type}, read from"}
     return f"images: {size}, {where.get(run.data.mode, 'streamed from')} {run.data.source.address}"
 
@@ -83,7 +83,7 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
     agree(run_fingerprint(config, source.digest))  # before anything that would hang on ranks that differ
-    source, notes = usable(source, config.data, rank, world_size)
+    source, notes = usable_shards(source, config.data, rank, world_size)
     plan = make_sampler(config, source, rank, world_size)
     mode = choose_mode(config.data.mode, source, accelerator.device)
     height, width, channels = source.manifest.image_shape

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.checkpoint.manager import Saver
 from pipeline.data.augment import prepare_batch
-from pipeline.data.mapped import Batch
+from pipeline.data.batch import Batch
 from pipeline.distributed.heartbeat import set_collective_timeout
 from pipeline.distributed.shutdown import StopRequest
 from pipeline.losses.objective import Losses
@@ -22,8 +22,8 @@ from pipeline.optim.ema import decay_at
 from pipeline.optim.optimizer import layer_fades, learning_rate
 from pipeline.run.console import TrainingLog
 from pipeline.run.run_dir import MetricsLog
-from pipeline.training.previews import draw_previews
 from pipeline.run.state import Run
+from pipeline.training.previews import draw_previews
 from pipeline.training.validation import validate
 
 STOP_CHECK_STEPS_ON_GPU = 10  # agreeing on a stop costs a round trip; on the CPU every step can afford it
@@ -86,7 +86,9 @@ def train_step(run: Run, batch: Batch, window: Window) -> None:
         run.model.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue]
     run.model.optimizer.step()
     run.model.optimizer.zero_grad()
-    run.model.average.update(run.model.vlae, decay_at(run.step, config.training.global_batch_size, config.training.ema_images))
+    run.model.average.update(
+        run.model.vlae, decay_at(run.step, config.training.global_batch_size, config.training.ema_images)
+    )
     window.add(losses, plan.world_size, norms, norm)
     run.step += 1
 
@@ -164,7 +166,9 @@ def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> 
     """Validation with the averaged weights; the held-out L1 of [−1, 1] values. Every rank must call it."""
     if run.data.valid is None:
         return math.inf
-    figures = validate(run.model.average.module, run.data.valid, run.config, run.data.sampler.rank, run.data.sampler.world_size)
+    figures = validate(
+        run.model.average.module, run.data.valid, run.config, run.data.sampler.rank, run.data.sampler.world_size
+    )
     if not run.is_main or metrics is None:
         return figures["l1"]
     metrics.append({"step": run.step, "valid": figures})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.data.mapped import IndexedLoader
+from pipeline.data.batch import IndexedLoader
 from pipeline.model.latents import manifold_codes
 from pipeline.model.pixels import to_float
 from pipeline.model.vlae import VLAE

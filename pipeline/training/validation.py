@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.schema import Config
+from pipeline.data.batch import IndexedLoader
 from pipeline.data.counter_rng import Stream, normal
-from pipeline.data.mapped import IndexedLoader
 from pipeline.losses.kernels import make_kernel
 from pipeline.losses.mmd import unbiased_mmd
 from pipeline.model.latents import layer_effects, split_layers
@@ -49,7 +49,7 @@ def validate(vlae: VLAE, feed: IndexedLoader, config: Config, rank: int, world_s
             output = vlae.decode([q.mean for q in posteriors])
         sums[0] += (output - images).abs().mean(dtype=torch.float64) * len(images)
         sums[1] += ((output - images) ** 2).mean(dtype=torch.float64) * len(images)
-        noise = split_layers(normal(batch.rows, total, Stream.POSTERIOR, config.seed, -1), sizes)
+        noise = split_layers(normal(batch.indices, total, Stream.POSTERIOR, config.seed, -1), sizes)
         drawn = torch.cat([q.sample(eps) for q, eps in zip(posteriors, noise, strict=True)], dim=1)
         room = codes[start : start + len(drawn)]
         room.copy_(drawn[: len(room)])

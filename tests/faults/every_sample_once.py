@@ -40,19 +40,19 @@ def rows_of_an_epoch(ground: Workspace, shards: Path, ranks: int, workers: int, 
     Mutation(
         "the rank's place in the plan",
         "pipeline/data/sampler.py",
-        "start = batch * self.global_batch_size + self.rank * self.local_batch_size",
+        "start = batch * self.global_batch_size + self.first_position",
         "start = batch * self.global_batch_size",
     ),
     Mutation(
         "the worker's place in a stream",
         "pipeline/data/streaming.py",
-        "before = plan.rank * plan.batches_per_epoch + sum(sizes[:worker])",
-        "before = plan.rank * plan.batches_per_epoch",
+        "before = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])",
+        "before = sampler.rank * sampler.batches_per_epoch",
     ),
     Mutation(
         "the rank's place in a stream",
         "pipeline/data/streaming.py",
-        "before = plan.rank * plan.batches_per_epoch + sum(sizes[:worker])",
+        "before = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])",
         "before = sum(sizes[:worker])",
     ),
 )

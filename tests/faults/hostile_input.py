@@ -7,7 +7,7 @@ import shutil
 
 from tests.faults.damaged_shards import one_sentence
 from tests.faults.drill import Mutation, Workspace, drill
-from tests.pipeline.training import launch_words
+from tests.pipeline.launching import launch_words
 
 MEMORY, SECONDS = 1024, 30  # MiB with torch, which takes half of it; for one file
 
@@ -85,19 +85,19 @@ def hostile_checkpoints(ground: Workspace) -> str:
     Mutation(
         "the refusal of links and other special members",
         "preprocess/shards/tar.py",
-        "if header[156:157] != REGULAR:",
+        "if header[156:157] != _REGULAR:",
         "if False:",
     ),
     Mutation(
         "the look at the names of mapped records",
-        "preprocess/shards/tar_layout.py",
+        "preprocess/shards/tar.py",
         "if not np.strings.endswith(names, suffix.encode()).all():",
         "if False:",
     ),
     Mutation(
         "that a shard's file lies in its folder",
-        "preprocess/shards/shard_check.py",
-        "if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):",
+        "preprocess/shards/verify.py",
+        "if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):",
         "if False:",
     ),
     Mutation(
@@ -179,7 +179,7 @@ def hostile_images(ground: Workspace) -> str:
     "`pipe:` in --data is refused without --allow-pipe; no canary",
     Mutation(
         "the question for --allow-pipe",
-        "pipeline/data/shard_source.py",
+        "pipeline/data/shard_reader.py",
         "if not allow_pipe:",
         "if False:",
     ),

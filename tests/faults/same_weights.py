@@ -11,7 +11,7 @@ import torch
 
 from tests.faults.drill import Mutation, Workspace, drill
 from tests.faults.trainer_runs import EVERY_STEP, finish, ranked, resumed_at, send
-from tests.pipeline.training import weights
+from tests.pipeline.launching import weights
 
 HALF, WHOLE, BATCH = 10, 20, 24
 SETTINGS = (*EVERY_STEP, f"training.checkpoint_every_steps={HALF}")
@@ -25,7 +25,7 @@ from preprocess.shards.manifest import Manifest
 samples = Manifest.read(Path(sys.argv[1])).splits["train"].samples
 for step in range(int(sys.argv[2])):
     ranks = [GlobalBatchSampler(samples, int(sys.argv[4]), 0, rank, int(sys.argv[3])) for rank in range(int(sys.argv[3]))]
-    print(*[row for plan in ranks for row in plan.rows(step)])
+    print(*[row for plan in ranks for row in plan.indices(step)])
 """
 
 

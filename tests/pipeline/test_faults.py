@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import BIN, REPOSITORY
-from tests.pipeline.training import launch, launch_words
+from tests.pipeline.launching import launch, launch_words
 
 STEPS = 22
 SETTINGS = ("training.checkpoint_every_steps=7", "optimizer.schedule=constant")

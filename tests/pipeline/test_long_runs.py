@@ -12,7 +12,7 @@ from pipeline.checkpoint.writer import CheckpointWriter, snapshot
 from pipeline.config.schema import ModelConfig
 from pipeline.model.vlae import VLAE
 from pipeline.distributed.setup import compile_ladder
-from tests.pipeline.training import launch, relative_difference, weights
+from tests.pipeline.launching import launch, relative_difference, weights
 
 CONSTANT = "optimizer.schedule=constant"
 

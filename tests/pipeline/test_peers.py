@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch.distributed as dist
 
-from pipeline.data.mapped import LoaderError
+from pipeline.data.batch import LoaderError
 from pipeline.distributed.heartbeat import is_lost_connection
 from pipeline.run.run_dir import RunFolderError
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.pipeline.training import launch, relative_difference, weights
+from tests.pipeline.launching import launch, relative_difference, weights
 
 # at the demo's rate of 2e-3 from the first step Adam would blow rounding up to some 2e-4 in 30 steps
 EVERYTHING_RANDOM = (

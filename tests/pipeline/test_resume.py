@@ -1,6 +1,6 @@
 """What a resumed run must not change. That it goes on as if nothing had happened is drilled: tests/faults."""
 
-from tests.pipeline.training import launch
+from tests.pipeline.launching import launch
 
 
 def test_another_configuration_is_refused(face_shards, tmp_path):

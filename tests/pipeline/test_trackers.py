@@ -9,7 +9,8 @@ from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType, ProjectConfiguration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.config.schema import ConfigError, build_config
+from pipeline.config.load import build_config
+from pipeline.config.schema import ConfigError
 from pipeline.run import trackers
 from pipeline.run.trackers import FOLDER, PROJECT, TrackerError, Trackers, check_installed, scalars, start_trackers
 
@@ -42,8 +43,8 @@ def accelerator(tmp_path):
 
 def test_an_unknown_tracker_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="no tracker 'ml_flow'; did you mean 'mlflow'"):
-        build_config({"training.trackers": ["ml_flow"]}, "override")
-    twice = build_config({"training.trackers": ["tensorboard", "tensorboard"]}, "override")
+        build_config({"training": {"trackers": ["ml_flow"]}}, "override")
+    twice = build_config({"training": {"trackers": ["tensorboard", "tensorboard"]}}, "override")
     assert twice.training.trackers == ("tensorboard",)
 
 
@@ -66,7 +67,7 @@ def test_lines_of_metrics_become_named_numbers():
 
 
 def test_a_killed_run_that_goes_on_shows_each_step_once(accelerator, tmp_path):
-    config = build_config({"training.trackers": ["tensorboard"]}, "override")
+    config = build_config({"training": {"trackers": ["tensorboard"]}}, "override")
     # killed at step 17 with a checkpoint at 10: steps 15 and 20 come after it, 15 for the second time
     for begin, logged, steps in ((0, 0, (5, 10, 15)), (10, 15, (15, 20))):
         shown = start_trackers(accelerator, config, tmp_path, begin, logged)
@@ -90,6 +91,6 @@ def test_what_cannot_step_back_is_not_sent_again_and_what_fails_is_left_out():
 
 def test_a_tracker_that_does_not_start_is_one_sentence(accelerator, tmp_path):
     (tmp_path / FOLDER).write_text("a file where TensorBoard's folder should be")
-    config = build_config({"training.trackers": ["tensorboard"]}, "override")
+    config = build_config({"training": {"trackers": ["tensorboard"]}}, "override")
     with pytest.raises(TrackerError, match="a tracker of tensorboard did not start: "):
         start_trackers(accelerator, config, tmp_path, 0, 0)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.mapped import LoaderError, open_region
-from pipeline.data.shard_reader import stream_shard
-from pipeline.data.shard_source import open_source
-from preprocess.images.codecs import EncodedWriter
+from pipeline.data.batch import LoaderError
+from pipeline.data.mapped import open_region
+from pipeline.data.shard_reader import open_source, stream_shard
+from preprocess.images.codecs import encode
 from preprocess.shards.manifest import Codec, Manifest, ManifestError
 from preprocess.shards.reader import ShardError, ShardSet
-from preprocess.shards.storage import LocalFiles
-from preprocess.shards.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+from preprocess.shards.storage import open_shard_files
+from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record, layout_of
 from preprocess.shards.verify import verify
 from tests.faults.fuzz.files import small_manifest
 from tests.faults.fuzz.mutations import BINARY, mutated
@@ -37,8 +37,14 @@ def png_shards(folder: Path) -> Target:
 
 def _shards(folder: Path, codec: Codec) -> Target:
     shape, images = (32, 32, 3), np.zeros((10, 32, 32, 3), np.uint8)
-    writer = RecordWriter(layout_of(shape, 300), shape, 10) if codec == "npy" else EncodedWriter(codec)
-    whole = bytes(writer.records(_KEYS, images, _TEXTS)) + END_OF_ARCHIVE
+    if codec == "npy":
+        records = bytes(RecordWriter(layout_of(shape, 300), shape, 10).records(_KEYS, images, _TEXTS))
+    else:
+        encoded = (encode(image, codec) for image in images)
+        records = b"".join(
+            encoded_record(key, codec, *parts) for key, *parts in zip(_KEYS, encoded, _TEXTS, strict=True)
+        )
+    whole = records + END_OF_ARCHIVE
     plain = small_manifest()
 
     def read(data: bytes) -> None:
@@ -62,12 +68,13 @@ def _shards(folder: Path, codec: Codec) -> Target:
 def _read(folder: Path) -> None:
     shards = ShardSet.open(folder)
     assert isinstance(Manifest.read(folder).samples, int)
-    assert all("\n" not in problem for problem in verify(LocalFiles(folder), shards.manifest, lambda _: None))
+    assert all(
+        "\n" not in problem for problem in verify(open_shard_files(str(folder)), shards.manifest, lambda _: None)
+    )
     shards.check_content("train")
     if shards.manifest.layout is not None:
         region = open_region(shards, "train")
-        region.wait()
-        region.close()
+        region.read_ahead.join()
     assert len(shards.annotations("train").keys) == shards.manifest.splits["train"].samples
     source = open_source(str(folder), False)
     for block in stream_shard(source, source.shards("train")[0], 0, True):

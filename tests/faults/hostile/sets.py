@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.mapped import open_region
-from pipeline.data.shard_reader import stream_shard
-from pipeline.data.shard_source import open_source
-from preprocess.images.codecs import EncodedWriter
+from pipeline.data.shard_reader import open_source, stream_shard
+from preprocess.images.codecs import encode
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.reader import ShardError, ShardSet
-from preprocess.shards.storage import LocalFiles
-from preprocess.shards.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of, member_header
+from preprocess.shards.storage import open_shard_files
+from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record, layout_of, member_header
 from preprocess.shards.verify import verify
 from tests.faults.fuzz.files import small_manifest
 from tests.faults.hostile.case import Case, Payload
@@ -36,7 +35,10 @@ def _texts(text: bytes = b"") -> list[bytes]:
 
 
 def _png(extra: bytes = b"", text: bytes = b"") -> bytes:
-    return extra + bytes(EncodedWriter("png").records(_KEYS, _IMAGES, _texts(text))) + END_OF_ARCHIVE
+    samples = zip(_KEYS, _IMAGES, _texts(text), strict=True)
+    return extra + b"".join(encoded_record(key, "png", encode(image, "png"), line) for key, image, line in samples) + (
+        END_OF_ARCHIVE
+    )
 
 
 def _member(name: str, content: bytes, kind: bytes = b"0", link: str = "") -> bytes:
@@ -53,7 +55,7 @@ def _read_png(folder: Path, data: bytes, samples: int = 10) -> None:
     """Streams and verifies a compressed shard; raises what either says."""
     plain = _manifest(data, samples) | {"codec": "png", "layout": None}
     _write(folder, plain, data)
-    problems = verify(LocalFiles(folder), Manifest.read(folder), lambda _: None)
+    problems = verify(open_shard_files(str(folder)), Manifest.read(folder), lambda _: None)
     source = open_source(str(folder), False)
     for block in stream_shard(source, source.shards("train")[0], 0, True):
         assert block.shape[1:] == _SHAPE
@@ -67,12 +69,11 @@ def _read_npy(folder: Path, data: bytes, **changes: Any) -> None:
     _write(folder, _manifest(data, 10) | changes, data)
     shards = ShardSet.open(folder)
     shards.check_content("train")
-    problems = verify(LocalFiles(folder), Manifest.read(folder), lambda _: None)
+    problems = verify(open_shard_files(str(folder)), Manifest.read(folder), lambda _: None)
     if problems:
         raise ShardError(problems[0])
     region = open_region(shards, "train")
-    region.wait()
-    region.close()
+    region.read_ahead.join()
     shards.annotations("train")
 
 

@@ -1,0 +1,64 @@
+"""Launching real training runs from tests."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+from tests.conftest import REPOSITORY, run_command
+
+SMALL = (
+    'model.layers=["8/2", "16/2", "fc32"]',
+    "model.latents=[3, 3, 3]",
+    "optimizer.warmup_images=0",
+    "training.log_every_steps=5",
+    "training.validate_every_steps=0",
+    "training.preview_every_steps=0",
+    "training.trackers=[]",
+)
+
+
+def launch(
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
+) -> subprocess.CompletedProcess:
+    """One run of the real command to its end."""
+    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch, data=data))
+
+
+def launch_words(
+    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
+) -> list[str]:
+    """The words of the command that ``launch`` runs; several processes use the file that the documents name.
+
+    One process is started without the launcher, which would import torch a second time (2 s, in some 40 runs);
+    tests/launch/test_accelerate.py has it start one.
+    """
+    how = ["python"]
+    if processes > 1:
+        how = ["accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml"]
+        how += ["--num_processes", str(processes), "--main_process_port", "0"]
+    options = [
+        "--data",
+        data or str(shards),
+        "--out",
+        str(out),
+        "--steps",
+        str(steps),
+        "--global-batch-size",
+        str(batch),
+    ]
+    options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
+    return [*how, "pipeline/train.py", *options, *SMALL, *overrides]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The trained weights of a run's newest checkpoint."""
+    return torch.load(run / "ckpt.pt", weights_only=True)["model"]
+
+
+def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """|a − b| / |a| over all weights, in float64."""
+    difference = sum(float(((a[key].double() - b[key].double()) ** 2).sum()) for key in a)
+    return (difference / sum(float((a[key].double() ** 2).sum()) for key in a)) ** 0.5
