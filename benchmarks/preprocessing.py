@@ -33,8 +33,8 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.transforms import v2
 
-from preprocess.build.build import Options, make_recipe, plan
-from preprocess.build.output import OutFolder
+from preprocess.build.build import BuildOptions, make_spec, plan
+from preprocess.build.output import LocalOutput
 from preprocess.build.worker import make_shard
 from preprocess.sources.celeba import open_celeba
 
@@ -65,12 +65,12 @@ def decode_and_shards(tree: Path, scratch: Path) -> tuple[Clock, Clock]:
     Making a shard is reading, decoding, resizing, hashing, writing and flushing it. Taken in turn, so that the two
     share whatever else the machine does; the rate of either is SHARD over its seconds.
     """
-    options = Options(64, None, CHUNK, 1, 0, SHARD, False, "npy", "bilinear")
+    options = BuildOptions(64, None, CHUNK, 1, 0, SHARD, False, "npy", "bilinear")
     catalogue = open_celeba(tree, 0)
-    folder = OutFolder(scratch / "shard")
+    folder = LocalOutput(scratch / "shard")
     folder.scratch.mkdir(parents=True, exist_ok=True)
     bare, ours = Clock(), Clock()
-    for task in plan(catalogue, make_recipe(catalogue, options), folder):
+    for task in plan(catalogue, make_spec(catalogue, options), folder):
         files = [(tree / "img_align_celeba" / name).read_bytes() for name in task.table.sources]
         with bare.running():
             for data in files:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.shards.manifest import Crop, Manifest, Shard, Source, Split
-from preprocess.shards.tar_layout import END_OF_ARCHIVE, RecordWriter, layout_of
+from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, layout_of
 
 SHAPE, SHARD = (64, 64, 3), 4096
 """(H, W, C) of an image, and samples of a shard."""

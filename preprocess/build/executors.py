@@ -1,7 +1,9 @@
-"""Runs shard tasks on any `concurrent.futures` executor, a few at a time, and survives workers that die."""
+"""Runs shard tasks on local processes or on a Dask cluster, a few at a time, and survives workers that die."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import multiprocessing
 import os
 import signal
@@ -10,34 +12,68 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from typing import Any
 
 from preprocess.build.task import ShardRecord, ShardTask
-from preprocess.errors import UserError
+from preprocess.errors import UsageError, UserError
 
 TASKS_AHEAD = 2  # per worker: enough to keep it busy, few enough to keep memory flat
 MAX_DEATHS_IN_A_ROW = 3
+LOCAL_CLUSTER = "local-cluster"
+_SECONDS_TO_CONNECT = 20
 _WORKER_MODULE = "preprocess.build.worker"
 
 
+def choose_executor(scheduler: str | None) -> Callable[[int], Executor]:
+    """Returns a function that makes the executor for a number of workers.
+
+    Args:
+        scheduler: None for local processes, `tcp://host:8786` for a Dask cluster, or `local-cluster` to start one.
+
+    Raises:
+        UsageError: the scheduler is not understood, or Dask is not installed.
+    """
+    if scheduler is None:
+        return local_processes
+    if scheduler != LOCAL_CLUSTER and not scheduler.startswith(("tcp://", "tls://")):
+        raise UsageError(f"--scheduler {scheduler} is neither an address like tcp://host:8786 nor {LOCAL_CLUSTER}")
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError("--scheduler needs Dask: pip install 'mmd-vlae[dask]'")
+    return lambda workers: DaskExecutor(scheduler, workers)
+
+
 def local_processes(workers: int) -> Executor:
-    """A pool of processes that is forked from a server in which torch is imported once."""
+    """Returns a pool of processes, forked from a server process that imports torch once."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([_WORKER_MODULE])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+
+
+def start_worker() -> None:
+    """Prepares a worker process: it ignores Ctrl-C, which the parent handles, and it exits when its parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run_tasks(
     tasks: Sequence[ShardTask], workers: int, make_executor: Callable[[int], Executor] = local_processes
 ) -> Generator[ShardRecord, None, None]:
-    """Yields the record of each task as it is done, in no fixed order; closing it waits for the workers to end.
+    """Yields the record of each task when it is done, in any order; closing the generator waits for the workers to end.
 
-    A worker that dies (out of memory, killed) costs its own shard only: it is made again by a new one.
+    A worker that dies (out of memory, killed) loses only its own shard, which a new worker makes.
 
     Raises:
         OSError: a shard could not be written.
-        UserError: workers die again and again.
+        UserError: workers die again and again, or the cluster is lost.
     """
     remaining = {task.file: task for task in tasks}
     deaths = 0
@@ -55,12 +91,12 @@ def run_tasks(
                     f"worker processes were killed {deaths} times in a row (out of memory?): finished shards are kept; "
                     "run the same command again, with fewer --workers"
                 ) from None
-        except CancelledError:  # not ours: what a client does with its futures when it loses the cluster
+        except CancelledError:  # a Dask client cancels its futures when it loses the cluster
             raise UserError(
                 "the Dask cluster was lost: finished shards are kept; run the same command again when it is back"
             ) from None
         except Exception as error:
-            if type(error).__module__.partition(".")[0] == "distributed":  # Dask has tried again itself
+            if type(error).__module__.partition(".")[0] == "distributed":  # Dask has retried already
                 raise UserError(f"the Dask cluster gave up ({error}): finished shards are kept") from None
             raise
 
@@ -75,7 +111,7 @@ def _run_until_a_death(
     try:
         while True:
             while not failure and len(running) < workers * TASKS_AHEAD and (task := next(waiting, None)) is not None:
-                running.add(executor.submit(_work, task))
+                running.add(executor.submit(_make_shard, task))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -84,7 +120,7 @@ def _run_until_a_death(
                 if error is None:
                     yield future.result()
                 failure = failure or error
-            if failure:  # what other workers are about to finish is kept
+            if failure:  # shards that other workers are about to finish are kept
                 running = {future for future in running if not future.cancel()}
         if failure:
             raise failure
@@ -92,20 +128,45 @@ def _run_until_a_death(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _work(task: ShardTask) -> ShardRecord:
+def _make_shard(task: ShardTask) -> ShardRecord:
     from preprocess.build.worker import make_shard  # noqa: PLC0415 - imports torch, which only workers need
 
     return make_shard(task)
 
 
-def _start_worker() -> None:
-    """Ctrl-C is the parent's business; and a worker whose parent was killed must not live on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+class DaskExecutor(Executor):
+    """Hands tasks to Dask, which repeats the tasks of a worker that died. Source and --out must be shared folders."""
 
+    def __init__(self, scheduler: str, workers: int) -> None:
+        """Connects to the cluster, or starts one with `workers` processes.
 
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+        Raises:
+            UserError: the cluster cannot be reached.
+        """
+        # an optional dependency, which the type checker need not find
+        from distributed import Client, LocalCluster  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+        self._cluster = None
+        try:
+            if scheduler == LOCAL_CLUSTER:
+                self._cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,  # pyright: ignore[reportArgumentType] - None = no dashboard
+                    silence_logs=logging.CRITICAL,
+                )
+            self._client = Client(self._cluster or scheduler, timeout=_SECONDS_TO_CONNECT)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"the Dask scheduler {scheduler} cannot be reached: {error}") from None
+        self._executor = self._client.get_executor(pure=False)  # a task writes a file, so its result is not cached
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Sends one call to the cluster."""
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Disconnects. A running task cannot be waited for; if it still writes, it writes an undamaged shard."""
+        self._executor.shutdown(wait=wait and not cancel_futures)
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()

@@ -1,109 +1,210 @@
-"""The folder that shards are made in: one run at a time, resumable, never another recipe's leftovers.
+"""The folder or URL that shards are made in: one run at a time, resumable, never a mixture of two specifications.
 
-While a run is under way `.unfinished/` holds the recipe, temporaries and one record per finished shard; it goes
-when the manifest is in place. A shard counts as finished when its file has the SHA-256 of its record.
+While a run is under way, `.unfinished/` holds the specification, temporary files, and one record for each finished
+shard. It is removed when the manifest is in place. A shard counts as finished if its file has the SHA-256 of its
+record.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.errors import ManifestError, UsageError, UserError
 from preprocess.shards.atomic import sync_folder, write_json
-from preprocess.shards.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    Recipe,
-)
-from preprocess.shards.shard_check import file_sha256
+from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ShardSpec
+from preprocess.shards.storage import ShardFiles, is_url
+from preprocess.shards.verify import file_sha256
 
 SHARD_NAME = re.compile(r"(train|valid|test)-\d{6}\.tar")
-SCRATCH_NAME, RECIPE_NAME = ".unfinished", "recipe.json"
-_LOCK = ".lock"
+SCRATCH_NAME, SPEC_NAME, LOCK_NAME = ".unfinished", "spec.json", ".lock"
+_ANOTHER_OUT = "choose another --out, or add --overwrite"
 
 
-class OutFolder:
-    """Where one run puts its shards."""
+class Output(ABC):
+    """The place for one run's shards.
+
+    Attributes:
+        name: the place as the user wrote it.
+        path: the local folder that workers write shards to.
+        scratch: the local folder for unfinished files, on the same file system as `path`.
+        files: the files of the place.
+    """
+
+    name: str
+    path: Path
+    scratch: Path
+    files: ShardFiles
+
+    @abstractmethod
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the place for this process, which creates it if needed.
+
+        Raises:
+            UserError: another run of this machine holds it.
+            UsageError: it cannot be created.
+        """
+
+    @abstractmethod
+    def acquire(self, spec: ShardSpec, overwrite: bool) -> None:
+        """Reserves the place for one specification, before the first shard is made.
+
+        Raises:
+            UsageError: the place holds shards of another specification and `overwrite` is not given; the message names
+                the differences.
+            UserError: the place cannot be reached.
+        """
+
+    def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
+        """Returns the records of the shards that are finished and undamaged; every byte of them is read."""
+        records = self._recorded(tasks)
+        with ThreadPoolExecutor(workers) as pool:  # hashing releases the GIL
+            intact = pool.map(self._is_intact, records.values())
+        return {name: record for (name, record), ok in zip(records.items(), intact, strict=True) if ok}
+
+    @abstractmethod
+    def commit_shard(self, record: ShardRecord) -> None:
+        """Moves a shard that a worker made to its final place.
+
+        Raises:
+            UserError: it could not be uploaded, or another run has taken over the place.
+        """
+
+    @abstractmethod
+    def commit(self, manifest: Manifest) -> None:
+        """Writes the manifest, then removes what only the run needed.
+
+        Raises:
+            UserError: it could not be uploaded, or another run has taken over the place.
+        """
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Forgets a run whose shards must not be used; the next run may have other options."""
+
+    @abstractmethod
+    def _is_intact(self, record: ShardRecord) -> bool:
+        """Whether the shard's file has the record's SHA-256."""
+
+    def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
+        """Returns the records of the manifest, and of the unfinished run, without looking at the shards."""
+        records: dict[str, ShardRecord] = {}
+        manifest = self.files.read(MANIFEST_NAME)
+        if manifest is not None:
+            with contextlib.suppress(ManifestError):
+                records |= _records_of(Manifest.parse(manifest, MANIFEST_NAME), tasks)
+        unfinished = set(self.files.names(SCRATCH_NAME))
+        for task in tasks:
+            if f"{task.file}.json" in unfinished:
+                content = self.files.read(f"{SCRATCH_NAME}/{task.file}.json")
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    records[task.file] = ShardRecord.parse(content or b"")
+        return records
+
+    def _spec_differences(self, spec: ShardSpec) -> list[str]:
+        """Names what differs between `spec` and the finished or unfinished set in the place; empty where there is none.
+
+        Raises:
+            UsageError: the place holds shards that this version cannot compare.
+        """
+        unfinished, manifest = self.files.read(f"{SCRATCH_NAME}/{SPEC_NAME}"), self.files.read(MANIFEST_NAME)
+        try:
+            if unfinished is not None:
+                return ShardSpec.model_validate_json(unfinished).differences(spec)
+            if manifest is not None:
+                return Manifest.parse(manifest, f"{self.name}/{MANIFEST_NAME}").differences(spec)
+        except ValidationError:
+            raise UsageError(
+                f"{self.name} holds an unfinished run of another version of preprocess: {_ANOTHER_OUT}"
+            ) from None
+        except ManifestError as error:
+            raise UsageError(f"{error}; {_ANOTHER_OUT}") from None
+        if any(SHARD_NAME.fullmatch(name) for name in self.files.names()):
+            raise UsageError(f"{self.name} holds shards without a manifest, made by another program: {_ANOTHER_OUT}")
+        return []
+
+    def _clear_or_refuse(self, spec: ShardSpec, overwrite: bool) -> None:
+        """Removes a set of another specification if `overwrite` is given; raises UsageError otherwise."""
+        try:
+            differences = self._spec_differences(spec)
+            if differences:
+                raise UsageError(f"{self.name} holds shards of {'; '.join(differences)}: {_ANOTHER_OUT}")
+        except UsageError:
+            if not overwrite:
+                raise
+            self._clear()
+
+    def _clear(self) -> None:
+        self.files.remove(MANIFEST_NAME)  # first, because it promises the shards that go next
+        for name in self.files.names():
+            if SHARD_NAME.fullmatch(name):
+                self.files.remove(name)
+        for name in self.files.names(SCRATCH_NAME):
+            self.files.remove(f"{SCRATCH_NAME}/{name}")
+
+
+class LocalOutput(Output):
+    """A folder, in which workers make the shards."""
 
     def __init__(self, path: Path) -> None:
+        """Names the folder; nothing is created yet."""
+        self.files = ShardFiles(str(path))
         self.name = str(path)
         self.path = path
         self.scratch = path / SCRATCH_NAME
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the kernel lets go of it however the process ends.
-
-        Raises:
-            UserError: another run holds it.
-            UsageError: it cannot be made.
-        """
+        """See `Output.locked`. The kernel releases the lock however the process ends."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"--out {self.path} cannot be made: {error.strerror}") from None
-        handle = _lock(self.path / _LOCK)
+            raise UsageError(f"--out {self.path} cannot be created: {error.strerror}") from None
+        lock = FileLock(self.path / LOCK_NAME, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another run is writing to {self.path}: wait for it, or choose another --out") from None
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written to: {error.strerror}") from None
         try:
             yield
         finally:
-            (self.path / _LOCK).unlink(missing_ok=True)  # while it is held: see _lock
-            os.close(handle)
+            (self.path / LOCK_NAME).unlink(missing_ok=True)  # while it is held: a waiting run then notices
+            lock.release()
 
-    def claim(self, recipe: Recipe, overwrite: bool) -> None:
-        """Makes the folder this recipe's, before the first shard is made.
-
-        Raises:
-            UsageError: it is another recipe's, and not to be overwritten; the difference is named.
-        """
-        if overwrite:
-            self._clear_if_other(recipe)
-        else:
-            refuse_if_other(self._recipe_there(), recipe, self.name)
-        self._sweep()
+    def acquire(self, spec: ShardSpec, overwrite: bool) -> None:
+        """See `Output.acquire`."""
+        self._clear_or_refuse(spec, overwrite)
+        self._remove_temporaries()
         self.scratch.mkdir(exist_ok=True)
-        write_json(self.scratch / RECIPE_NAME, recipe.model_dump(mode="json"))
+        write_json(self.scratch / SPEC_NAME, spec.model_dump(mode="json"))
 
-    def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
-        """The records of the shards that are there, whole and right; every byte of them is read."""
-        records = self._recorded(tasks)
-        with ThreadPoolExecutor(workers) as pool:  # hashing releases the GIL
-            whole = pool.map(self._is_whole, records.values())
-        return {name: record for (name, record), ok in zip(records.items(), whole, strict=True) if ok}
+    def commit_shard(self, record: ShardRecord) -> None:
+        """Does nothing: the worker has renamed the shard into place, and written its record."""
 
-    def keep(self, record: ShardRecord) -> None:
-        """Brings a shard that was made to where it is kept: here it was made there, with its record."""
-
-    def finish(self, manifest: Manifest) -> None:
-        """Puts the manifest in place, and removes what the run needed for itself."""
+    def commit(self, manifest: Manifest) -> None:
+        """See `Output.commit`."""
         manifest.write(self.path)
         shutil.rmtree(self.scratch)
         sync_folder(self.path)
 
-    def abandon(self) -> None:
-        """Forgets a run whose shards must not be used: the next may have other options, or makes all of them again."""
-        (self.path / MANIFEST_NAME).unlink(missing_ok=True)
+    def rollback(self) -> None:
+        """See `Output.rollback`."""
+        self.files.remove(MANIFEST_NAME)
         shutil.rmtree(self.scratch)
 
-    def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
-        records: dict[str, ShardRecord] = {}
-        with contextlib.suppress(ManifestError):
-            records |= records_of(Manifest.read(self.path), tasks)
-        for task in tasks:
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                records[task.file] = ShardRecord.parse((self.scratch / f"{task.file}.json").read_bytes())
-        return records
-
-    def _is_whole(self, record: ShardRecord) -> bool:
+    def _is_intact(self, record: ShardRecord) -> bool:
         if not record.samples:
             return True
         try:
@@ -111,41 +212,8 @@ class OutFolder:
         except OSError:
             return False
 
-    def _recipe_there(self) -> Recipe | None:
-        """The recipe of the finished or unfinished set in this folder; None where there is neither."""
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                return Recipe.model_validate_json((self.scratch / RECIPE_NAME).read_bytes())
-            except ValidationError:
-                raise UsageError(
-                    f"{self.path} holds an unfinished run of another version of preprocess: "
-                    "choose another --out, or add --overwrite"
-                ) from None
-        if (self.path / MANIFEST_NAME).exists():
-            try:
-                return Manifest.read(self.path)
-            except ManifestError as error:
-                raise UsageError(f"{error}; choose another --out, or add --overwrite") from None
-        if any(SHARD_NAME.fullmatch(path.name) for path in self.path.iterdir()):
-            raise UsageError(
-                f"{self.path} holds shards without a manifest, made by something else: "
-                "choose another --out, or add --overwrite"
-            )
-        return None
-
-    def _clear_if_other(self, recipe: Recipe) -> None:
-        with contextlib.suppress(UsageError):
-            there = self._recipe_there()
-            if there is not None and not there.differences(recipe):
-                return
-        (self.path / MANIFEST_NAME).unlink(missing_ok=True)  # first: what it promises is about to go
-        for path in list(self.path.iterdir()):
-            if SHARD_NAME.fullmatch(path.name):
-                path.unlink()
-        shutil.rmtree(self.scratch, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Removes temporaries of a run that was killed."""
+    def _remove_temporaries(self) -> None:
+        """Removes what a killed run left; the records of its finished shards stay."""
         leftovers = [self.path / f".{MANIFEST_NAME}.tmp"]
         if self.scratch.is_dir():
             leftovers += [path for path in self.scratch.iterdir() if path.suffix != ".json"]
@@ -153,15 +221,21 @@ class OutFolder:
             path.unlink(missing_ok=True)
 
 
-def refuse_if_other(there: Recipe | None, recipe: Recipe, where: str) -> None:
-    """Raises UsageError, with the differences named, where the recipe there is another one."""
-    differences = there.differences(recipe) if there else []
-    if differences:
-        raise UsageError(f"{where} holds shards of {'; '.join(differences)}: choose another --out, or add --overwrite")
+def open_output(address: str) -> Output:
+    """Returns the folder or URL that --out names; nothing is written yet.
+
+    Raises:
+        UsageError: the URL cannot be used, or the library for it is not installed.
+    """
+    if not is_url(address):
+        return LocalOutput(Path(address))
+    from preprocess.build.remote_output import RemoteOutput  # noqa: PLC0415 - it derives from Output
+
+    return RemoteOutput(address)
 
 
-def records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
-    """The manifest's shards as records; what was left out is known by the keys of each task."""
+def _records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
+    """Returns the manifest's shards as records; the keys of each task tell which images were left out of it."""
     reasons = {left.key: left for left in manifest.left_out}
     shards = {shard.file: shard for split in manifest.splits.values() for shard in split.shards}
     return {
@@ -175,23 +249,3 @@ def records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, Shar
         for task in tasks
         if (shard := shards.get(task.file)) is not None
     }
-
-
-def _lock(path: Path) -> int:
-    """Opens and locks a file; its handle.
-
-    The holder removes the file before it lets go, so the lock counts only if the name still means this file.
-    """
-    while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UsageError(f"{path.parent} cannot be written to: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-                return handle
-        except BlockingIOError:
-            os.close(handle)
-            raise UserError(f"another run is writing to {path.parent}: wait for it, or choose another --out") from None
-        os.close(handle)

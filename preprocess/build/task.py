@@ -1,45 +1,49 @@
-"""One shard as one task: what goes to a worker and what comes back. Small, picklable, without torch."""
+"""One shard as one task: what is sent to a worker and what comes back. Small, picklable, without torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from preprocess.errors import UnreadableImage
+from preprocess.containers.container import PixelReader
 from preprocess.shards.annotations import SampleTable
-from preprocess.shards.manifest import LeftOut, Recipe
-
-
-class PixelReader(Protocol):
-    """Gives the pixels of a shard's images; picklable, and opened in the worker."""
-
-    def __len__(self) -> int: ...
-
-    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        """One uint8 (h, w, C) per image, in order, valid until the next; or the reason why there is none."""
-        ...
+from preprocess.shards.manifest import LeftOut, ShardSpec
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What a worker needs to make one shard."""
+    """Everything that a worker needs to make one shard.
+
+    Attributes:
+        file: name of the shard.
+        folder: where the shard is written.
+        scratch: folder for the unfinished shard, on the same file system.
+        spec: what all shards of the set have in common.
+        images: reads the pixels of this shard's images.
+        table: what is known of this shard's samples.
+    """
 
     file: str
-    folder: Path  # where the shard goes
-    scratch: Path  # for the unfinished shard, on the same file system
-    recipe: Recipe
+    folder: Path
+    scratch: Path
+    spec: ShardSpec
     images: PixelReader
     table: SampleTable
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What came out of a task; `samples` is 0, and there is no file, where every image was left out."""
+    """The result of a task.
+
+    Attributes:
+        file: name of the shard.
+        samples: samples in it; 0, without a file, if every image was left out.
+        bytes: size of the file.
+        sha256: of the file, as 64 hex digits.
+        left_out: images that could not become samples.
+    """
 
     file: str
     samples: int
@@ -48,12 +52,12 @@ class ShardRecord:
     left_out: tuple[LeftOut, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """What is remembered of the shard while the set is unfinished; `parse` reads it."""
+        """Returns plain values, which are stored while the set is unfinished; `parse` reads them."""
         return asdict(self) | {"left_out": [left.model_dump() for left in self.left_out]}
 
     @classmethod
     def parse(cls, content: bytes) -> ShardRecord:
-        """Reads what was remembered.
+        """Reads a stored record.
 
         Raises:
             ValueError, TypeError, KeyError: it is damaged.

@@ -1,22 +1,88 @@
 """Crop and resize, with the arithmetic of torchvision's CenterCrop and Resize(antialias=True).
 
-This module imports torch; only workers import it.
+torch is imported by `resize_batch` only, so that the command line can name crops without it.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import Literal
 
-from preprocess.errors import UnreadableImage
-from preprocess.shards.manifest import Crop, Resample
+import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+
+from preprocess.errors import UnreadableImage, UsageError
+
+Resample = Literal["bilinear", "bicubic"]  # both antialiased
+
+
+class Crop(BaseModel):
+    """The part of an image that is kept before it is resized.
+
+    kind "center": the central `size` x `size` square; "square": the largest central square;
+    "box": (left, top, right, bottom) in pixels; "none": the whole image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["center", "square", "box", "none"]
+    size: PositiveInt | None = None
+    box: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
+
+    def __str__(self) -> str:
+        """Returns the crop as messages name it, such as `center 148`."""
+        return f"{self.kind} {self.size or self.box or ''}".strip()
+
+
+# Crops of published work on CelebA's images of 178x218, each resized to 64x64 there.
+Preset = Literal["vlae108", "dcgan", "wae140", "vae148", "nvae", "provlae"]
+PRESETS: dict[Preset, Crop] = {
+    "vlae108": Crop(kind="center", size=108),  # Zhao et al. 2017, the VLAE authors' code
+    "dcgan": Crop(kind="center", size=108),  # DCGAN-tensorflow, and much that followed it
+    "wae140": Crop(kind="center", size=140),  # Tolstikhin et al. 2018
+    "vae148": Crop(kind="center", size=148),  # PyTorch-VAE
+    "nvae": Crop(kind="box", box=(15, 40, 163, 188)),  # Vahdat and Kautz 2020
+    "provlae": Crop(kind="box", box=(15, 45, 163, 193)),  # Li et al. 2020
+}
+
+
+def choose_crop(crop: str | None, preset: Preset | None = None) -> Crop | None:
+    """Returns the crop that --crop or --preset asks for; None where neither is given, for the source's default.
+
+    Raises:
+        UsageError: both are given, or --crop is not understood.
+    """
+    if preset is None:
+        return None if crop is None else parse_crop(crop)
+    if crop is not None:
+        raise UsageError("--crop and --preset cannot both be given: a preset is a crop")
+    return PRESETS[preset]
+
+
+def parse_crop(text: str) -> Crop:
+    """Parses `148`, `square`, `none` or `left,top,right,bottom`.
+
+    Raises:
+        UsageError: the text is none of them.
+    """
+    if text == "square":
+        return Crop(kind="square")
+    if text == "none":
+        return Crop(kind="none")
+    parts = text.split(",")
+    if all(part.isdecimal() for part in parts):
+        numbers = [int(part) for part in parts]
+        if len(numbers) == 1 and numbers[0] > 0:
+            return Crop(kind="center", size=numbers[0])
+        if len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
+            return Crop(kind="box", box=(numbers[0], numbers[1], numbers[2], numbers[3]))
+    raise UsageError(f"--crop {text} is neither a number of pixels, nor left,top,right,bottom, nor square, nor none")
 
 
 def crop_box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
-    """The part to cut out of an image: (top, left, height, width).
+    """Returns the part to cut out of an image of `height` x `width` pixels: (top, left, height, width).
 
     Raises:
-        UnreadableImage: the image is smaller than the crop; it is never padded.
+        UnreadableImage: the image is smaller than the crop; images are never padded.
     """
     if crop.kind == "none":
         return 0, 0, height, width
@@ -32,13 +98,54 @@ def crop_box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
     return round((height - side) / 2.0), round((width - side) / 2.0), side, side
 
 
-def resize_batch(images: np.ndarray, height: int, width: int, resample: Resample = "bilinear") -> np.ndarray:
-    """Resizes uint8 (n, h, w, C) to uint8 (n, height, width, C), antialiased.
+def scaled_crop(crop: Crop, source_size: tuple[int, int], image_size: tuple[int, int]) -> Crop:
+    """Returns the crop that cuts the same part of the frame out of an image of another size.
 
-    Channels-last all the way: torch then takes its fast path for bytes, the one torchvision takes too.
+    A center crop of 148 pixels, meant for CelebA's 178x218, is 74 pixels for an image of 89x109. If the image has
+    another aspect ratio, the smaller of its two scales counts, so that the crop always fits.
+
+    Args:
+        crop: a crop in pixels of `source_size`.
+        source_size: (height, width) of the images that the crop is meant for.
+        image_size: (height, width) of the image to be cropped.
+
+    Returns:
+        The same crop where the sizes are equal, or where its kind has no pixels ("square", "none").
+    """
+    if crop.kind in {"square", "none"} or source_size == image_size:
+        return crop
+    down, across = image_size[0] / source_size[0], image_size[1] / source_size[1]
+    if crop.kind == "center":
+        side = round((crop.size or 0) * min(down, across))
+        return Crop(kind="center", size=max(1, min(side, *image_size)))
+    left, top, right, bottom = crop.box or (0, 0, source_size[1], source_size[0])
+    # one scale for both axes keeps faces undistorted; what is left of the frame is shared by both sides
+    scale = min(down, across)
+    dx, dy = (image_size[1] - scale * source_size[1]) / 2, (image_size[0] - scale * source_size[0]) / 2
+    width, height = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    x = min(max(0, round(dx + left * scale)), max(0, image_size[1] - width))
+    y = min(max(0, round(dy + top * scale)), max(0, image_size[0] - height))
+    return Crop(kind="box", box=(x, y, x + width, y + height))
+
+
+def resize_batch(images: np.ndarray, height: int, width: int, resample: Resample = "bilinear") -> np.ndarray:
+    """Resizes a batch with antialiasing.
+
+    The memory stays channels-last: torch then takes its fast path for bytes, as torchvision does.
+
+    Args:
+        images: uint8 (n, h, w, C).
+        height: H of the result, in pixels.
+        width: W of the result, in pixels.
+        resample: the filter.
+
+    Returns:
+        uint8 (n, H, W, C); `images` itself where the size is right already.
     """
     if images.shape[1:3] == (height, width):
         return images
+    import torch  # noqa: PLC0415 - takes seconds to import, and only workers resize
+
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)  # (n, C, h, w) in channels-last memory
     resized = torch.nn.functional.interpolate(
         batch, size=(height, width), mode=resample, antialias=True, align_corners=False

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from preprocess.errors import ShardError, UnreadableImage
+from preprocess.errors import ShardError, UnreadableImage, first_line
 from preprocess.images.decode import Decoder
 from preprocess.shards.manifest import SPLITS, Manifest, Shard
-from preprocess.shards.storage import ShardFiles, one_line
+from preprocess.shards.storage import ShardFiles
 from preprocess.shards.tar import read_members
-from preprocess.shards.tar_layout import IMAGE_MEMBER
 
 GAP = 2  # pixels between images; twice that between splits
 
@@ -57,12 +56,12 @@ def _images(files: ShardFiles, manifest: Manifest, split: str) -> Iterator[np.nd
             yield from _images_of(files, manifest, shard)
         except Exception as error:  # a damaged tar or image, or whatever the library behind a URL raises
             raise ShardError(
-                f"{files.name}/{shard.file} cannot be read ({one_line(error)}): see `preprocess verify {files.name}`"
+                f"{files.name}/{shard.file} cannot be read ({first_line(error)}): see `preprocess verify {files.name}`"
             ) from None
 
 
 def _images_of(files: ShardFiles, manifest: Manifest, shard: Shard) -> Iterator[np.ndarray]:
-    ending = IMAGE_MEMBER if manifest.codec == "npy" else f".{manifest.codec}"
+    ending = manifest.image_suffix
     decoder, found = Decoder(), 0
     with files.open(shard.file) as file:
         for name, content in read_members(file, ending):

@@ -1,6 +1,6 @@
 """The manifest: what a set of shards is, written last and atomically, checked whenever it is read.
 
-`Recipe` says what is being made and is known before the first image is read; `Manifest` adds what came
+`ShardSpec` says what is being made and is known before the first image is read; `Manifest` adds what came
 out of it. Both are plain JSON, so that anything can read them.
 """
 
@@ -23,18 +23,18 @@ from pydantic import (
 )
 
 from preprocess.errors import ManifestError
+from preprocess.images.crop_resize import Crop, Resample
 from preprocess.shards.atomic import write_json
+from preprocess.shards.tar import END_OF_ARCHIVE, IMAGE_MEMBER, Layout, layout_of
 
 SCHEMA_VERSION = 2  # 2: landmarks
 READABLE_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 25  # parsed JSON takes up to twenty times as much memory
 MAX_SIDE = 4096  # pixels; a manifest may claim any shape, and buffers are made from it
-END_BYTES = 1024  # a tar ends with two empty blocks
 SPLITS = ("train", "valid", "test")
 
 Codec = Literal["npy", "png", "jpg", "webp"]
-Resample = Literal["bilinear", "bicubic"]  # both antialiased
 
 
 _LEAST_COMPRESSED_BYTES = 2048  # two members, each a header and a body of at least one block
@@ -63,38 +63,6 @@ class Source(_Frozen):
     images: NonNegativeInt
 
 
-class Crop(_Frozen):
-    """What is cut out of each image before it is resized.
-
-    kind "center": the central `size` x `size` square; "square": the largest central square;
-    "box": (left, top, right, bottom) in pixels; "none": the whole image.
-    """
-
-    kind: Literal["center", "square", "box", "none"]
-    size: PositiveInt | None = None
-    box: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.size or self.box or ''}".strip()
-
-
-class Layout(_Frozen):
-    """Where the payloads lie inside one sample's record in the tar, in bytes (npy codec only)."""
-
-    record_bytes: PositiveInt
-    image_offset: PositiveInt
-    image_bytes: PositiveInt
-    json_offset: PositiveInt
-    json_bytes: PositiveInt
-
-    @model_validator(mode="after")
-    def _lies_inside(self) -> Layout:
-        image_end, json_end = self.image_offset + self.image_bytes, self.json_offset + self.json_bytes
-        if image_end > self.json_offset or json_end > self.record_bytes:
-            raise ValueError("the payloads do not lie inside their record")
-        return self
-
-
 class Shard(_Frozen):
     file: FileName
     samples: Count
@@ -120,7 +88,15 @@ class LeftOut(_Frozen):
     reason: str
 
 
-class Recipe(_Frozen):
+class IgnoredFiles(_Frozen):
+    """Files of the source that are not images of it, for one reason: `names` lists the first 5,000 of `files`."""
+
+    reason: str
+    files: NonNegativeInt
+    names: tuple[str, ...]
+
+
+class ShardSpec(_Frozen):
     """Everything that determines the bytes of the shards; two recipes that are equal make equal shards."""
 
     schema_version: int = SCHEMA_VERSION
@@ -138,10 +114,10 @@ class Recipe(_Frozen):
     shard_size: PositiveInt
     limit: PositiveInt | None
 
-    def differences(self, other: Recipe) -> list[str]:
+    def differences(self, other: ShardSpec) -> list[str]:
         """Names each field in which `other` differs from this one, in words for a terminal."""
         found = []
-        for name in Recipe.model_fields:
+        for name in ShardSpec.model_fields:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine == theirs or name == "layout":  # the layout follows from the other fields
                 continue
@@ -154,16 +130,15 @@ class Recipe(_Frozen):
         return found
 
 
-class Manifest(Recipe):
+class Manifest(ShardSpec):
     """The recipe, and the shards that came out of it."""
 
     splits: dict[Literal["train", "valid", "test"], Split]
     left_out: tuple[LeftOut, ...]
+    ignored: tuple[IgnoredFiles, ...] = ()
 
     @model_validator(mode="after")
     def _layout_fits(self) -> Manifest:
-        from preprocess.shards.tar_layout import layout_of  # noqa: PLC0415 - it is made of this module's Layout
-
         height, width, channels = self.image_shape
         if max(height, width) > MAX_SIDE or channels not in {1, 3}:
             raise ValueError(f"images must have 1 or 3 channels and up to {MAX_SIDE} pixels a side")
@@ -180,9 +155,9 @@ class Manifest(Recipe):
             raise ValueError("it names a shard twice")
         for shard in shards:
             if self.layout is not None:
-                possible = shard.bytes == shard.samples * self.layout.record_bytes + END_BYTES
+                possible = shard.bytes == shard.samples * self.layout.record_bytes + len(END_OF_ARCHIVE)
             else:
-                possible = shard.bytes >= shard.samples * _LEAST_COMPRESSED_BYTES + END_BYTES
+                possible = shard.bytes >= shard.samples * _LEAST_COMPRESSED_BYTES + len(END_OF_ARCHIVE)
             if not possible:
                 raise ValueError(f"{shard.file} cannot hold {shard.samples:,} samples in {shard.bytes:,} bytes")
         return self
@@ -247,7 +222,13 @@ class Manifest(Recipe):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def image_suffix(self) -> str:
+        """The ending of the image members' names in the shards' archives."""
+        return IMAGE_MEMBER if self.codec == "npy" else f".{self.codec}"
+
+    @property
     def samples(self) -> int:
+        """Number of samples in all splits."""
         return sum(split.samples for split in self.splits.values())
 
 

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from preprocess.errors import ShardError
-from preprocess.shards.manifest import Layout, Manifest, Shard, Split
-from preprocess.shards.shard_check import damage_reason
-from preprocess.shards.tar import TarDamage, read_members
-from preprocess.shards.tar_layout import JSON_MEMBER
+from preprocess.shards.manifest import Manifest, Shard, Split
+from preprocess.shards.tar import JSON_MEMBER, Layout, TarDamage, read_members
+from preprocess.shards.verify import damage_reason
 
 __all__ = ["Annotations", "ShardError", "ShardSet"]
 
@@ -224,7 +223,7 @@ class ShardSet:
         self._check(shard)
         try:
             with (self.folder / shard.file).open("rb") as file:
-                for name, content in read_members(file, f".{self.manifest.codec}"):
+                for name, content in read_members(file, self.manifest.image_suffix):
                     if name.endswith(JSON_MEMBER):
                         yield content
         except TarDamage as error:

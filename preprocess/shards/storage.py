@@ -5,80 +5,53 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
-from preprocess.errors import ManifestError, UsageError, UserError
+from preprocess.errors import ManifestError, UsageError, UserError, first_line
 from preprocess.shards.manifest import MANIFEST_NAME, Manifest
 
 
-class ShardFiles(Protocol):
-    """A place with a set of shards in it."""
+class ShardFiles:
+    """A folder or URL with a set of shards in it.
 
-    name: str  # as a person wrote it
-
-    def manifest(self) -> Manifest:
-        """Raises ManifestError where there is no usable manifest, UserError where the place cannot be reached."""
-        ...
-
-    def names(self) -> list[str]:
-        """Everything that lies directly there, sorted."""
-        ...
-
-    def open(self, name: str) -> IO[bytes]:
-        """One file, to be read from its start. Raises FileNotFoundError, or whatever the place's library does."""
-        ...
-
-
-def open_shard_files(place: str) -> ShardFiles:
-    """The place that a person names: a folder, or a URL.
-
-    Raises:
-        UsageError: there is no such folder, or the URL cannot be used.
+    Attributes:
+        name: as the user wrote it.
+        folder: the folder, or None behind a URL.
+        fs: the fsspec file system.
     """
-    if is_url(place):
-        return RemoteFiles(place)
-    if not Path(place).is_dir():
-        raise UsageError(f"{place} is not a folder of shards")
-    return LocalFiles(Path(place))
 
+    def __init__(self, address: str) -> None:
+        """Connects to a folder or URL; nothing is read yet.
 
-class LocalFiles:
-    """Shards in a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self.path = path
-
-    def manifest(self) -> Manifest:
-        return Manifest.read(self.path)
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.path.iterdir())
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self.path / name).open("rb")
-
-
-class RemoteFiles:
-    """Shards behind a URL."""
-
-    def __init__(self, url: str) -> None:
-        self.name = url.rstrip("/")
-        self.fs, root = _file_system(url)
-        self.root = root.rstrip("/")
+        Raises:
+            UsageError: the URL cannot be used, or the library for it is not installed.
+            UserError: the service cannot be reached.
+        """
+        self.name = address.rstrip("/") or address
+        self.folder = None if is_url(address) else Path(address)
+        self.fs, root = _local_or_remote(address)
+        self._root = root.rstrip("/")
 
     def manifest(self) -> Manifest:
-        with explained(self.name, "cannot be read", "see that the address is right and can be reached"):
+        """Reads the manifest.
+
+        Raises:
+            ManifestError: there is no usable manifest.
+            UserError: the URL cannot be reached.
+        """
+        if self.folder is not None:
+            return Manifest.read(self.folder)
+        with reported(self.name, "cannot be read", "check that the address is right and can be reached"):
             content = self.read(MANIFEST_NAME)
-        where = f"{self.name}/{MANIFEST_NAME}"
+        path = f"{self.name}/{MANIFEST_NAME}"
         if content is None:
             raise ManifestError(
-                f"{where} does not exist: {self.name} holds no finished shards; make them with `preprocess celeba`"
+                f"{path} does not exist: {self.name} holds no finished shards; make them with `preprocess celeba`"
             )
-        return Manifest.parse(content, where)
+        return Manifest.parse(content, path)
 
     def names(self, folder: str = "") -> list[str]:
-        """What lies directly in a folder below the URL, sorted; nothing where there is no such folder."""
+        """Returns the names directly in `folder` below the address, sorted; none where there is no such folder."""
         self.fs.invalidate_cache()  # of listings: another machine may have written since
         try:
             paths = self.fs.ls(self.path(folder).rstrip("/"), detail=False)
@@ -87,59 +60,78 @@ class RemoteFiles:
         return sorted(name for path in paths if (name := path.rstrip("/").rsplit("/", 1)[-1]))
 
     def open(self, name: str) -> IO[bytes]:
+        """Opens one file for reading. Raises FileNotFoundError, or an error of the library behind the URL."""
         return self.fs.open(self.path(name), "rb")
 
     def read(self, name: str) -> bytes | None:
-        """A small file's content; None where there is none."""
+        """Returns the content of a small file; None where there is no such file."""
         self.fs.invalidate_cache()
         try:
             return self.fs.cat_file(self.path(name))
         except FileNotFoundError:
             return None
 
+    def remove(self, name: str) -> None:
+        """Removes a file if it exists."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
     def path(self, name: str) -> str:
-        """Where a file below the URL is, as the file system counts."""
-        return f"{self.root}/{name}"
+        """Returns the path of a file below the address, in the notation of the file system."""
+        return f"{self._root}/{name}"
 
     def protocols(self) -> set[str]:
-        """What the file system calls itself: "file", "s3", …"""
+        """Returns the names of the file system: "file", "s3", …"""
         protocol = self.fs.protocol
         return {protocol} if isinstance(protocol, str) else set(protocol)
 
 
-def is_url(place: str) -> bool:
-    """Whether a place is behind a URL."""
-    return "://" in place
+def open_shard_files(address: str) -> ShardFiles:
+    """Opens the folder or URL of an existing set of shards.
+
+    Raises:
+        UsageError: there is no such folder, or the URL cannot be used.
+        UserError: the service behind the URL cannot be reached.
+    """
+    if not is_url(address) and not Path(address).is_dir():
+        raise UsageError(f"{address} is not a folder of shards")
+    return ShardFiles(address)
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL rather than a folder."""
+    return "://" in address
 
 
 @contextlib.contextmanager
-def explained(name: str, what: str, remedy: str) -> Iterator[None]:
-    """One sentence for whatever a file system's library raises: no network, no permission, no such bucket.
+def reported(name: str, failure: str, remedy: str) -> Iterator[None]:
+    """Turns an error of a file system's library (no network, no permission, no such bucket) into one sentence.
+
+    Args:
+        name: the address, for the message.
+        failure: what failed, such as "cannot be read".
+        remedy: what to do next.
 
     Raises:
-        UserError: in place of what was raised.
+        UserError: in place of the library's error.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{name}: {what} ({one_line(error)}); {remedy}") from error
+        raise UserError(f"{name}: {failure} ({first_line(error)}); {remedy}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, or its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _local_or_remote(address: str) -> tuple[Any, str]:
+    """Returns the fsspec file system of an address, and the path in it."""
+    import fsspec.core  # noqa: PLC0415 - takes a while to import, and only some commands need it
 
-
-def _file_system(url: str) -> tuple[Any, str]:
+    if not is_url(address):
+        return fsspec.filesystem("file"), str(Path(address).absolute())
     try:
-        from fsspec.core import url_to_fs  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UsageError(f"{url} needs fsspec: pip install 'mmd-vlae[remote]'") from None
-    try:
-        return url_to_fs(url)
+        return fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{url} cannot be used: {one_line(error)}") from None
+        raise UsageError(f"{address} cannot be used: {first_line(error)}") from None
     except Exception as error:  # some libraries look for the service or its credentials at once
-        raise UserError(f"{url} cannot be reached: {one_line(error)}") from None
+        raise UserError(f"{address} cannot be reached: {first_line(error)}") from None

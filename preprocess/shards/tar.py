@@ -1,34 +1,185 @@
-"""The one reader of shards as archives: only what preprocess writes is a member, everything else is refused.
+"""Shards as tar archives: how they are laid out, written by hand, and read strictly.
 
-A general tar reader follows links, unpacks compressed archives unasked, and fills holes of sparse members with as many
-zero bytes as a header claims. A shard has none of these, so none of them is understood here.
+An npy shard is a plain ustar archive in which every sample takes the same number of bytes. One record is
+`KEY.image.npy` and then `KEY.json`, each a 512-byte header and a body padded to 512 bytes. All records are alike, so
+the shard is also an array: the pixels of sample i start at i * record_bytes + image_offset. Headers hold no time,
+user or group, so equal samples make equal bytes.
+
+A general tar reader follows links, unpacks compressed archives, and fills holes of sparse members with as many zero
+bytes as a header claims. A shard has none of these, so `read_members` refuses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from preprocess.shards.tar_layout import BLOCK, JSON_MEMBER, MAGIC, REGULAR, blocks, header_sum
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
+BLOCK = 512
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+IMAGE_MEMBER, JSON_MEMBER = ".image.npy", ".json"
+MAX_KEY_BYTES = 100 - len(IMAGE_MEMBER)  # a ustar name field has 100 bytes
 MAX_MEMBER_BYTES = 1 << 28
+_MAGIC, _REGULAR = b"ustar\0", b"0"
+_NAME_BYTES = 100
+_CHECKSUM, _SUM_DIGITS = slice(148, 156), slice(148, 154)
+_IMAGE_ENDING, _JSON_ENDING = IMAGE_MEMBER.encode(), JSON_MEMBER.encode()
 
 
 class TarDamage(ValueError):
-    """The archive is cut, rotten, or no shard; the message says what, without naming the file."""
+    """The archive is truncated, corrupt, or not a shard. The message says which, without the name of the file."""
+
+
+class Layout(BaseModel):
+    """Where the image and the JSON lie inside one record of an npy shard, in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    record_bytes: PositiveInt
+    image_offset: PositiveInt
+    image_bytes: PositiveInt
+    json_offset: PositiveInt
+    json_bytes: PositiveInt
+
+    @model_validator(mode="after")
+    def _lies_inside(self) -> Layout:
+        image_end, json_end = self.image_offset + self.image_bytes, self.json_offset + self.json_bytes
+        if image_end > self.json_offset or json_end > self.record_bytes:
+            raise ValueError("the image and the JSON do not lie inside their record")
+        return self
+
+
+def layout_of(image_shape: tuple[int, int, int], json_bytes: int) -> Layout:
+    """Returns the layout for uint8 images of (H, W, C) and a JSON text of at most `json_bytes`."""
+    header, pixels = len(npy_header(image_shape)), int(np.prod(image_shape))
+    json_offset = BLOCK + blocks(header + pixels) + BLOCK
+    padded_json = blocks(json_bytes)  # padded with blanks instead of zero bytes: the JSON fills its blocks
+    return Layout(
+        record_bytes=json_offset + padded_json,
+        image_offset=BLOCK + header,
+        image_bytes=pixels,
+        json_offset=json_offset,
+        json_bytes=padded_json,
+    )
+
+
+def blocks(length: int) -> int:
+    """Rounds a number of bytes up to whole tar blocks."""
+    return -(-length // BLOCK) * BLOCK
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """Returns the bytes that np.save puts before a C-ordered uint8 array of this shape."""
+    out = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(out, description)
+    return out.getvalue()
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+def member_header(name: bytes, size: int) -> bytes:
+    """Returns the 512-byte ustar header of a read-only file without time or owner.
+
+    Raises:
+        ValueError: the name does not fit into the header.
+    """
+    if len(name) > _NAME_BYTES:
+        raise ValueError(f"the member name {name!r} is longer than 100 bytes")
+    header = bytearray(BLOCK)
+    header[0 : len(name)] = name
+    header[100:108] = b"0000444\0"  # mode
+    header[108:116] = header[116:124] = b"0000000\0"  # user and group
+    header[124:136] = b"%011o\0" % size
+    header[136:148] = b"00000000000\0"  # time
+    header[_CHECKSUM] = b" " * 8  # counts as blanks in its own sum
+    header[156:157] = _REGULAR
+    header[257:265] = _MAGIC + b"00"
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def encoded_record(key: str, codec: str, image: bytes, text: bytes) -> bytes:
+    """Returns `KEY.png|jpg|webp` and `KEY.json` as archive members; they take as many bytes as they need."""
+    return _member(f"{key}.{codec}", image) + _member(key + JSON_MEMBER, text)
+
+
+def _member(name: str, body: bytes) -> bytes:
+    return member_header(name.encode(), len(body)) + body.ljust(blocks(len(body)), b"\0")
+
+
+class RecordWriter:
+    """Fills a reused buffer with npy records, a batch at a time."""
+
+    def __init__(self, layout: Layout, image_shape: tuple[int, int, int], batch: int) -> None:
+        """Prepares a buffer for `batch` records of images (H, W, C)."""
+        self._layout, self._shape = layout, image_shape
+        self._buffer = bytearray(batch * layout.record_bytes)
+        self._records = np.frombuffer(self._buffer, np.uint8).reshape(batch, layout.record_bytes)
+        self._json_header = layout.json_offset - BLOCK
+        image_header = member_header(_IMAGE_ENDING, layout.image_offset - BLOCK + layout.image_bytes)
+        json_header = member_header(_JSON_ENDING, layout.json_bytes)
+        self._sums = tuple(int(header[_SUM_DIGITS], 8) for header in (image_header, json_header))
+        for start, fixed in ((0, image_header), (BLOCK, npy_header(image_shape)), (self._json_header, json_header)):
+            self._records[:, start : start + len(fixed)] = np.frombuffer(fixed, np.uint8)
+
+    def records(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> memoryview:
+        """Returns the records of one batch; the view is valid until the next call.
+
+        Only names, checksums, pixels and JSON are written: the rest of a record never changes.
+
+        Args:
+            keys: n sample keys.
+            images: uint8 (n, H, W, C).
+            texts: n JSON texts, each at most layout.json_bytes long.
+
+        Raises:
+            ValueError: a key or a text is too long for its record.
+        """
+        layout = self._layout
+        pixels = self._records[: len(keys), layout.image_offset : layout.image_offset + layout.image_bytes]
+        pixels[...] = images.reshape(len(keys), layout.image_bytes)
+        for start, key, text in zip(range(0, len(self._buffer), layout.record_bytes), keys, texts, strict=False):
+            if len(key) > MAX_KEY_BYTES or len(text) > layout.json_bytes:
+                raise ValueError(
+                    f"the key or the JSON of {key} ({len(text)} bytes) does not fit into its record"
+                )
+            self._name_members(start, key.encode())
+            json_start = start + layout.json_offset
+            self._buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
+        return memoryview(self._buffer)[: len(keys) * layout.record_bytes]
+
+    def _name_members(self, start: int, key: bytes) -> None:
+        """Writes the names of one record's two members, and the checksums that follow from them."""
+        buffer, key_sum, (image_sum, json_sum) = self._buffer, sum(key), self._sums
+        for header, ending, rest in (
+            (start, _IMAGE_ENDING, image_sum),
+            (start + self._json_header, _JSON_ENDING, json_sum),
+        ):
+            buffer[header : header + _NAME_BYTES] = (key + ending).ljust(_NAME_BYTES, b"\0")
+            buffer[header + _SUM_DIGITS.start : header + _SUM_DIGITS.stop] = b"%06o" % (rest + key_sum)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------
 
 
 class Readable(Protocol):
-    """Anything that gives the next ``size`` bytes, or fewer at its end."""
+    """Anything that returns the next `size` bytes, or fewer at its end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Returns up to `size` bytes."""
+        ...
 
 
 def read_members(stream: Readable, image_suffix: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each member up to the end of the archive; memory is that of one member.
+    """Yields name and content of each member up to the end of the archive, one member in memory at a time.
 
     Raises:
-        TarDamage: something is there that no shard holds, or the archive ends too early.
+        TarDamage: the archive ends too early, or holds something that no shard holds.
     """
     while True:
         header = stream.read(BLOCK)
@@ -44,17 +195,44 @@ def read_members(stream: Readable, image_suffix: str) -> Iterator[tuple[str, byt
 
 
 def _parse(header: bytes, suffixes: tuple[str, str]) -> tuple[str, int]:
-    """Name and size of a regular member of a plain name. Raises TarDamage."""
+    """Returns the name and size of a regular member with a plain name. Raises TarDamage for any other."""
     try:
-        if header[257:263] != MAGIC or int(header[148:154], 8) != header_sum(header):
-            raise TarDamage("a header of a member is damaged")
-        name, size = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
-    except ValueError as error:
-        raise error if isinstance(error, TarDamage) else TarDamage("a header of a member is damaged") from None
-    if header[156:157] != REGULAR:
+        stated_sum, size = int(header[_SUM_DIGITS], 8), int(header[124:135], 8)
+        name = header[:_NAME_BYTES].rstrip(b"\0").decode("ascii")
+    except ValueError:
+        raise TarDamage("a header of a member is damaged") from None
+    # the checksum is the sum of the header's bytes, with blanks for the checksum itself
+    if header[257:263] != _MAGIC or stated_sum != sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" "):
+        raise TarDamage("a header of a member is damaged")
+    if header[156:157] != _REGULAR:
         raise TarDamage(f"its member {name!r} is a link or another special entry, which no shard holds")
     if not name.endswith(suffixes) or "/" in name or "\\" in name:
         raise TarDamage(f"it holds a member {name!r}, which no shard has: only {' and '.join(suffixes)} are read")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise TarDamage(f"its member {name!r} claims to have {size:,} bytes")
     return name, size
+
+
+def are_records(records: np.ndarray, layout: Layout, image_shape: tuple[int, int, int]) -> bool:
+    """Whether each record is one image and its JSON, exactly as `RecordWriter` writes them.
+
+    Args:
+        records: uint8 (n, layout.record_bytes).
+        layout: where the members lie.
+        image_shape: (H, W, C), which the image's npy header must state.
+    """
+    image_bytes = layout.image_offset - BLOCK + layout.image_bytes
+    for start, suffix, size in (
+        (0, IMAGE_MEMBER, image_bytes),
+        (layout.json_offset - BLOCK, JSON_MEMBER, layout.json_bytes),
+    ):
+        header = records[:, start : start + BLOCK]
+        expected = np.frombuffer(member_header(b"", size), np.uint8)
+        for part in (slice(124, 135), slice(156, 157), slice(257, 263)):  # size, kind, magic
+            if not (header[:, part] == expected[part]).all():
+                return False
+        names = np.ascontiguousarray(header[:, :_NAME_BYTES]).view(f"S{_NAME_BYTES}")
+        if not np.strings.endswith(names, suffix.encode()).all():
+            return False
+    npy = np.frombuffer(npy_header(image_shape), np.uint8)
+    return bool((records[:, BLOCK : layout.image_offset] == npy).all())

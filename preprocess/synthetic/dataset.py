@@ -21,6 +21,7 @@ from pathlib import Path
 
 import simplejpeg
 
+from preprocess.errors import UsageError
 from preprocess.shards.atomic import write_file
 from preprocess.synthetic.drawing import draw_face
 from preprocess.synthetic.factors import (
@@ -32,7 +33,7 @@ from preprocess.synthetic.factors import (
     sample_factors,
 )
 
-__all__ = ["DRAWING_VERSION", "FACTORS", "derive_attributes", "draw_face", "draw_tree", "sample_factors"]
+__all__ = ["DRAWING_VERSION", "FACTORS", "derive_attributes", "draw_dataset", "draw_face", "sample_factors"]
 
 DRAWING_VERSION = 2  # raise it with any change of a pixel, factor or attribute: a folder never mixes two
 JPEG_QUALITY = 95
@@ -41,14 +42,14 @@ TRAIN_SHARE, VALID_SHARE = 162_770 / 202_599, 19_867 / 202_599  # CelebA's own p
 IMAGE_FOLDER = "img_align_celeba"
 
 
-def draw_tree(out: Path, count: int, seed: int, workers: int, advance: Callable[[int], None]) -> None:
+def draw_dataset(out: Path, count: int, seed: int, workers: int, advance: Callable[[int], None]) -> None:
     """Draw `count` faces of data set `seed` into `out`, or what is missing of them, then the annotations.
 
     `advance(n)` is called as n more faces are there. Raises ValueError where `out` holds anything else than (a part
     of) this very data set.
     """
     if count < 1 or seed < 0 or workers < 1:
-        raise ValueError(f"count and workers must be at least 1 and seed at least 0, not {count}, {workers}, {seed}")
+        raise UsageError(f"count and workers must be at least 1 and seed at least 0, not {count}, {workers}, {seed}")
     _claim(out, count, seed)
     images = out / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
@@ -86,14 +87,14 @@ def _claim(out: Path, count: int, seed: int) -> None:
         try:
             found = json.loads(marker.read_text())
         except ValueError as error:
-            raise ValueError(f"{marker} is not readable ({error}); draw into another folder") from error
+            raise UsageError(f"{marker} is not readable ({error}); draw into another folder") from error
         if found != wanted:
-            raise ValueError(f"{out} holds other drawn faces ({found}, wanted {wanted}); draw into another folder")
+            raise UsageError(f"{out} holds other drawn faces ({found}, wanted {wanted}); draw into another folder")
         return
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out names a folder")
+        raise UsageError(f"{out} is a file; --out names a folder")
     if (out / IMAGE_FOLDER).exists() or (out / "list_attr_celeba.txt").exists():
-        raise ValueError(f"{out} holds images that were not drawn here (no faces.json); draw into another folder")
+        raise UsageError(f"{out} holds images that were not drawn here (no faces.json); draw into another folder")
     out.mkdir(parents=True, exist_ok=True)
     write_file(marker, (json.dumps(wanted) + "\n").encode())
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preprocess.shards.manifest import Manifest
-from preprocess.shards.tar_layout import BLOCK
+from preprocess.shards.tar import BLOCK
 from tests.faults.drill import Mutation, Workspace, drill
 from tests.faults.every_sample_once import rows_of_an_epoch
-from tests.pipeline.training import launch_words
+from tests.pipeline.launching import launch_words
 
 TRAINED_STEPS = 30  # more than an epoch of the drills' shards: a stream has then passed every byte
 
@@ -96,9 +96,9 @@ def training(ground: Workspace, shards: Path, out: Path, mode: str, *more: str) 
     "8 of 8 damages found before or while reading, the shard named, by every feed, `verify` and the report",
     Mutation(
         "the comparison of a shard's SHA-256",
-        "preprocess/shards/shard_check.py",
-        "file_sha256(path) == shard.sha256",
-        "True",
+        "preprocess/shards/verify.py",
+        "file_sha256(path) != shard.sha256",
+        "False",
     ),
     Mutation(
         "the comparison of a stream's SHA-256",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,11 +18,25 @@ from preprocess.cli import app
 
 ATTRIBUTES = ("5_o_Clock_Shadow", "Male", "Smiling")
 WIDTH, HEIGHT = 178, 218
+COMMAND = [sys.executable, "-c", "from preprocess.cli import app; app()"]
 
 
 def invoke(*words: object) -> Result:
     """Runs `preprocess …` in this process; its workers are forked from one server, so that torch loads once."""
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def command(tree: Path, out: Path, *words: object, **options: object) -> subprocess.Popen:
+    """Starts `preprocess celeba` as a process in its own session."""
+    every = ["celeba", "--source", tree, "--out", out, "--size", 32, "--shard-size", 4, "--workers", 2, *words]
+    return subprocess.Popen(
+        [*COMMAND, *map(str, every)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
 
 
 def shard(tree: Path, out: Path, *words: object, size: int = 32, shard_size: int = 20) -> Result:

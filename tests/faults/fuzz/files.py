@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from preprocess.sources.archives import ZipContainer
 
 from pipeline.checkpoint.file import CheckpointError, load_vlae, write_checkpoint
-from pipeline.config.schema import Config, ConfigError, ModelConfig, resolve, to_yaml
+from pipeline.config.load import resolve, to_yaml
+from pipeline.config.schema import Config, ConfigError, ModelConfig
 from pipeline.model.vlae import VLAE
-from preprocess.errors import UserError, UnreadableImage, UsageError
+from preprocess.errors import UnreadableImage, UsageError, UserError
 from preprocess.shards.manifest import Crop as Cropped
-from preprocess.shards.manifest import Manifest, ManifestError, Recipe, Shard, Source, Split
-from preprocess.shards.tar_layout import layout_of
-from preprocess.sources.archives import ZipContainer
+from preprocess.shards.manifest import Manifest, ManifestError, Shard, ShardSpec, Source, Split
+from preprocess.shards.tar import layout_of
 from preprocess.sources.celeba_lists import Columns, read_attributes, read_factors, read_landmarks, read_numbers
 from preprocess.sources.celeba_parquet import open_parquet
 from preprocess.sources.mnist import open_mnist
@@ -78,7 +79,7 @@ def small_manifest() -> Manifest:
     """Of 32 x 32 images in two shards."""
     layout = layout_of((32, 32, 3), 300)
     size = 10 * layout.record_bytes + 1024
-    recipe = Recipe(
+    recipe = ShardSpec(
         source=Source(kind="images", fingerprint="0" * 64, images=20),
         crop=Cropped(kind="center", size=148),
         resample="bilinear",
@@ -115,7 +116,7 @@ def recipes(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        resolve(path, {"training.steps": 3})
+        resolve(path, {"training": {"steps": 3}})
 
     return Target(lambda chance: mutated([whole], chance, TEXT), read, (ConfigError,))
 

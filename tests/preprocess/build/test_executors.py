@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.build import scheduler
-from tests.preprocess.test_nothing_lost import command
-from tests.preprocess.trees import hashes, shard
+from preprocess.build import executors
+from tests.preprocess.trees import command, hashes, shard
 
 
 def processes_of(session: int) -> list[int]:
@@ -40,10 +39,10 @@ def test_an_unknown_scheduler_is_bad_usage(tree: Path, tmp_path: Path, monkeypat
     done = shard(tree, tmp_path / "out", "--scheduler", "my cluster")
     assert done.exit_code == 2
     assert "--scheduler my cluster" in done.stderr
-    monkeypatch.setattr(scheduler.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: None)
     done = shard(tree, tmp_path / "out", "--scheduler", "tcp://localhost:1")
     assert done.exit_code == 2
-    assert "pip install distributed" in done.stderr
+    assert "pip install 'mmd-vlae[dask]'" in done.stderr
 
 
 def test_dask_makes_the_same_bytes(tree: Path, shards: Path, tmp_path: Path) -> None:
@@ -93,7 +92,7 @@ def test_a_dask_worker_that_dies_costs_its_shard_only(tree: Path, tmp_path: Path
 
 def test_a_cluster_that_is_not_there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(scheduler, "_SECONDS_TO_CONNECT", 1)
+    monkeypatch.setattr(executors, "_SECONDS_TO_CONNECT", 1)
     done = shard(tree, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
     assert done.exit_code == 1
     assert "cannot be reached" in done.stderr

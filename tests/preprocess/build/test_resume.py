@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,28 +18,11 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from preprocess import make_shard as make_shard_module
-from preprocess.build import build, scheduler
-from preprocess.build import executors as engine
+from preprocess.build import build, executors, worker
 from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.build.worker import make_shard
 from preprocess.shards.manifest import Manifest
-from tests.preprocess.trees import hashes, invoke, shard, write_tree
-
-COMMAND = [sys.executable, "-c", "from preprocess.cli import app; app()"]
-
-
-def command(tree: Path, out: Path, *words: object, **options: object) -> subprocess.Popen:
-    """The real process, in a session of its own."""
-    every = ["celeba", "--source", tree, "--out", out, "--size", 32, "--shard-size", 4, "--workers", 2, *words]
-    return subprocess.Popen(
-        [*COMMAND, *map(str, every)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
+from tests.preprocess.trees import command, hashes, invoke, shard, write_tree
 
 
 def test_only_missing_and_damaged_shards_are_made_again(tree: Path, shards: Path, tmp_path: Path) -> None:
@@ -53,7 +35,7 @@ def test_only_missing_and_damaged_shards_are_made_again(tree: Path, shards: Path
     before = (out / "train-000001.tar").stat().st_mtime_ns
     done = shard(tree, out)
     assert done.exit_code == 0, done.stderr
-    assert "2 of 4 shards are there already" in done.stderr
+    assert "2 of 4 shards are already finished" in done.stderr
     assert hashes(out) == hashes(shards)
     assert (out / "train-000001.tar").stat().st_mtime_ns == before
 
@@ -132,7 +114,7 @@ def test_a_full_disk(tree: Path, tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
         again = shard(tree, out, shard_size=4)
         assert again.exit_code == 0, again.stderr
-        assert f"{len(finished)} of 14 shards are there already" in again.stderr
+        assert f"{len(finished)} of 14 shards are already finished" in again.stderr
     finally:
         subprocess.run(["umount", out], check=False)
 
@@ -151,8 +133,8 @@ def test_a_failed_shard_costs_no_other(tree: Path, tmp_path: Path, monkeypatch: 
         time.sleep(0.1)  # so that the failure is seen first
         return make_shard(task)
 
-    monkeypatch.setattr(engine, "_work", work)
-    monkeypatch.setattr(scheduler, "choose_executor", lambda _: ThreadPoolExecutor)
+    monkeypatch.setattr(executors, "_make_shard", work)
+    monkeypatch.setattr(executors, "choose_executor", lambda _: ThreadPoolExecutor)
     done = shard(tree, tmp_path / "out", "--workers", 2, shard_size=4)
     assert done.exit_code == 1
     finished = list((tmp_path / "out").glob("*.tar"))
@@ -179,8 +161,8 @@ def test_more_bad_images_than_a_manifest_can_list(tmp_path: Path, monkeypatch: p
 def test_large_crops_are_resized_a_few_at_a_time(
     tree: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make_shard_module, "BATCH_BYTES", 148 * 148 * 3 * 2)
-    monkeypatch.setattr(scheduler, "choose_executor", lambda _: ThreadPoolExecutor)
+    monkeypatch.setattr(worker, "BATCH_BYTES", 148 * 148 * 3 * 2)
+    monkeypatch.setattr(executors, "choose_executor", lambda _: ThreadPoolExecutor)
     assert shard(tree, tmp_path / "out").exit_code == 0
     assert hashes(tmp_path / "out") == hashes(shards)
 
@@ -193,7 +175,7 @@ def test_a_cluster_that_is_lost_is_one_sentence(tree: Path, tmp_path: Path, monk
             future.set_running_or_notify_cancel()
             return future
 
-    monkeypatch.setattr(scheduler, "choose_executor", lambda _: Lost)
+    monkeypatch.setattr(executors, "choose_executor", lambda _: Lost)
     done = shard(tree, tmp_path / "out")
     assert done.exit_code == 1
     assert "the Dask cluster was lost" in done.stderr and "Traceback" not in done.stderr
@@ -281,6 +263,6 @@ def test_a_source_that_changes_meanwhile(
     assert make(tmp_path / "out").exit_code == 2
     again = make(tmp_path / "out", "--overwrite")
     assert again.exit_code == 0, again.stderr
-    assert "there already" not in again.stderr, "made from what the source was before"
+    assert "already finished" not in again.stderr, "made from what the source was before"
     assert make(tmp_path / "new").exit_code == 0
     assert hashes(tmp_path / "out") == hashes(tmp_path / "new")

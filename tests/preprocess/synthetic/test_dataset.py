@@ -15,12 +15,13 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from preprocess.errors import UsageError
 from preprocess.synthetic import dataset as faces
 from preprocess.synthetic.dataset import (
     FACTORS,
     derive_attributes,
+    draw_dataset,
     draw_face,
-    draw_tree,
     partition_ends,
     sample_factors,
 )
@@ -35,10 +36,10 @@ def test_a_killed_drawing_process_is_one_sentence(tmp_path: Path, monkeypatch: p
     def killed(*_: object) -> None:
         raise BrokenProcessPool("a process was terminated abruptly")
 
-    monkeypatch.setattr(faces, "draw_tree", killed)
+    monkeypatch.setattr(faces, "draw_dataset", killed)
     done = invoke("faces", "--out", tmp_path / "tree", "--count", 4)
     assert done.exit_code == 1
-    assert "what is drawn is kept; run the same command again" in done.stderr
+    assert "the faces drawn so far are kept; run the same command again" in done.stderr
 
 
 def ignore(drawn: int) -> None:
@@ -66,7 +67,7 @@ def table() -> np.ndarray:
 def tree(tmp_path_factory) -> Path:
     """100 faces of seed 3."""
     out = tmp_path_factory.mktemp("drawn") / "tree"
-    draw_tree(out, count=100, seed=3, workers=1, advance=ignore)
+    draw_dataset(out, count=100, seed=3, workers=1, advance=ignore)
     return out
 
 
@@ -189,23 +190,23 @@ def test_partitions_are_in_order_and_fill_the_set(count):
 
 def test_the_number_of_workers_does_not_change_a_byte(tree, tmp_path):
     drawn: list[int] = []
-    draw_tree(tmp_path / "tree", count=100, seed=3, workers=2, advance=drawn.append)
+    draw_dataset(tmp_path / "tree", count=100, seed=3, workers=2, advance=drawn.append)
     assert contents(tmp_path / "tree") == contents(tree)
     assert sum(drawn) == 100
 
 
 def test_a_rerun_draws_only_what_is_missing(tree, tmp_path):
     out = tmp_path / "tree"
-    draw_tree(out, count=100, seed=3, workers=1, advance=ignore)
+    draw_dataset(out, count=100, seed=3, workers=1, advance=ignore)
     images = out / "img_align_celeba"
     kept = (images / "000001.jpg").stat().st_mtime_ns
     for name in ("000002.jpg", "000077.jpg"):
         (images / name).unlink()
     (images / "000050.jpg").write_bytes(b"")  # what a power cut leaves
-    (images / ".000002.jpg.part").write_bytes(b"half a face")  # what a kill leaves
+    (images / ".000002.jpg.tmp").write_bytes(b"half a face")  # what a kill leaves
     (out / "list_attr_celeba.txt").unlink()
     drawn: list[int] = []
-    draw_tree(out, count=100, seed=3, workers=1, advance=drawn.append)
+    draw_dataset(out, count=100, seed=3, workers=1, advance=drawn.append)
     assert sum(drawn) == 3
     assert (images / "000001.jpg").stat().st_mtime_ns == kept
     assert contents(out) == contents(tree)
@@ -215,11 +216,11 @@ def test_a_killed_run_is_finished_with_the_same_bytes_and_leaves_no_worker(tmp_p
     out, whole = tmp_path / "killed", tmp_path / "whole"
     script = tmp_path / "draw.py"
     script.write_text(
-        "import sys; from pathlib import Path; from preprocess.faces import draw_tree\n"
+        "import sys; from pathlib import Path; from preprocess.synthetic.dataset import draw_dataset\n"
         "if __name__ == '__main__':\n"
-        "    draw_tree(Path(sys.argv[1]), count=400, seed=1, workers=2, advance=lambda n: None)\n"
+        "    draw_dataset(Path(sys.argv[1]), count=400, seed=1, workers=2, advance=lambda n: None)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     run = subprocess.Popen([sys.executable, script, out], env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 30
     while not any((out / "img_align_celeba").glob("*.jpg")) and time.monotonic() < deadline:
@@ -230,26 +231,26 @@ def test_a_killed_run_is_finished_with_the_same_bytes_and_leaves_no_worker(tmp_p
     run.wait()
     run.stderr.close()
     assert not (out / "list_attr_celeba.txt").exists()
-    draw_tree(out, count=400, seed=1, workers=1, advance=ignore)
-    draw_tree(whole, count=400, seed=1, workers=1, advance=ignore)
+    draw_dataset(out, count=400, seed=1, workers=1, advance=ignore)
+    draw_dataset(whole, count=400, seed=1, workers=1, advance=ignore)
     assert contents(out) == contents(whole)
 
 
 @pytest.mark.parametrize("other", [{"seed": 4}, {"count": 99}])
 def test_another_data_set_in_the_same_folder_is_refused(tree, other):
     before = contents(tree)
-    with pytest.raises(ValueError, match="holds other drawn faces"):
-        draw_tree(tree, **({"count": 100, "seed": 3} | other), workers=1, advance=ignore)
+    with pytest.raises(UsageError, match="holds other drawn faces"):
+        draw_dataset(tree, **({"count": 100, "seed": 3} | other), workers=1, advance=ignore)
     assert contents(tree) == before
 
 
 def test_foreign_images_and_unreadable_markers_are_refused(tmp_path):
     (tmp_path / "celeba" / "img_align_celeba").mkdir(parents=True)
-    with pytest.raises(ValueError, match="not drawn here"):
-        draw_tree(tmp_path / "celeba", count=1, seed=0, workers=1, advance=ignore)
+    with pytest.raises(UsageError, match="not drawn here"):
+        draw_dataset(tmp_path / "celeba", count=1, seed=0, workers=1, advance=ignore)
     (tmp_path / "faces.json").write_text("{")
-    with pytest.raises(ValueError, match="not readable"):
-        draw_tree(tmp_path, count=1, seed=0, workers=1, advance=ignore)
+    with pytest.raises(UsageError, match="not readable"):
+        draw_dataset(tmp_path, count=1, seed=0, workers=1, advance=ignore)
 
 
 def test_the_marker_names_seed_count_and_drawing(tree):

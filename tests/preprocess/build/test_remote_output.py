@@ -11,8 +11,7 @@ from typer.testing import Result
 
 from preprocess.build import build
 from preprocess.build.task import ShardRecord
-from tests.preprocess.test_nothing_lost import command
-from tests.preprocess.trees import hashes, invoke, shard
+from tests.preprocess.trees import command, hashes, invoke, shard
 
 fsspec = pytest.importorskip("fsspec")
 from fsspec.implementations.local import LocalFileSystem  # noqa: E402
@@ -61,7 +60,7 @@ def test_the_manifest_is_uploaded_last(tree: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(LocalFileSystem, "mv", mv)
     assert shard(tree, url(tmp_path / "out")).exit_code == 0
-    assert placed[0] == "recipe.json"
+    assert placed[0] == "spec.json"
     assert placed[-1] == "manifest.json"
     assert sum(name.endswith(".tar") for name in placed) == 4
     assert all(placed[i + 1] == f"{name}.json" for i, name in enumerate(placed) if name.endswith(".tar"))
@@ -83,7 +82,7 @@ def test_an_upload_that_fails_is_gone_on_with(
     assert len(kept) == 2
     done = shard(tree, url(out))
     assert done.exit_code == 0, done.stderr
-    assert "2 of 4 shards are there already" in done.stderr
+    assert "2 of 4 shards are already finished" in done.stderr
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     assert hashes(out) == hashes(shards)
 
@@ -111,7 +110,7 @@ def test_damaged_and_missing_shards_are_made_again(tree: Path, shards: Path, tmp
     (out / "test-000000.tar").unlink()
     done = shard(tree, url(out))
     assert done.exit_code == 0, done.stderr
-    assert "2 of 4 shards are there already" in done.stderr
+    assert "2 of 4 shards are already finished" in done.stderr
     assert hashes(out) == hashes(shards)
 
 
@@ -177,7 +176,7 @@ def bucket(shards: Path) -> Iterator[MemoryFileSystem]:
 def test_verify_and_show_behind_a_url(bucket: MemoryFileSystem, shards: Path, tmp_path: Path) -> None:
     done = invoke("verify", "memory://bucket/set")
     assert done.exit_code == 0, done.stderr
-    assert "4 shards, 50 samples, all whole" in done.stdout
+    assert "4 shards, 50 samples, none damaged" in done.stdout
     sheets = set()
     for place in ("memory://bucket/set/", url(shards), shards):
         done = invoke("show", place, "--out", tmp_path / "sheet.png", "--rows", 2)

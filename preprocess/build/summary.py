@@ -1,0 +1,67 @@
+"""What a finished build prints: the contents of the shards, the images left out, and the next command."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from preprocess.errors import UserError
+from preprocess.shards.manifest import MANIFEST_NAME, Manifest
+
+_MANY_IMAGES = 50_000  # from here on the recipe of all of CelebA suits, below that the one of the photographs
+
+
+def train_command(manifest: Manifest, out: str) -> str:
+    """Returns the command that trains on these shards, with the recipe that suits them."""
+    if manifest.source.kind == "mnist":
+        recipe = "mnist"
+    elif manifest.factor_names and "light_direction" in manifest.factor_names:  # drawn faces
+        recipe = "demo"
+    else:
+        recipe = "celeba64" if manifest.splits["train"].samples >= _MANY_IMAGES else "photos"
+    return f"accelerate launch pipeline/train.py --recipe {recipe} --data {shlex.quote(out)}"
+
+
+def print_summary(manifest: Manifest, address: str) -> None:
+    """Prints a table of what is in the shards."""
+    height, width, channels = manifest.image_shape
+    known = f"{len(manifest.attribute_names)} attributes, {len(manifest.factor_names)} factors"
+    if manifest.landmark_names:
+        known += f", {len(manifest.landmark_names)} landmark coordinates"
+    table = Table()
+    table.add_column("split")
+    for column in ("samples", "shards", "MB"):
+        table.add_column(column, justify="right")
+    for name, split in manifest.splits.items():
+        size = sum(shard.bytes for shard in split.shards) / 1e6
+        table.add_row(name, f"{split.samples:,}", f"{len(split.shards):,}", f"{size:,.1f}")
+    lines = [f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}"]
+    left_out = []
+    if manifest.left_out:
+        left_out.append(f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
+        left_out += [f"  {left.key}: {left.reason}" for left in manifest.left_out[:5]]
+    left_out += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
+    console = Console()
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(table)
+    for line in left_out:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
+    """Fails a finished run that left out too many images; its shards are kept, and the next command can accept it."""
+    bad = len(manifest.left_out)
+    total = manifest.samples + bad
+    if bad > max_bad * total:
+        accepting = math.ceil(bad / total * 10_000) / 10_000
+        raise UserError(
+            f"{bad:,} of {total:,} images ({bad / total:.2%}) {'was' if bad == 1 else 'were'} left out, more than "
+            f"--max-bad {max_bad:g} allows; the shards in {out} are finished: look at the reasons in "
+            f"{MANIFEST_NAME} there, and to accept them repeat the command with --max-bad {accepting:g}, "
+            "which makes no shard again"
+        )

