@@ -120,7 +120,7 @@ class Prefetcher(Generic[T]):
         while True:
             with contextlib.suppress(queue.Empty):
                 return self._ready.get(timeout=POLL_SECONDS)
-            if SIGNALS.asked:
+            if SIGNALS.stop_requested:
                 waited_since_stop += POLL_SECONDS
             if waited_since_stop >= STOP_SECONDS:
                 return StoppedWaiting()
