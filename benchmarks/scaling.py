@@ -228,7 +228,7 @@ def count_recipe() -> dict[str, float]:
     import torch  # noqa: PLC0415 - seconds that the tables do not need
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
-    from pipeline.config.schema import resolve  # noqa: PLC0415
+    from pipeline.config.load import resolve  # noqa: PLC0415
     from pipeline.losses.objective import Objective  # noqa: PLC0415
     from pipeline.model.vlae import VLAE  # noqa: PLC0415
 

@@ -1,13 +1,12 @@
-"""A trained ladder for other programs: encoder and decoder as safetensors, ONNX or torch.export files, with a card.
+"""Encoder and decoder as ONNX or torch.export files, for programs that do not know mmd-vlae.
 
-Whatever is written is read back by the library that others would read it with, run, and compared with the checkpoint's
-own model before it takes its name.
+Each file is read back by the library that others read it with, run, and compared with the checkpoint's model before it
+takes its name.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.checkpoint.file import CheckpointError, replacing
-from pipeline.config.schema import Config
 from pipeline.model.vlae import VLAE
+from preprocess.errors import UserError, first_line
+from preprocess.shards.atomic import replace_file
 
-Format = Literal["safetensors", "onnx", "torch-export"]
-SUFFIX: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
+Format = Literal["onnx", "torch-export"]
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 NEEDS: dict[Format, tuple[str, ...]] = {
-    "safetensors": ("safetensors",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "torch-export": (),
 }
@@ -33,8 +31,8 @@ TOLERANCE = 1e-4  # largest |difference| of any output, of values in [-1, 1] and
 TRACED_BATCH, CHECKED_BATCH = 2, 3
 
 
-class ExportError(RuntimeError):
-    """The model cannot be written, or what was written is another model; the message is one sentence."""
+class ExportError(UserError):
+    """The model cannot be written, or the file that was written gives other outputs."""
 
 
 class EncoderOnly(nn.Module):
@@ -88,25 +86,29 @@ def input_names(part: str, layers: int) -> list[str]:
     return ["images"] if part == "encoder" else [f"z_{layer}" for layer in range(layers)]
 
 
-def export_model(vlae: VLAE, config: Config, format: Format, out: Path) -> dict[str, float]:
-    """Writes encoder and decoder (and config.json, for safetensors) into ``out``, each atomically.
+def export_parts(vlae: VLAE, format: Format, out: Path) -> dict[str, float]:
+    """Writes encoder and decoder into ``out``, each atomically.
 
-    ``vlae`` on the CPU in eval mode. Returns the largest |difference| of each part's outputs, read back, from the
-    model's own. Raises ExportError when an extra is absent or the difference is above TOLERANCE, and OSError.
+    Args:
+        vlae: On the CPU in eval mode.
+        format: "onnx" or "torch-export".
+        out: Is made where absent.
+
+    Returns:
+        The largest |difference| of each part's outputs, read back, from the model's own.
+
+    Raises:
+        ExportError: An extra is absent, or the difference is above TOLERANCE.
     """
     check_extras(format)
     out.mkdir(parents=True, exist_ok=True)
     parts: dict[str, nn.Module] = {"encoder": EncoderOnly(vlae).eval(), "decoder": DecoderOnly(vlae).eval()}
-    if format == "safetensors":
-        described = {"image_shape": list(vlae.image_shape), "model": config.plain()["model"]}
-        with replacing(out / "config.json") as temporary:
-            temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     differences: dict[str, float] = {}
     for name, part in parts.items():
-        with replacing(out / f"{name}{SUFFIX[format]}") as temporary, _quiet():
-            loaded = _WRITERS[format](part, name, vlae, config, temporary)
+        with replace_file(out / f"{name}{SUFFIX[format]}") as temporary, _quiet():
+            loaded = _WRITERS[format](part, name, vlae, temporary)
             differences[name] = _largest_difference(part, loaded, examples(vlae, CHECKED_BATCH)[name])
-            if not differences[name] <= TOLERANCE:  # NaN is no agreement either
+            if not differences[name] <= TOLERANCE:  # NaN differs too
                 raise ExportError(
                     f"the {name} written as {format} differs by {differences[name]:.1e} from the checkpoint's, more "
                     f"than {TOLERANCE:.0e}: nothing was kept; try another --format"
@@ -126,24 +128,6 @@ def _largest_difference(part: nn.Module, loaded: Runner, inputs: tuple[Tensor, .
     return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
 
 
-def _write_safetensors(part: nn.Module, name: str, vlae: VLAE, config: Config, path: Path) -> Runner:
-    """Weights under the names that the VLAE's own state has: ``encoder.…`` and ``decoder.…``."""
-    from safetensors.torch import load_file, save  # noqa: PLC0415
-
-    # a contiguous copy of each: the model's weights lie channels-last, and the format knows one layout only
-    weights = {key: value.clone(memory_format=torch.contiguous_format) for key, value in part.state_dict().items()}
-    path.write_bytes(save(weights))
-    fresh = VLAE(config.model, vlae.image_shape)
-    again = (EncoderOnly if name == "encoder" else DecoderOnly)(fresh).eval()
-    again.load_state_dict(load_file(path))
-
-    def run(*inputs: Tensor) -> Sequence[Tensor]:
-        outputs = again(*inputs)
-        return (outputs,) if isinstance(outputs, Tensor) else outputs
-
-    return run
-
-
 def _dynamic(name: str, inputs: tuple[Tensor, ...]) -> Any:
     """Any number of images at a time: the first dimension of each input is free."""
     batch = {0: torch.export.Dim("batch", min=1)}
@@ -157,7 +141,7 @@ def _exported(part: nn.Module, name: str, vlae: VLAE) -> torch.export.ExportedPr
     return torch.export.export(plain, inputs, dynamic_shapes=_dynamic(name, inputs))
 
 
-def _write_torch_export(part: nn.Module, name: str, vlae: VLAE, config: Config, path: Path) -> Runner:
+def _write_torch_export(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Runner:
     with path.open("wb") as file:
         torch.export.save(_exported(part, name, vlae), cast(Any, file))
     with path.open("rb") as file:
@@ -170,7 +154,7 @@ def _write_torch_export(part: nn.Module, name: str, vlae: VLAE, config: Config, 
     return run
 
 
-def _write_onnx(part: nn.Module, name: str, vlae: VLAE, config: Config, path: Path) -> Runner:
+def _write_onnx(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Runner:
     import onnxruntime  # noqa: PLC0415
 
     layers = len(vlae.latent_sizes)
@@ -194,8 +178,7 @@ def _write_onnx(part: nn.Module, name: str, vlae: VLAE, config: Config, path: Pa
     return run
 
 
-_WRITERS: dict[Format, Callable[[nn.Module, str, VLAE, Config, Path], Runner]] = {
-    "safetensors": _write_safetensors,
+_WRITERS: dict[Format, Callable[[nn.Module, str, VLAE, Path], Runner]] = {
     "onnx": _write_onnx,
     "torch-export": _write_torch_export,
 }
@@ -203,17 +186,16 @@ _WRITERS: dict[Format, Callable[[nn.Module, str, VLAE, Config, Path], Runner]] =
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters narrate; what matters is checked afterwards. Their failures become one sentence."""
+    """Silences the exporters, whose result is checked afterwards. Their failures become one sentence."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ExportError, CheckpointError, OSError):
+    except (UserError, OSError):
         raise
     except Exception as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(f"the model could not be exported: {first[0]}") from error
+        raise ExportError(f"the model could not be exported: {first_line(error)}") from error
     finally:
         logging.disable(level)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export.export import SUFFIX, ExportError, Format, input_names, output_names
-from pipeline.checkpoint.file import replacing
-from pipeline.config.schema import Config, to_yaml
+from pipeline.config.load import to_yaml
+from pipeline.config.schema import Config
 from pipeline.run.run_dir import read_metrics
+from preprocess.shards.atomic import replace_file
 from preprocess.shards.manifest import Manifest, ManifestError
 from preprocess.shards.reader import ShardSet
 from preprocess.synthetic.factors import FACTOR_NAMES
@@ -189,5 +190,5 @@ def read_report(named: Path | None, default: Path) -> dict[str, Any] | None:
 
 def write_card(folder: Path, text: str) -> None:
     """Writes a ``model_card`` to README.md in ``folder``, atomically."""
-    with replacing(folder / "README.md") as temporary:
+    with replace_file(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,17 +1,17 @@
-"""The checkpoint file: plain tensors and values, checksummed with a digest over every byte, written atomically.
+"""The checkpoint file: plain tensors and values of `torch.save`, with a checksum over every byte, written atomically.
 
-A seal is needed because ``torch.load`` notices no rot: a flipped bit becomes a wrong weight. The SHA-256 of the file
-stands in the comment that ends every zip archive, so the file stays an ordinary ``torch.save`` file.
+`torch.load` does not notice a flipped bit, which becomes a wrong weight. The SHA-256 of the file is therefore stored in
+the comment at the end of the zip archive, so that the file remains an ordinary `torch.save` file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import reprlib
 import shutil
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint.untrusted import check_archive, check_tensors
-from pipeline.config.schema import Config, ConfigError, build_config, flatten
+from pipeline.config.load import build_config
+from pipeline.config.schema import Config, ConfigError
 from pipeline.model.vlae import VLAE
-from preprocess.shards.atomic import sync_folder
+from preprocess.errors import UserError, first_line
+from preprocess.shards.atomic import replace_file
 from preprocess.shards.manifest import MAX_SIDE
 
 SCHEMA_VERSION = 1
-LATEST, BEST = "ckpt.pt", "best.pt"
-_SEAL = b"sha256:"
-_SEAL_BYTES = len(_SEAL) + 64
+LATEST, BEST, ARCHIVE = "ckpt.pt", "best.pt", "checkpoints"
+_MARK = b"sha256:"
+_CHECKSUM_BYTES = len(_MARK) + 64
 _REQUIRED = ("schema_version", "config", "image_shape", "model", "progress", "manifest_digest")
 
 
@@ -42,21 +44,24 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
         and len(shape) == 3
         and all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in shape)
     ),
+    "image_processing": lambda steps: steps is None or isinstance(steps, dict),
     "model": _is_weights,
     "ema": lambda model: model is None or _is_weights(model),
     "progress": lambda progress: (
         isinstance(progress, dict)
         and isinstance(progress.get("step"), int)
         and isinstance(progress.get("samples", 0), int)
+        and isinstance(progress.get("growth_steps", 1), int)
     ),
     "manifest_digest": lambda digest: isinstance(digest, str),
     "data": lambda data: data is None or isinstance(data, str),
+    "resumed_from": lambda path: path is None or isinstance(path, str),
     "left_out": lambda files: files is None or (isinstance(files, list) and all(isinstance(f, str) for f in files)),
 }
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message is one sentence for the terminal."""
+class CheckpointError(UserError):
+    """A checkpoint cannot be used."""
 
 
 def _digest(path: Path, length: int) -> str:
@@ -69,56 +74,41 @@ def _digest(path: Path, length: int) -> str:
     return digest.hexdigest()
 
 
-def _seal(path: Path) -> None:
-    """Appends the digest as the zip archive's comment: the last two bytes before it are the comment's length."""
+def _append_checksum(path: Path) -> None:
+    """Appends the digest as the comment of the zip archive, whose length is in the two bytes before it."""
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
-        file.write(_SEAL_BYTES.to_bytes(2, "little"))
-    seal = _SEAL + _digest(path, path.stat().st_size).encode()
+        file.write(_CHECKSUM_BYTES.to_bytes(2, "little"))
+    checksum = _MARK + _digest(path, path.stat().st_size).encode()
     with path.open("ab") as file:
-        file.write(seal)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when it does not.
-
-    What is in it is on the disk before it has the name. An OSError that does not say which file it means gets ``path``.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(path)
-        raise
+        file.write(checksum)
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], keep: int, is_best: bool = False) -> Path:
-    """Writes ``folder``/checkpoints/step-XXXXXXXX.pt and makes it ``folder``/ckpt.pt; keeps the newest ``keep``.
+    """Writes ``folder``/checkpoints/step-XXXXXXXX.pt and links it as ``folder``/ckpt.pt.
 
-    One that ``is_best`` becomes ``folder``/best.pt as well, and stays until another is better.
+    There is a complete ckpt.pt at every moment once the first was written.
 
-    At every moment there is a whole ckpt.pt, once there was one. Raises OSError (a full disk) with nothing lost.
+    Args:
+        folder: the run's folder.
+        state: the contents (docs/formats.md).
+        keep: how many of the newest checkpoints to keep.
+        is_best: link it as ``folder``/best.pt as well.
+
+    Raises:
+        OSError: the file could not be written, for example because the disk is full; nothing is lost.
     """
-    archive = folder / "checkpoints"
+    archive = folder / ARCHIVE
     archive.mkdir(parents=True, exist_ok=True)
     path = archive / f"step-{state['progress']['step']:08d}.pt"
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # torch's word for a failed write; the cause is not kept
-            raise OSError(f"writing {path} failed, is the disk full? ({str(error).splitlines()[0]})") from None
-        _seal(temporary)
+        except RuntimeError as error:  # torch raises this for a failed write and drops the cause
+            raise OSError(f"writing {path} failed, is the disk full? ({first_line(error)})") from None
+        _append_checksum(temporary)
     for name in [LATEST, BEST] if is_best else [LATEST]:
-        with replacing(folder / name) as temporary:
+        with replace_file(folder / name) as temporary:
             temporary.unlink(missing_ok=True)
             try:
                 os.link(path, temporary)
@@ -129,96 +119,94 @@ def write_checkpoint(folder: Path, state: dict[str, Any], keep: int, is_best: bo
     return path
 
 
-def sweep_leftovers(folder: Path) -> None:
-    """Removes what a killed run left half-written."""
-    for leftover in [*folder.glob(".*.tmp"), *(folder / "checkpoints").glob(".*.tmp")]:
-        leftover.unlink(missing_ok=True)
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's contents on the CPU, after its seal and its fields were checked.
+    """Returns the checkpoint's contents on the CPU, after checking its checksum and its fields.
 
-    Raises CheckpointError when the file is missing, damaged, no checkpoint, or of another schema version.
+    Raises:
+        CheckpointError: the file is missing, damaged, not a checkpoint, or of another schema version.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            file.seek(max(0, size - _SEAL_BYTES))
-            seal = file.read()
-        if not seal.startswith(_SEAL):
-            raise CheckpointError(f"{path} is not a whole mmd-vlae checkpoint: its seal is missing (truncated?)")
-        if seal[len(_SEAL) :] != _digest(path, size - _SEAL_BYTES).encode():
-            raise CheckpointError(f"{path} is damaged: its content does not match its seal")
+            file.seek(max(0, size - _CHECKSUM_BYTES))
+            checksum = file.read()
+        if not checksum.startswith(_MARK):
+            raise CheckpointError(f"{path} {_kind_of_file(path)}")
+        if checksum[len(_MARK) :] != _digest(path, size - _CHECKSUM_BYTES).encode():
+            raise CheckpointError(
+                f"{path} is damaged: its content does not match its checksum; copy it again, or use another checkpoint"
+            )
         check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or any(key not in state for key in _REQUIRED):
-            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: it lacks fields that every one has")
+            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: required fields are missing")
         check_tensors(state, path)
     except CheckpointError:
         raise
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, such as {path / LATEST}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
-    except Exception as error:  # torch's reader raises nearly anything on hostile bytes
-        raise CheckpointError(f"{path} is not a checkpoint: {_first_line(error)}") from None
+    except Exception as error:  # torch raises nearly anything on hostile bytes
+        raise CheckpointError(f"{path} is not a checkpoint: {first_line(error)}") from None
     version = state["schema_version"]
     if not isinstance(version, int) or version != SCHEMA_VERSION:
         raise CheckpointError(
             f"{path} has schema version {reprlib.repr(version)}, this program reads version {SCHEMA_VERSION}; "
             "use the version of mmd-vlae that wrote it"
         )
-    for field, is_right in _FIELDS.items():
-        if not is_right(state.get(field)):
-            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: its field '{field}' holds something else")
+    for field, is_valid in _FIELDS.items():
+        if not is_valid(state.get(field)):
+            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: its field '{field}' has the wrong type")
     return state
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def newest_valid(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
-    """The whole checkpoint of the highest step in a run's folder, and a line for every damaged one passed over.
-
-    None when there is no checkpoint at all. Raises CheckpointError when there are some but none is whole.
-    """
-    archive = sorted((folder / "checkpoints").glob("step-*.pt"), reverse=True)
-    candidates = [*archive, *([folder / LATEST] if (folder / LATEST).exists() else [])]
-    damaged: list[str] = []
-    for path in candidates:
-        try:
-            return path, read_checkpoint(path), damaged
-        except CheckpointError as error:
-            damaged.append(str(error))
-    if damaged:
-        raise CheckpointError(f"no whole checkpoint is left in {folder}: {damaged[0]}")
-    return None
+def _kind_of_file(path: Path) -> str:
+    """What a file without our checksum is, in words that follow its name."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    is_zip = start.startswith(b"PK\x03\x04")
+    kinds = [
+        (not start, "is empty: copy it again, or use another checkpoint"),
+        (start.startswith(b"version https://git-lfs"), "is a Git LFS pointer, not the file: run `git lfs pull`"),
+        (start.lstrip()[:1] == b"<", "is a web page, not a checkpoint: download the file itself"),
+        (is_safetensors, "is a safetensors export, not a checkpoint: name the ckpt.pt that it was made from"),
+        (is_zip and not zipfile.is_zipfile(path), "is truncated: copy it again, or use another checkpoint"),
+        (is_zip, "has no checksum: another program saved it, perhaps torch.save; use the file of the trainer"),
+        (start.startswith(b"\x80"), "is a pickle file, which can run code and is never loaded; use a checkpoint"),
+    ]
+    return next((text for matches, text in kinds if matches), "is not a checkpoint of this trainer")
 
 
 def checkpoint_config(state: dict[str, Any], path: Path) -> Config:
-    """The configuration the run was started with. Raises CheckpointError when this program cannot read it."""
+    """Returns the configuration of the run. Raises CheckpointError if this version cannot read it."""
     try:
-        return build_config(dict(flatten(state["config"])), f"the configuration in {path}")
+        return build_config(state["config"], f"the configuration in {path}")
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 
 
 def load_vlae(path: Path, device: torch.device | str = "cpu") -> tuple[VLAE, Config, dict[str, Any]]:
-    """The trained model with its averaged weights where the run kept them, in eval mode, with config and contents.
+    """Returns the trained model in eval mode, its configuration, and the checkpoint's contents.
 
-    Raises CheckpointError; weights that do not fit the model described beside them are one such error.
+    The weights are the averaged ones where the run kept them.
+
+    Raises:
+        CheckpointError: the file cannot be used, or its weights do not fit the model that it describes.
     """
     state = read_checkpoint(path)
     config = checkpoint_config(state, path)
     weights = state.get("ema") or state["model"]
     try:
-        with torch.device("meta"):  # without memory: a few words may describe a model of any size
+        with torch.device("meta"):  # allocates nothing: a short recipe can describe a model of any size
             described = VLAE(config.model, tuple(state["image_shape"])).state_dict()
         if {key: tensor.shape for key, tensor in described.items()} != {k: t.shape for k, t in weights.items()}:
             raise CheckpointError(f"{path} holds another model than it describes: the shapes of its weights differ")
         vlae = VLAE(config.model, tuple(state["image_shape"]))
         vlae.load_state_dict(weights)
     except (RuntimeError, ConfigError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"{path} holds another model than it describes: {_first_line(error)}") from None
+        raise CheckpointError(f"{path} holds another model than it describes: {first_line(error)}") from None
     vlae.eval().requires_grad_(False).to(device)
     vlae.to(memory_format=torch.channels_last)
     return vlae, config, state

@@ -1,8 +1,9 @@
-"""When checkpoints are made during training: by steps, by minutes, and whenever validation has never been better."""
+"""Decides when a checkpoint is due, writes it while training continues, and finds the newest valid one."""
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,76 +12,172 @@ import accelerate
 import numpy as np
 import torch
 
-from pipeline.checkpoint.file import SCHEMA_VERSION
-from pipeline.checkpoint.writer import CheckpointWriter
-from pipeline.run.run_dir import best_so_far
+from pipeline.checkpoint.file import (
+    ARCHIVE,
+    BEST,
+    LATEST,
+    SCHEMA_VERSION,
+    CheckpointError,
+    read_checkpoint,
+    write_checkpoint,
+)
+from pipeline.config.schema import TrainingConfig
 from pipeline.run.state import Run
 
 
-class Saver:
-    """When a checkpoint is due, and its writing, on the main process; nothing on the others."""
-
-    def __init__(self, run: Run, out: Path) -> None:
-        self._writer = CheckpointWriter(out, run.config.training.keep_checkpoints) if run.is_main else None
-        self._best = best_so_far(out) if run.is_main else math.inf
-        self._saved_at = time.monotonic()
-        self.step = run.step
-
-    def is_due(self, run: Run, valid_l1: float | None) -> bool:
-        """After a step: by steps, by minutes, or because validation has never been better."""
-        minutes, every = run.config.training.checkpoint_every_minutes, run.config.training.checkpoint_every_steps
-        late = minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
-        better = valid_l1 is not None and valid_l1 < self._best
-        return late or better or (every > 0 and run.step % every == 0)
-
-    def save(self, run: Run, valid_l1: float | None) -> None:
-        """Copies the state; the file is written while training goes on. Raises OSError when the last one failed."""
-        is_best = valid_l1 is not None and valid_l1 < self._best
-        if self._writer is not None:
-            self._writer.save(checkpoint_state(run), is_best)
-        if is_best and valid_l1 is not None:
-            self._best = valid_l1
-        self._saved_at, self.step = time.monotonic(), run.step
-
-    def finish(self) -> None:
-        """Until the last checkpoint is on the disk. Raises OSError."""
-        if self._writer is not None:
-            self._writer.wait()
-
-
 def checkpoint_state(run: Run) -> dict[str, Any]:
-    """The checkpoint's contents (docs/formats.md): plain values and tensors only."""
-    scaler = run.accelerator.scaler
-    step = run.step
+    """Returns the contents of a checkpoint (docs/formats.md): plain values and tensors only."""
+    scaler, source, manifest = run.accelerator.scaler, run.data.source, run.data.source.manifest
     return {
         "schema_version": SCHEMA_VERSION,
         "config": run.config.plain(),
         "image_shape": list(run.model.vlae.image_shape),
+        "image_processing": {
+            "crop": manifest.crop.model_dump(mode="json"),
+            "resample": manifest.resample,
+            "image_shape": list(manifest.image_shape),
+            "source_size": list(size) if (size := getattr(manifest, "source_size", None)) else None,
+        },
         "model": run.model.vlae.state_dict(),
         "ema": run.model.average.module.state_dict() if run.config.training.ema_images else None,
         "optimizer": run.model.optimizer.state_dict(),
-        # the schedule is a function of the step, kept for readers of the file
-        "scheduler": {
-            "learning_rate": run.model.optimizer.param_groups[0]["lr"],
-            "steps": run.config.training.steps,
-        },
         "scaler": scaler.state_dict() if scaler is not None else None,
         "progress": {
-            "epoch": run.data.sampler.epoch_of(step),
-            "step": step,
-            "samples": step * run.config.training.global_batch_size,
+            "epoch": run.data.sampler.epoch_of(run.step),
+            "step": run.step,
+            "samples": run.step * run.config.training.global_batch_size,
+            "growth_steps": run.growth_steps,
         },
-        # all noise of training is keyed by (seed, step); this is torch's own generator, for whoever uses it
-        "rng": {"torch": torch.get_rng_state()},
-        "manifest_digest": run.data.source.digest,
-        "left_out": list(run.data.source.left_out),
-        "data": run.data.source.address,
+        "resumed_from": run.resumed_from,
+        "manifest_digest": source.digest,
+        "left_out": list(source.left_out),
+        "data": source.address,
         "order": run.sample_order,
-        "attribute_names": list(run.data.source.manifest.attribute_names),
-        "factor_names": list(run.data.source.manifest.factor_names),
+        "attribute_names": list(manifest.attribute_names),
+        "factor_names": list(manifest.factor_names),
         "versions": {
             "torch": str(torch.__version__),
             "accelerate": str(accelerate.__version__),
             "numpy": str(np.__version__),
         },
     }
+
+
+def snapshot(value: Any) -> Any:
+    """Returns a copy of nested plain values with every tensor copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: snapshot(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(snapshot(inner) for inner in value)
+    return value
+
+
+def has_finite_weights(state: dict[str, Any]) -> bool:
+    """Whether the weights of a checkpoint, and their average, are all finite."""
+    tensors = [*state["model"].values(), *(state.get("ema") or {}).values()]
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+class CheckpointManager:
+    """Writes the checkpoints of a run, one at a time, in a thread. Only the main process has one."""
+
+    def __init__(self, folder: Path, training: TrainingConfig, best: float = math.inf) -> None:
+        """Creates the manager.
+
+        Args:
+            folder: the run's folder.
+            training: sets the intervals and the number of checkpoints kept.
+            best: the lowest validation L1 so far.
+        """
+        self._folder, self._training, self._best = folder, training, best
+        self._saved_at = time.monotonic()
+        self._postponed = False
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def is_due(self, step: int, valid_l1: float | None) -> bool:
+        """Whether to save after ``step``: by steps, by minutes, or because the validation L1 is the lowest so far."""
+        minutes, every = self._training.checkpoint_every_minutes, self._training.checkpoint_every_steps
+        late = minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
+        better = valid_l1 is not None and valid_l1 < self._best
+        return self._postponed or late or better or (every > 0 and step % every == 0)
+
+    def postpone(self) -> None:
+        """Makes a checkpoint due after every step until one is saved, because this step was not finite."""
+        self._postponed = True
+
+    def save(self, state: dict[str, Any], valid_l1: float | None = None) -> bool:
+        """Copies ``state`` and writes it while training continues.
+
+        Args:
+            state: from `checkpoint_state`.
+            valid_l1: of the validation after this step, if there was one.
+
+        Returns:
+            False if the weights are not finite: then nothing is written and the older checkpoints remain.
+
+        Raises:
+            OSError: the previous checkpoint could not be written.
+        """
+        self.wait()
+        state = snapshot(state)
+        if not has_finite_weights(state):
+            self.postpone()
+            return False
+        is_best = valid_l1 is not None and valid_l1 < self._best
+        if is_best and valid_l1 is not None:
+            self._best = valid_l1
+        self._thread = threading.Thread(target=self._write, args=(state, is_best), name="checkpoint")
+        self._thread.start()
+        self._saved_at, self._postponed = time.monotonic(), False
+        return True
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk. Raises OSError if it could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, state: dict[str, Any], is_best: bool) -> None:
+        try:
+            write_checkpoint(self._folder, state, self._training.keep_checkpoints, is_best)
+        except OSError as error:
+            self._error = error
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run, unread: the newest first, the best one last."""
+    archive = sorted((folder / ARCHIVE).glob("step-*.pt"), reverse=True)
+    return [*archive, *(path for name in (LATEST, BEST) if (path := folder / name).exists())]
+
+
+def newest_valid(folder: Path) -> tuple[Path, dict[str, Any], dict[Path, str]] | None:
+    """Finds the newest checkpoint of a run that is not damaged.
+
+    Returns:
+        Its path, its contents, and the reason why each newer one cannot be used; None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: there are checkpoints, but all are damaged.
+    """
+    damaged: dict[Path, str] = {}
+    for path in checkpoint_files(folder):
+        try:
+            return path, read_checkpoint(path), damaged
+        except CheckpointError as error:
+            damaged[path] = str(error)
+    if damaged:
+        reason = next(iter(damaged.values()))
+        raise CheckpointError(f"all checkpoints in {folder} are damaged: {reason}; train into another --out")
+    return None
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Removes the unfinished files of a killed run."""
+    for leftover in [*folder.glob(".*.tmp"), *(folder / ARCHIVE).glob(".*.tmp")]:
+        leftover.unlink(missing_ok=True)

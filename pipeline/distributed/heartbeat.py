@@ -1,4 +1,4 @@
-"""Which other ranks are still there: each leaves a sign of life in the ranks' store, read when a collective fails."""
+"""Names the lost rank when a collective fails: every rank writes a heartbeat into the ranks' key-value store."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-SECONDS_BETWEEN_SIGNS = 1.0
-SECONDS_OF_LISTENING = 2.5  # a rank that gives no sign in this time is named as the lost one
-SECONDS_FOR_STORE = 2.0  # it answers in milliseconds, or its rank is stopped or gone
-SECONDS_OF_DYING = 0.2  # between the end of a process's connections and that of the process
+from preprocess.errors import UserError, first_line
+
+HEARTBEAT_SECONDS = 1.0
+LISTEN_SECONDS = 2.5  # a rank without a heartbeat in this time is named as lost
+STORE_SECONDS = 2.0  # the store answers in milliseconds, unless its rank is stopped or gone
+EXIT_SECONDS = 0.2  # between the end of a process's connections and the end of the process
 
 T = TypeVar("T")
 
@@ -30,15 +32,15 @@ _CONNECTION = re.compile(
 )
 
 
-class PeerLost(RuntimeError):
-    """Another rank is gone or silent; the message is one sentence for the terminal."""
+class RankLostError(UserError):
+    """Another rank is gone or does not respond."""
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed for the ranks' connection, and not for how it was called.
+    """Whether a collective failed because of the connection between ranks, not because of its arguments.
 
-    gloo raises plain RuntimeErrors for both: only their words tell them apart. Errors of a class of their own, such as
-    ours, are never about the connection, whatever words a path in them has.
+    gloo raises a plain RuntimeError for both, so only the text tells them apart. Errors of other classes, such as ours,
+    are never about the connection, even if a path in their text looks like it.
     """
     if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
         return True
@@ -46,8 +48,8 @@ def is_lost_connection(error: BaseException) -> bool:
     return by_torch and _CONNECTION.search(str(error)) is not None
 
 
-class Peers:
-    """Gives this rank's signs of life from now on, and names the ranks that give none."""
+class Heartbeat:
+    """Writes this rank's heartbeat from now on, and names the ranks whose heartbeat stopped."""
 
     def __init__(self) -> None:
         self._store_lost = False
@@ -56,61 +58,64 @@ class Peers:
             return
         self._rank, self._size = dist.get_rank(), dist.get_world_size()
         shared = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateImportUsage]
-        store = shared.clone()  # a connection of our own: the other may be held by one who waits
-        self._store = dist.PrefixStore(f"peers-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # pyright: ignore[reportPrivateImportUsage]
+        store = shared.clone()  # its own connection: a waiting thread may hold the other one
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._store = dist.PrefixStore(f"heartbeat-{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
         self._lock = threading.Lock()
-        self._set("who", f"{socket.gethostname()} {os.getpid()}")
-        self._who = self._get("who", [rank for rank in range(self._size) if rank != self._rank])
-        self._set("left", "")
-        self._set("sign", "0")
-        self._over = threading.Event()
-        self._living = threading.Thread(target=self._live, name="signs of life", daemon=True)
-        self._living.start()
+        self._set("process", f"{socket.gethostname()} {os.getpid()}")
+        self._processes = self._get("process", [rank for rank in range(self._size) if rank != self._rank])
+        self._set("failure", "")
+        self._set("count", "0")
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
 
-    def farewell(self, why: str) -> None:
-        """Tells the others why this rank leaves before the run is over; does nothing where they cannot be told."""
+    def report_failure(self, reason: str) -> None:
+        """Tells the other ranks why this rank ends early, if the store can be reached."""
         if not (self._alone or self._store_lost):
-            _within(SECONDS_FOR_STORE, lambda: self._set("left", why))
+            _within(STORE_SECONDS, lambda: self._set("failure", reason))
 
-    def verdict(self) -> str:
-        """Which ranks are lost, and how, in words that follow "lost "."""
+    def diagnose_lost_ranks(self) -> str:
+        """Returns which ranks are lost, and why, in words that follow "lost "."""
         if self._alone:
             return "the connection"
-        time.sleep(SECONDS_OF_DYING)
-        here = {rank: _state_here(who) for rank, who in self._who.items()}
-        left = _within(SECONDS_FOR_STORE, lambda: self._get("left", list(self._who)))
-        self._store_lost = left is None
-        lost = {rank: state for rank, state in here.items() if state and not (left or {}).get(rank)}
-        if not lost and left is not None:
-            lost = {rank: why for rank, why in left.items() if why} or self._silent()
+        time.sleep(EXIT_SECONDS)
+        states = {rank: _local_state(process) for rank, process in self._processes.items()}
+        failures = _within(STORE_SECONDS, lambda: self._get("failure", list(self._processes)))
+        self._store_lost = failures is None
+        lost = {rank: state for rank, state in states.items() if state and not (failures or {}).get(rank)}
+        if not lost and failures is not None:
+            lost = {rank: reason for rank, reason in failures.items() if reason} or self._silent_ranks()
         if not lost:
-            return "a rank, and with it the store that would tell which" if left is None else "the way to a rank"
-        return " and ".join(f"rank {rank} ({why})" for rank, why in list(lost.items())[:3])
-
-    def _silent(self) -> dict[int, str]:
-        """The ranks that give no sign of life while this one listens."""
-
-        def listen() -> list[int]:
-            before = self._get("sign", list(self._who))
-            time.sleep(SECONDS_OF_LISTENING)
-            return [rank for rank, sign in self._get("sign", list(self._who)).items() if sign == before[rank]]
-
-        silent = _within(SECONDS_OF_LISTENING + SECONDS_FOR_STORE, listen) or []
-        return {rank: _state_here(self._who[rank]) or "it gives no sign of life" for rank in silent}
+            return (
+                "a rank (unknown which: the store that would tell is lost too)" if failures is None else "a connection"
+            )
+        return " and ".join(f"rank {rank} ({reason})" for rank, reason in list(lost.items())[:3])
 
     def close(self) -> None:
-        """No more signs of life."""
+        """Stops the heartbeat."""
         if not (self._alone or self._store_lost):
-            self._over.set()
-            self._living.join(SECONDS_FOR_STORE)
+            self._closed.set()
+            self._thread.join(STORE_SECONDS)
 
-    def _live(self) -> None:
+    def _silent_ranks(self) -> dict[int, str]:
+        """The ranks whose heartbeat does not change while this rank listens."""
+
+        def listen() -> list[int]:
+            before = self._get("count", list(self._processes))
+            time.sleep(LISTEN_SECONDS)
+            return [rank for rank, count in self._get("count", list(self._processes)).items() if count == before[rank]]
+
+        silent = _within(LISTEN_SECONDS + STORE_SECONDS, listen) or []
+        return {rank: _local_state(self._processes[rank]) or "it does not respond" for rank in silent}
+
+    def _beat(self) -> None:
         count = 0
-        while not self._over.wait(SECONDS_BETWEEN_SIGNS):
+        while not self._closed.wait(HEARTBEAT_SECONDS):
             count += 1
             try:
-                self._set("sign", str(count))
-            except RuntimeError:  # the store is gone: whoever waits in a collective will hear of it there
+                self._set("count", str(count))
+            except RuntimeError:  # the store is gone: the main thread will notice in its next collective
                 return
 
     def _set(self, key: str, value: str) -> None:
@@ -124,48 +129,47 @@ class Peers:
 
 
 @contextmanager
-def watched(where: Callable[[], str]) -> Iterator[None]:
-    """Turns the loss of a rank within the block into PeerLost, which says ``where`` this rank was.
+def watch_ranks(position: Callable[[], str]) -> Iterator[None]:
+    """Turns the loss of a rank within the block into a RankLostError.
 
-    Whatever else ends the block is told to the other ranks, for whom this one is then the lost one.
+    Any other error that ends the block is reported to the other ranks, which then name this rank as the lost one.
+
+    Args:
+        position: says where the run was and how to continue, for the message.
     """
-    peers = Peers()
+    heartbeat = Heartbeat()
     try:
         yield
     except Exception as error:
         if not is_lost_connection(error):
-            peers.farewell(_first_line(error))
+            heartbeat.report_failure(first_line(error))
             raise
-        sentence = f"lost {peers.verdict()} {where()} [{_cause(error)}]"
-        peers.farewell(sentence)
-        raise PeerLost(sentence) from error
+        sentence = f"lost {heartbeat.diagnose_lost_ranks()} {position()} [{_cause(error)}]"
+        heartbeat.report_failure(sentence)
+        raise RankLostError(sentence) from error
     finally:
-        peers.close()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        heartbeat.close()
 
 
 def _cause(error: Exception) -> str:
-    """gloo's words without its source file and its advice."""
-    return re.sub(r"^\[\S+\] ", "", _first_line(error)).partition(". This")[0]
+    """gloo's message without its source file and its advice."""
+    return re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This")[0]
 
 
-def _state_here(who: str) -> str:
-    """What is wrong with a process of this machine, in words; "" where nothing is, or it is another machine's."""
-    host, process = who.split()
+def _local_state(process: str) -> str:
+    """What is wrong with a process of this machine; "" if nothing is, or if it runs on another machine."""
+    host, pid = process.split()
     if host != socket.gethostname() or not Path("/proc/self/stat").exists():
         return ""
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (OSError, IndexError):
-        return f"its process {process} is gone"
-    return {"Z": f"its process {process} is gone", "T": f"its process {process} is stopped"}.get(state, "")
+        return f"its process {pid} is gone"
+    return {"Z": f"its process {pid} is gone", "T": f"its process {pid} is stopped"}.get(state, "")
 
 
 def _within(seconds: float, ask: Callable[[], T]) -> T | None:
-    """The answer, or None where the store is gone or silent: its calls may block whatever time-out they are given."""
+    """The answer, or None if the store does not answer in time; its own timeouts do not always hold."""
     answers: list[T] = []
 
     def run() -> None:
@@ -181,8 +185,8 @@ def _within(seconds: float, ask: Callable[[], T]) -> T | None:
 
 
 def set_collective_timeout(seconds: float) -> None:
-    """How long a collective may take from now on: after the first step no rank has anything long to do alone."""
+    """Sets how long a collective may take from now on: after the first step no rank works alone for long."""
     if dist.is_initialized():
         group = dist.distributed_c10d
-        change = getattr(dist, "set_timeout", None) or group._set_pg_timeout  # the public name is new in torch 2.15
+        change = getattr(dist, "set_timeout", None) or group._set_pg_timeout  # public since torch 2.15
         change(timedelta(seconds=seconds))

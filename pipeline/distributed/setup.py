@@ -1,4 +1,4 @@
-"""Sets up a process: the process group, the precision and the compiler."""
+"""Sets up a process: the process group, the precision, the threads and the compiler."""
 
 from __future__ import annotations
 
@@ -9,23 +9,65 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+)
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.config.schema import Config, ConfigError
-from pipeline.distributed.heartbeat import PeerLost, is_lost_connection
+from pipeline.distributed.heartbeat import RankLostError, is_lost_connection
 from pipeline.model.vlae import VLAE
 from pipeline.run.trackers import FOLDER as TRACKING
+from preprocess.errors import first_line
 
 START_TIMEOUT = timedelta(seconds=300)
+_UNSUPPORTED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config (tensor, sequence or context parallelism)",
+}
+
+
+def check_launcher(environment: os._Environ[str] | dict[str, str]) -> None:
+    """Refuses what the launcher asks for and the trainer does not support.
+
+    Precision and torch.compile are set by the recipe; the launcher's values for them have no effect.
+
+    Raises:
+        ConfigError: names the unsupported setting.
+    """
+    remedy = "start with one of the files in launch/accelerate as --config_file, or run `accelerate config` again"
+    for variable, name in _UNSUPPORTED.items():
+        if environment.get(variable, "false").lower() in ("1", "true", "yes", "y", "on", "t"):
+            raise ConfigError(f"the launcher asks for {name} ({variable}), which is not supported here; {remedy}")
+    steps = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps not in ("", "1"):
+        raise ConfigError(
+            f"the launcher asks for gradient accumulation over {steps} steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS), "
+            f"which is not supported here: the MMD needs the whole batch at once; {remedy}"
+        )
+
+
+def use_all_cores() -> None:
+    """Divides the CPU cores among this machine's processes; launchers set one thread per process.
+
+    OMP_NUM_THREADS other than 1, which is what the launchers set by default, is left alone.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if local > 1 and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
 
 
 def join_after_restart() -> None:
-    """Joins the process group under a name of this attempt's own when the launcher has started the ranks again.
+    """Joins the process group under a new name after the launcher has restarted the ranks.
 
-    torch's ranks meet in the launcher's key-value store, which outlives them: a rank that is quick may read there the
-    address of one that died, and wait for it. Several nodes count restarts apart, so their launcher must be told to
-    make a store an attempt (docs/launch.md).
+    The ranks meet in the launcher's key-value store, which outlives them. A fast rank may read the address of a dead
+    rank there and wait for it. On several nodes each launcher counts its own restarts, so the launcher must create a
+    new store per attempt (docs/launch.md).
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
@@ -41,10 +83,14 @@ def join_after_restart() -> None:
 
 
 def make_accelerator(config: Config, out: Path) -> Accelerator:
-    """The process group and precision.
+    """Joins the process group and sets the precision.
 
-    Raises ConfigError where the device cannot do what is asked, PeerLost where the other ranks do not come.
+    Raises:
+        ConfigError: the device or the trainer does not support what the recipe or the launcher asks for.
+        RankLostError: the other ranks did not arrive in time.
     """
+    check_launcher(os.environ)
+    use_all_cores()
     handlers = [
         InitProcessGroupKwargs(timeout=START_TIMEOUT),
         DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
@@ -54,6 +100,8 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         return Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=config.training.mixed_precision,
+            dynamo_backend="no",  # training.compile decides; without this the launcher's setting would
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             log_with=list(config.training.trackers) or None,
             project_config=ProjectConfiguration(str(out), str(out / TRACKING)),
             kwargs_handlers=handlers,
@@ -64,14 +112,14 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         if not is_lost_connection(error):
             raise
         rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-        raise PeerLost(
-            f"rank {rank} of {world_size} did not meet the others within {START_TIMEOUT.seconds} s: see that all are "
-            f"started, with one MASTER_ADDR and MASTER_PORT that each can reach [{str(error).splitlines()[0]}]"
+        raise RankLostError(
+            f"rank {rank} of {world_size} did not meet the others within {START_TIMEOUT.seconds} s: check that all are "
+            f"started, with one MASTER_ADDR and MASTER_PORT that each can reach [{first_line(error)}]"
         ) from None
 
 
-def compile_ladder(vlae: VLAE) -> None:
-    """Compiles what takes the time; the collective on the latents and the MMD's chunks stay as they are."""
-    torch._dynamo.config.suppress_errors = True  # without a compiler on the machine it runs uncompiled, and says so
+def compile_vlae(vlae: VLAE) -> None:
+    """Compiles encoder and decoder. Gathering the latents and the MMD stay in eager mode."""
+    torch._dynamo.config.suppress_errors = True  # falls back to eager mode, with a warning, without a compiler
     vlae.encode = torch.compile(vlae.encode, dynamic=False)
     vlae.decode = torch.compile(vlae.decode, dynamic=False)

@@ -1,7 +1,7 @@
-"""Signals that ask for a stop, heard from the first line on; the standard library alone, for it comes before torch.
+"""Signals that ask a run to stop. Uses only the standard library, because it listens before torch is imported.
 
-A thread hears them through a socket that the kernel's side of Python writes to: a handler in Python would have to wait
-until the main thread comes out of torch, which may be in a collective that never ends.
+A thread reads the signals from a socket that Python's C code writes to. A Python handler would have to wait until the
+main thread returns from torch, which may be in a collective that never ends.
 """
 
 from __future__ import annotations
@@ -13,68 +13,82 @@ import threading
 import time
 
 STOPPED_EARLY = 75  # exit code of a run that saved and stopped on a signal (EX_TEMPFAIL: run it again)
-ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-SECONDS_WITHOUT_LAUNCHER = 4.0  # for a lone rank to save in
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+SECONDS_TO_SAVE = 4.0  # of a single rank whose launcher has ended
 
 
 class StopSignals:
-    """SIGTERM, SIGUSR1 (SLURM's preemption) and SIGINT ask for a stop; a second SIGINT ends the process at once.
+    """SIGTERM, SIGUSR1 (preemption by SLURM), SIGHUP (closed terminal) and SIGINT ask the run to stop.
 
-    Before the first step nothing is at stake, and the first of them ends the process at once.
+    A second SIGINT ends the process at once. Before the first step there is nothing to save, so the first signal ends
+    the process at once. SIGHUP is left alone where it is ignored, as under nohup.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
         self._listening = self._stepping = False
         self._parent = os.getppid()
 
     def listen(self) -> None:
-        """Hears signals from now on. Call in the main thread; once is enough."""
+        """Listens from now on. Must be called in the main thread; further calls do nothing."""
         if self._listening:
             return
         self._listening = True
-        hearing, writing = socket.socketpair()
-        writing.setblocking(False)
-        signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
-        for number in ASKING:
-            signal.signal(number, lambda *_: None)  # what is done is done by the thread
-        threading.Thread(target=self._hear, args=(hearing,), name="signals", daemon=True).start()
-        os.register_at_fork(after_in_child=_forget)
+        receiver, sender = socket.socketpair()
+        sender.setblocking(False)
+        signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            if not _is_ignored_hangup(number):
+                signal.signal(number, lambda *_: None)  # the thread does the work
+        threading.Thread(target=self._listen, args=(receiver,), name="signals", daemon=True).start()
+        os.register_at_fork(after_in_child=_reset_in_child)
 
     def begin_steps(self) -> None:
-        """From now on a signal only sets ``asked``: there is something to save."""
+        """From now on a signal only sets ``stop_requested``: there is something to save."""
         self.listen()
         self._stepping = True
 
-    def _hear(self, hearing: socket.socket) -> None:
+    def _listen(self, receiver: socket.socket) -> None:
         while True:
-            for number in hearing.recv(64):
-                if number in ASKING:
-                    self._obey(number)
+            for number in receiver.recv(64):
+                if number in STOP_SIGNALS:
+                    self._handle(number)
 
-    def _obey(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         if not self._stepping:
             if os.environ.get("RANK", "0") == "0":
-                os.write(2, b"stopped before the first step as asked; the same command starts again\n")
+                _write_to_stderr(b"stopped before the first step as requested; run the same command again\n")
             os._exit(STOPPED_EARLY)
-        if self.asked and number == signal.SIGINT:
+        if self.stop_requested and number == signal.SIGINT:
             os._exit(128 + number)
-        self.asked = True
+        self.stop_requested = True
         if os.getppid() != self._parent:
-            threading.Thread(target=_leave_soon, daemon=True).start()
+            threading.Thread(target=_exit_soon, daemon=True).start()
 
 
-def _leave_soon() -> None:
-    """A rank whose launcher is gone saves if it can, and is no orphan if it cannot."""
-    time.sleep(SECONDS_WITHOUT_LAUNCHER)
+def _is_ignored_hangup(number: int) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def _write_to_stderr(text: bytes) -> None:
+    try:
+        os.write(2, text)
+    except OSError:  # a closed terminal
+        return
+
+
+def _exit_soon() -> None:
+    """A rank whose launcher has ended gets the time to save, then ends."""
+    time.sleep(SECONDS_TO_SAVE)
     os._exit(STOPPED_EARLY)
 
 
-def _forget() -> None:
-    """A forked child shares the socket: signals meant for it would stop the run."""
+def _reset_in_child() -> None:
+    """A forked child shares the socket: its signals would stop the run."""
     signal.set_wakeup_fd(-1)
-    for number in ASKING:
-        signal.signal(number, signal.SIG_DFL)
+    for number in STOP_SIGNALS:
+        if not _is_ignored_hangup(number):
+            signal.signal(number, signal.SIG_DFL)
 
 
 SIGNALS = StopSignals()

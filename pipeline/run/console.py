@@ -1,9 +1,12 @@
-"""What a person sees of a run: a rich progress line on a terminal, plain lines elsewhere; main process only."""
+"""What a run prints: a rich progress bar on a terminal, plain lines elsewhere; on the main process only."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -15,16 +18,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PLAIN_LINE_SECONDS = 10.0  # at most one plain progress line in this time
+from preprocess.errors import first_line
+
+PLAIN_LINE_SECONDS = 10.0  # at least this long between two plain progress lines
 
 
 class TrainingLog:
-    """Progress of ``steps`` optimizer steps. Every method does nothing where ``shown`` is false."""
+    """Prints the progress of a run to stderr. A log that cannot be written is dropped: training continues."""
 
     def __init__(self, steps: int, first_step: int, shown: bool) -> None:
+        """Starts the log of ``steps`` optimizer steps; every method does nothing where ``shown`` is false."""
         self._shown, self._steps = shown, steps
         self._console = Console(stderr=True)
         self._last_plain = 0.0
+        self._failure = ""
+        self._report: Callable[[str], None] | None = None
         self._bar: Progress | None = None
         if shown and self._console.is_terminal:
             columns = (
@@ -37,25 +45,47 @@ class TrainingLog:
                 *columns, text, TimeElapsedColumn(), "ETA", TimeRemainingColumn(), console=self._console
             )
             self._task = self._bar.add_task("training", total=steps, completed=first_step, text="")
-            self._bar.start()
+            with self._dropped_on_failure():
+                self._bar.start()
 
     def say(self, text: str) -> None:
-        """One line that stays."""
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
-        elif self._shown:
-            print(text, file=sys.stderr, flush=True)
+        """Prints one line that stays."""
+        with self._dropped_on_failure():
+            if self._bar is not None:
+                self._bar.console.print(text, highlight=False, markup=False)
+            elif self._shown:
+                print(text, file=sys.stderr, flush=True)
 
     def step(self, step: int, text: str, images_per_second: float, seconds_left: float) -> None:
-        """Progress after ``step`` steps; ``text`` holds the losses."""
+        """Shows the progress after ``step`` steps; ``text`` holds the losses."""
         line = f"{text}  {images_per_second:,.0f} images/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=line)
-        elif self._shown and (time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == self._steps):
-            self._last_plain = time.monotonic()
-            minutes, seconds = divmod(round(seconds_left), 60)
-            print(f"step {step}/{self._steps}  {line}  ETA {minutes}:{seconds:02d}", file=sys.stderr, flush=True)
+        with self._dropped_on_failure():
+            if self._bar is not None:
+                self._bar.update(self._task, completed=step, text=line)
+            elif self._shown and (time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == self._steps):
+                self._last_plain = time.monotonic()
+                minutes, seconds = divmod(round(seconds_left), 60)
+                print(f"step {step}/{self._steps}  {line}  ETA {minutes}:{seconds:02d}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        """Leaves the last state of the progress bar on the terminal."""
+        with self._dropped_on_failure():
+            if self._bar is not None:
+                self._bar.stop()
+
+    def on_failure(self, report: Callable[[str], None]) -> None:
+        """Calls ``report`` with one sentence when the log fails, or at once if it has failed already."""
+        self._report = report
+        if self._failure:
+            report(self._failure)
+
+    @contextmanager
+    def _dropped_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._shown, self._bar = False, None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what other code prints must not fail either
+            self._failure = f"the terminal's log cannot be written ({first_line(error)}); training continues without it"
+            if self._report is not None:
+                self._report(self._failure)

@@ -1,124 +1,97 @@
-"""The folder of one run: its lock, its resolved configuration, its metrics."""
+"""The folder of one run: its lock, its resolved recipe, and its metrics."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pipeline.checkpoint.file import replacing
-from pipeline.config.schema import Config, flatten, to_yaml
+from filelock import FileLock, Timeout
+
+from pipeline.config.load import to_yaml
+from pipeline.config.schema import Config
+from preprocess.errors import UserError
+from preprocess.shards.atomic import replace_file
 
 METRICS = "metrics.jsonl"
 
-_MAY_CHANGE = {
-    "name",
-    "data.path",
-    "data.damaged",
-    "data.mode",
-    "data.verify",
-    "data.prefetch_batches",
-    "training.steps",
-    "training.trackers",
-}
-_MAY_CHANGE |= {
-    f"training.{key}"
-    for key in (
-        "log_every_steps",
-        "validate_every_steps",
-        "validation_samples",
-        "preview_every_steps",
-        "checkpoint_every_steps",
-        "checkpoint_every_minutes",
-        "compile",
-        "keep_checkpoints",
-        "max_non_finite_steps",
-        "collective_timeout_seconds",
-    )
-}
-"""What a resumed run may change: nothing that the finished steps depended on."""
+
+class RunFolderError(UserError):
+    """The folder of a run cannot be used."""
 
 
-class RunFolderError(RuntimeError):
-    """The folder cannot be used; the message is one sentence for the terminal."""
+def lock_folder(folder: Path) -> FileLock:
+    """Locks the folder for this run until the lock is released or the process ends.
 
-
-def lock_folder(folder: Path) -> IO[str]:
-    """Takes the folder for this run until the returned file is closed or the process ends, however it ends.
-
-    Raises RunFolderError when a living run has it, or it cannot be written.
+    Raises:
+        RunFolderError: another run holds the lock, or the folder cannot be written.
     """
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise RunFolderError(f"cannot write into {folder} ({error.strerror}); choose another --out") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
+        lock.acquire(timeout=0)
+    except Timeout:
         raise RunFolderError(f"another run is training into {folder}; choose another --out") from None
+    except (OSError, NotImplementedError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunFolderError(f"cannot write into {folder} ({reason}); choose another --out") from None
     return lock
 
 
-def differences(saved: Config, asked: Config) -> list[str]:
-    """``key: saved → asked`` for each key that a resumed run must not change."""
-    before, after = dict(flatten(saved.plain())), dict(flatten(asked.plain()))
-    return [
-        f"{key}: {before.get(key)} → {after[key]}"
-        for key in after
-        if key not in _MAY_CHANGE and before.get(key) != after[key]
-    ]
-
-
 def write_config(folder: Path, config: Config) -> None:
-    """Saves the resolved configuration as config.yaml, atomically."""
-    with replacing(folder / "config.yaml") as temporary:
+    """Saves the resolved recipe as config.yaml, atomically."""
+    with replace_file(folder / "config.yaml") as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, steps never doubled across resumes."""
+    """metrics.jsonl: one JSON object per line; no step appears twice after a resume."""
 
-    def __init__(self, folder: Path, step: int, show: Callable[[dict[str, Any]], None]) -> None:
-        """Opens the log of a run that goes on at ``step``: later lines of a killed run are dropped.
+    def __init__(self, folder: Path, kept: Sequence[dict[str, Any]], show: Callable[[dict[str, Any]], None]) -> None:
+        """Opens the log.
 
-        Each line is given to ``show`` as well.
+        Args:
+            folder: the run's folder.
+            kept: the lines up to the step that the run continues from; others are dropped.
+            show: is called with every new line as well.
         """
-        self._path, self._show = folder / METRICS, show
-        kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
-        with replacing(self._path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
-        self._file = self._path.open("a", encoding="utf-8")
+        self._show = show
+        with replace_file(folder / METRICS) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = (folder / METRICS).open("a", encoding="utf-8")
 
     def append(self, line: dict[str, Any]) -> None:
-        """Adds one line; it must have a ``step``."""
-        self._file.write(json.dumps(line) + "\n")
+        """Adds one line; it must have a ``step``. Numbers that are not finite become null."""
+        line = _without_nan(line)
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         self._show(line)
 
     def close(self) -> None:
-        """Makes the log durable."""
+        """Syncs the log to the disk and closes it."""
         os.fsync(self._file.fileno())
         self._file.close()
 
 
-def best_so_far(folder: Path) -> float:
-    """The lowest validation L1 in a run's log; infinity when there is none."""
-    return min((line["valid"]["l1"] for line in read_metrics(folder) if "valid" in line), default=math.inf)
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def last_logged_step(folder: Path) -> int:
-    """The highest step in a run's log; 0 when there is none."""
-    return max((line["step"] for line in read_metrics(folder)), default=0)
+def best_valid_l1(lines: Sequence[dict[str, Any]]) -> float:
+    """Returns the lowest validation L1 in a run's metrics; infinity if there is none."""
+    errors = [line["valid"]["l1"] for line in lines if "valid" in line]
+    return min((error for error in errors if error is not None), default=math.inf)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line cut by a kill is left out. [] when there is no log."""
+    """Returns the lines of a run's metrics.jsonl, without a last line cut by a kill; [] if there is no log."""
     path = folder / METRICS
     if not path.exists():
         return []

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from pipeline.config.schema import Config
+from pipeline.data.batch import BatchLoader, IndexedLoader
 from pipeline.data.loader import Mode
-from pipeline.data.mapped import BatchLoader, IndexedLoader
 from pipeline.data.sampler import GlobalBatchSampler
-from pipeline.data.shard_source import ShardSource
+from pipeline.data.shard_reader import ShardSource
 from pipeline.model.vlae import VLAE
 from pipeline.optim.ema import MovingAverage
 
@@ -54,6 +55,12 @@ class Run:
     model: RunModel
     step: int = 0
     """Finished optimizer steps."""
+    growth_steps: int = 0
+    """The steps over which the growth of layers was planned: `training.steps` at the first start."""
+    resumed_from: str | None = None
+    """The file named by --resume that the run started from."""
+    changed: dict[str, list[Any]] = field(default_factory=dict)
+    """Recipe keys that were changed on resume: [old value, new value]."""
     notes: list[str] = field(default_factory=list)
     """Lines to print once at start."""
 

@@ -1,8 +1,8 @@
-"""Trackers: what metrics.jsonl says, shown by TensorBoard, wandb, trackio or mlflow, and no step of it twice.
+"""Shows the lines of metrics.jsonl in TensorBoard, wandb, trackio or mlflow, each step once.
 
-accelerate starts them (its ``log_with``). A run that goes on appends to what it showed before: TensorBoard is told to
-hide the steps after the checkpoint, which come again; the others cannot take a step back, so they are not sent again
-what a killed run has sent already. The values are the same: a resumed run repeats its steps.
+accelerate starts the trackers (its ``log_with``). A resumed run appends to what was shown before. TensorBoard can hide
+the steps after the checkpoint, which are repeated. The others cannot go back, so they are not sent again what a killed
+run has already sent; the repeated values are the same.
 """
 
 from __future__ import annotations
@@ -10,56 +10,50 @@ from __future__ import annotations
 import json
 import secrets
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, get_available_trackers
+from accelerate.tracking import GeneralTracker
 
-from pipeline.checkpoint.file import replacing
-from pipeline.config.schema import Config, ConfigError, flatten
+from pipeline.config.load import flat_values
+from pipeline.config.schema import Config
+from preprocess.errors import UserError, first_line
+from preprocess.shards.atomic import replace_file
 
 PROJECT = "mmd-vlae"  # the project of wandb and trackio, the experiment of mlflow
 FOLDER = "tracking"  # of TensorBoard's files, in the run's folder
 STATE = "trackers.json"
 
 
-class TrackerError(RuntimeError):
-    """A tracker that does not start; the message is one sentence for the terminal."""
-
-
-def check_installed(names: Iterable[str]) -> None:
-    """Raises ConfigError naming the extra of a tracker that is not installed: accelerate leaves it out in silence."""
-    installed = {tracker.value for tracker in get_available_trackers()}
-    for name in names:
-        if name not in installed:
-            raise ConfigError(
-                f"training.trackers: {name} is not installed: pip install -e '.[{name}]', or leave it out"
-            )
+class TrackerError(UserError):
+    """A tracker does not start."""
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:
-    """A line of metrics.jsonl as named numbers: ``train/loss``, ``valid/mmd/layer0``."""
+    """Returns the numbers of a line of metrics.jsonl by name: ``train/loss``, ``valid/mmd/layer0``.
+
+    Numbers that were not finite (null), and lines about events, are left out.
+    """
     group, values = ("valid", line["valid"]) if "valid" in line else ("train", line)
-    found: dict[str, float] = {}
+    named: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, list):
-            found |= {f"{group}/{key}/layer{layer}": inner for layer, inner in enumerate(value)}
+            named |= {f"{group}/{key}/layer{layer}": inner for layer, inner in enumerate(value)}
         else:
-            found[f"{group}/{key}"] = value
-    return found
+            named[f"{group}/{key}"] = value
+    return {name: value for name, value in named.items() if isinstance(value, int | float)}
 
 
 class Trackers:
     """The started trackers of a run; none on ranks other than the main one."""
 
     def __init__(self, trackers: dict[str, GeneralTracker], sent: dict[str, int]) -> None:
-        """By their names: trackers, and the last step that each has been sent already."""
+        """Takes the trackers by name, and the last step that each was sent already."""
         self._trackers, self._sent = trackers, sent
 
     def log(self, line: dict[str, Any]) -> None:
-        """Shows a line of metrics.jsonl. A tracker that fails is left out from then on: training is worth more."""
+        """Shows a line of metrics.jsonl. A tracker that fails is dropped: training continues."""
         values = scalars(line)
         for name, tracker in list(self._trackers.items()):
             if line["step"] <= self._sent.get(name, -1):
@@ -68,22 +62,30 @@ class Trackers:
                 tracker.log(values, step=line["step"])
             except Exception as error:
                 del self._trackers[name]
-                warnings.warn(f"{name} fails and gets no more metrics: {_first_line(error)}", stacklevel=2)
+                warnings.warn(f"{name} failed and gets no more metrics: {first_line(error)}", stacklevel=2)
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Sends the rest and closes the trackers."""
         for name, tracker in self._trackers.items():
             try:
                 tracker.finish()
             except Exception as error:
-                warnings.warn(f"closing {name} failed: {_first_line(error)}", stacklevel=2)
+                warnings.warn(f"closing {name} failed: {first_line(error)}", stacklevel=2)
         self._trackers.clear()
 
 
 def start_trackers(accelerator: Accelerator, config: Config, out: Path, step: int, logged: int) -> Trackers:
-    """Starts ``training.trackers`` for a run at ``step``, whose metrics.jsonl had come to step ``logged`` before.
+    """Starts the recipe's trackers. The hyper-parameters are shown once per run.
 
-    Hyper-parameters are shown once a run. Raises TrackerError when a tracker does not start.
+    Args:
+        accelerator: of this process; only the main process has trackers.
+        config: the recipe.
+        out: the run's folder.
+        step: the step that the run continues from.
+        logged: the last step in metrics.jsonl before that.
+
+    Raises:
+        TrackerError: a tracker does not start.
     """
     if not accelerator.is_main_process:
         return Trackers({}, {})
@@ -103,18 +105,18 @@ def start_trackers(accelerator: Accelerator, config: Config, out: Path, step: in
                 state["mlflow"]["id"] = tracker.tracker.info.run_id  # pyright: ignore[reportOptionalMemberAccess]
     except Exception as error:
         raise TrackerError(
-            f"a tracker of {', '.join(names)} did not start: {_first_line(error)}; mend that, or leave it "
-            "out of training.trackers"
+            f"a tracker of {', '.join(names)} did not start: {first_line(error)}; fix that, or remove it "
+            "from training.trackers"
         ) from None
     if state:
-        with replacing(out / STATE) as temporary:
+        with replace_file(out / STATE) as temporary:
             temporary.write_text(json.dumps(state), encoding="utf-8")
-    accelerator.trackers = []  # they are closed here, whether the run ends well or not
+    accelerator.trackers = []  # `Trackers.close` closes them, whether or not the run succeeds
     return Trackers(started, {name: entry["sent"] for name, entry in state.items() if name != "tensorboard"})
 
 
 def _options(name: str, identity: str, resumed: bool, config: Config, out: Path, step: int) -> dict[str, Any]:
-    """What makes each tracker go on where it was: an identity, or from which step on its records are void."""
+    """The options with which each tracker continues its run: an ID, or the step from which to discard its records."""
     if name == "tensorboard":
         return {"purge_step": step + 1 if step else 0}
     if name == "wandb":
@@ -125,8 +127,8 @@ def _options(name: str, identity: str, resumed: bool, config: Config, out: Path,
 
 
 def _hyper_parameters(config: Config) -> dict[str, Any]:
-    """The recipe's leaves; lists as text, which every tracker can show."""
-    return {key: str(value) if isinstance(value, list) else value for key, value in flatten(config.plain())}
+    """The values of the recipe; lists as text, which every tracker can show."""
+    return {key: str(value) if isinstance(value, list) else value for key, value in flat_values(config).items()}
 
 
 def _read_state(out: Path) -> dict[str, dict[str, Any]]:
@@ -139,7 +141,3 @@ def _read_state(out: Path) -> dict[str, dict[str, Any]]:
         for name, entry in (state.items() if isinstance(state, dict) else ())
         if isinstance(entry, dict) and isinstance(entry.get("id"), str) and isinstance(entry.get("sent"), int)
     }
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

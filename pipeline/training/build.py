@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -15,12 +13,12 @@ from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_checks import usable_shards
 from pipeline.data.shard_reader import ShardSource, open_source
 from pipeline.data.streaming import StreamingLoader
-from pipeline.distributed.consistency import agree, run_fingerprint
-from pipeline.distributed.setup import compile_ladder
+from pipeline.distributed.consistency import check_ranks_match, run_fingerprint
+from pipeline.distributed.setup import compile_vlae
 from pipeline.losses.objective import Objective
 from pipeline.model.vlae import VLAE
 from pipeline.optim.ema import MovingAverage
-from pipeline.optim.muon import Muon
+from pipeline.optim.optimizer import build_optimizer
 from pipeline.run.state import Run, RunData, RunModel
 from pipeline.training.previews import RECONSTRUCTIONS
 
@@ -54,25 +52,6 @@ def describe_loader(run: Run) -> str:
     return f"images: {size}, {where.get(run.data.mode, 'streamed from')} {run.data.source.address}"
 
 
-def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Fused Adam or AdamW, or Muon. Norms, gates and biases are not decayed; ``rate_scale`` slows wide weights."""
-    settings = config.optimizer
-    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in module.parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
-        base = settings.base_fan_in or fan_in
-        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-        grouped.setdefault((min(1.0, base / fan_in), decay), []).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": parameters, "weight_decay": decay, "rate_scale": scale}
-        for (scale, decay), parameters in grouped.items()
-    ]
-    if settings.name == "muon":
-        return Muon(groups, settings.learning_rate, settings.momentum, settings.betas)
-    kind = torch.optim.AdamW if settings.decoupled_weight_decay else torch.optim.Adam
-    return kind(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-
-
 def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False) -> Run:
     """Opens the shards, builds model and optimizer, and wraps them for this number of processes.
 
@@ -82,7 +61,7 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     if accelerator.device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # what autocast leaves in float32; convolutions have it so
     source = open_source(config.data.path, allow_pipe)
-    agree(run_fingerprint(config, source.digest))  # before anything that would hang on ranks that differ
+    check_ranks_match(run_fingerprint(config, source.digest))  # before anything that would hang on ranks that differ
     source, notes = usable_shards(source, config.data, rank, world_size)
     plan = make_sampler(config, source, rank, world_size)
     mode = choose_mode(config.data.mode, source, accelerator.device)
@@ -106,7 +85,8 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
         preview_loader = valid_loader or train_loader
     average = MovingAverage(vlae)
     if config.training.compile == "always" or (config.training.compile == "auto" and accelerator.device.type == "cuda"):
-        compile_ladder(vlae)
+        compile_vlae(vlae)
     prepared, optimizer = accelerator.prepare(objective, build_optimizer(objective, config))
     data = RunData(source, mode, plan, train_loader, valid_loader, preview_loader)
-    return Run(config, accelerator, data, RunModel(vlae, prepared, optimizer, average), notes=notes)
+    model = RunModel(vlae, prepared, optimizer, average)
+    return Run(config, accelerator, data, model, notes=notes, growth_steps=config.training.steps)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.checkpoint.manager import Saver
+from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, checkpoint_state
 from pipeline.data.augment import prepare_batch
 from pipeline.data.batch import Batch
 from pipeline.distributed.heartbeat import set_collective_timeout
@@ -25,12 +25,13 @@ from pipeline.run.run_dir import MetricsLog
 from pipeline.run.state import Run
 from pipeline.training.previews import draw_previews
 from pipeline.training.validation import validate
+from preprocess.errors import UserError
 
 STOP_CHECK_STEPS_ON_GPU = 10  # agreeing on a stop costs a round trip; on the CPU every step can afford it
 
 
-class TrainingFailed(RuntimeError):
-    """The run cannot go on; the message is one sentence for the terminal."""
+class TrainingFailed(UserError):
+    """The run cannot continue."""
 
 
 class Window:
@@ -69,7 +70,7 @@ def train_step(run: Run, batch: Batch, window: Window) -> None:
     for group in run.model.optimizer.param_groups:
         group["lr"] = learning_rate(config, run.step) * group["rate_scale"]
     layers = len(run.model.vlae.latent_sizes)
-    fades = layer_fades(run.step, config.training.steps, layers, config.growth)
+    fades = layer_fades(run.step, run.growth_steps, layers, config.growth)
     inputs = prepare_batch(
         batch,
         config,
@@ -86,9 +87,7 @@ def train_step(run: Run, batch: Batch, window: Window) -> None:
         run.model.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue]
     run.model.optimizer.step()
     run.model.optimizer.zero_grad()
-    run.model.average.update(
-        run.model.vlae, decay_at(run.step, config.training.global_batch_size, config.training.ema_images)
-    )
+    run.model.average.update(decay_at(run.step, config.training.global_batch_size, config.training.ema_images))
     window.add(losses, plan.world_size, norms, norm)
     run.step += 1
 
@@ -122,7 +121,8 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
     in_a_row, skipped = int(window.in_a_row.item()), int(window.skipped.item())
     seconds = time.perf_counter() - window.begin
     if run.is_main and metrics is not None:
-        loss, reconstruction, *regularizer = (losses / steps).tolist()
+        finite = steps - skipped
+        loss, reconstruction, *regularizer = (losses / finite).tolist()  # nan where no step was finite
         batch = run.config.training.global_batch_size
         name = run.config.objective.regularizer
         line: dict[str, Any] = {
@@ -133,7 +133,7 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
             "reconstruction": reconstruction,
             name: regularizer,
             "lr": learning_rate(run.config, run.step - 1),
-            "gradient_norm": float(window.gradient_norm) / steps,
+            "gradient_norm": float(window.gradient_norm / finite),
             "images_per_second": steps * batch / seconds,
             "data_wait_share": (run.data.train.waited_seconds - window.waited_before) / seconds,
             "skipped_steps": skipped,
@@ -141,25 +141,23 @@ def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, 
         metrics.append(line)
         parts = f"loss {loss:.3f}  {run.config.objective.reconstruction} {reconstruction:.4f}  {name} "
         parts += " ".join(f"{value:+.4f}" for value in regularizer)
+        if skipped:
+            parts += f"  {skipped} of {steps} steps skipped: the gradient is not finite"
         left = (run.config.training.steps - run.step) * seconds / steps
         log.step(run.step, parts, line["images_per_second"], left)
     if in_a_row >= run.config.training.max_non_finite_steps:
         raise TrainingFailed(
-            f"the gradient was not finite for {in_a_row} steps in a row, up to step {run.step}, {nonfinite_parameters(window)}; "
-            f"{last_good(out)}: lower optimizer.learning_rate, or train with --mixed-precision bf16 or no"
+            f"the gradient was not finite for {in_a_row} steps in a row, up to step {run.step}, "
+            f"{nonfinite_parameters(window)}; {last_good(out)}; lower optimizer.learning_rate, or train with "
+            "--mixed-precision bf16 or no"
         )
     window.reset(run)
 
 
 def last_good(out: Path) -> str:
-    """What a run that failed can go on from, in words."""
-    kept = newest_kept(out)
-    return f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
-
-
-def newest_kept(out: Path) -> Path | None:
-    """The newest checkpoint of a run, unread; None where there is none yet."""
-    return max((out / "checkpoints").glob("step-*.pt"), default=None)
+    """Names the checkpoint from which a failed run can continue. Only finite weights are ever saved."""
+    files = checkpoint_files(out)
+    return f"the last good checkpoint is {files[0]}" if files else "there is no checkpoint yet"
 
 
 def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> float:
@@ -184,14 +182,29 @@ def _due(step: int, every: int, last: bool = False) -> bool:
     return every > 0 and (last or step % every == 0)
 
 
-def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> bool:
-    """Trains up to ``training.steps``. True when it got there, False when it was asked to stop (and has saved)."""
+def train(
+    run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog, checkpoints: CheckpointManager | None
+) -> bool:
+    """Trains up to ``training.steps``.
+
+    Args:
+        run: this rank's run.
+        out: the run's folder.
+        metrics: on the main process, the log of metrics.
+        log: the terminal.
+        checkpoints: on the main process, their manager.
+
+    Returns:
+        True when the run reached its last step, False when it was asked to stop.
+
+    Raises:
+        TrainingFailed: the gradient or the weights are not finite.
+    """
     training = run.config.training
     on_cpu = run.accelerator.device.type == "cpu"
     timeout = training.collective_timeout_seconds
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU, timedelta(seconds=timeout))
     window = Window(run)
-    saver = Saver(run, out)
     batches = run.data.train.batches(run.data.sampler, run.step, training.steps, run.config.data.prefetch_batches)
     run.model.objective.train()
     first = run.step
@@ -209,14 +222,41 @@ def train(run: Run, out: Path, metrics: MetricsLog | None, log: TrainingLog) -> 
             if run.is_main and _due(run.step, training.preview_every_steps, last):
                 folder = out / "previews" / f"step-{run.step:08d}"
                 draw_previews(run.model.average.module, run.data.preview, folder, run.config.seed)
-            asked = stop.agreed(run.step)
-            if last or asked or saver.is_due(run, valid_l1):
-                saver.save(run, valid_l1)
-            if asked:
+            should_stop = stop.should_stop(run.step)
+            if checkpoints is not None and (last or should_stop or checkpoints.is_due(run.step, valid_l1)):
+                save_if_finite(run, out, window, checkpoints, valid_l1, log)
+            if should_stop:
                 break
     finally:
         batches.close()
-        saver.finish()
-    if run.step < training.steps:
-        log.say(f"stopped at step {run.step} as asked; the same command goes on from there")
+        if checkpoints is not None:
+            checkpoints.wait()
+    if run.step == training.steps:
+        refuse_non_finite_end(run, out, window)
     return run.step == training.steps
+
+
+def save_if_finite(
+    run: Run,
+    out: Path,
+    window: Window,
+    checkpoints: CheckpointManager,
+    valid_l1: float | None,
+    log: TrainingLog,
+) -> None:
+    """Saves a checkpoint, unless the last step or the weights are not finite: the older checkpoints then remain."""
+    if window.in_a_row.item() > 0:
+        checkpoints.postpone()
+    elif checkpoints.save(checkpoint_state(run), valid_l1):
+        return
+    log.say(f"step {run.step}: no checkpoint, because the run is not finite; {last_good(out)}")
+
+
+def refuse_non_finite_end(run: Run, out: Path, window: Window) -> None:
+    """Raises TrainingFailed if the run ended with a gradient or weights that are not finite."""
+    weights = [*run.model.vlae.parameters(), *run.model.average.module.parameters()]
+    if window.in_a_row.item() > 0 or not all(bool(weight.isfinite().all()) for weight in weights):
+        raise TrainingFailed(
+            f"the run ended at step {run.step} and is not finite; {last_good(out)}; lower optimizer.learning_rate and "
+            "run the same command again"
+        )

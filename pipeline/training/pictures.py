@@ -26,8 +26,8 @@ def contact_sheet(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
 
 def save_png(picture: Image.Image, path: Path) -> None:
     """Writes a PNG atomically."""
-    from pipeline.checkpoint.file import replacing  # noqa: PLC0415 - keeps pictures importable without the model
+    from preprocess.shards.atomic import replace_file  # noqa: PLC0415
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         picture.save(temporary, format="PNG")

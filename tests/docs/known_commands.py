@@ -16,7 +16,8 @@ from torch.distributed.run import get_args_parser
 
 from analysis.cli import app as analysis_app
 from pipeline.cli import app as train_app
-from pipeline.config.schema import ConfigError, parse_overrides, resolve
+from pipeline.config.load import parse_overrides, resolve
+from pipeline.config.schema import ConfigError
 from preprocess.cli import app as preprocess_app
 from tests.conftest import REPOSITORY
 

@@ -11,7 +11,7 @@ import torch
 from pipeline.checkpoint.writer import CheckpointWriter, snapshot
 from pipeline.config.schema import ModelConfig
 from pipeline.model.vlae import VLAE
-from pipeline.distributed.setup import compile_ladder
+from pipeline.distributed.setup import compile_vlae
 from tests.pipeline.launching import launch, relative_difference, weights
 
 CONSTANT = "optimizer.schedule=constant"
@@ -88,7 +88,7 @@ def test_the_compiled_ladder_computes_the_same_without_a_graph_break():
 
     plain = gradients()
     torch._dynamo.utils.counters.clear()
-    compile_ladder(vlae)
+    compile_vlae(vlae)
     compiled = gradients()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "encoder and decoder were compiled"
     assert not torch._dynamo.utils.counters["graph_break"]

@@ -18,7 +18,7 @@ print("in a step", flush=True)
 deadline = time.monotonic() + 60
 while time.monotonic() < deadline:
     time.sleep(0.05)
-    if stop.agreed(1):
+    if stop.should_stop(1):
         print("asked", flush=True)
 """
 

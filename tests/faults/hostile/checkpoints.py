@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from pipeline.checkpoint.file import load_vlae, write_checkpoint
-from pipeline.config.schema import Config, ModelConfig, resolve, to_yaml
+from pipeline.config.load import resolve, to_yaml
+from pipeline.config.schema import Config, ModelConfig
 from pipeline.model.vlae import VLAE
 from tests.faults.fuzz.files import checksummed
 from tests.faults.hostile.case import Bomb, Case, Payload

@@ -7,7 +7,7 @@ from torch import nn
 from pipeline.config.load import parse_overrides, resolve
 from pipeline.config.schema import ConfigError
 from pipeline.optim.muon import Muon, orthogonalized
-from pipeline.training.build import build_optimizer
+from pipeline.optim.optimizer import build_optimizer
 from tests.conftest import REPOSITORY
 from tests.pipeline.launching import launch, relative_difference, weights
 
