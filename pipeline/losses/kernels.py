@@ -1,6 +1,6 @@
 """Kernels k(z, z') of the MMD as functions of the squared distance. All have k(z, z) = 1.
 
-To add one: write a function that returns such a Kernel here and name it in ``make_kernel`` and ``KernelConfig``.
+To add one: write a function that returns a ``Kernel`` here and name it in ``make_kernel`` and ``KernelConfig``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 from pipeline.config.schema import KernelConfig
 
 Kernel = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
-"""(squared distances (n, m) float32, slope wanted) -> (k, dk/dd2), both (n, m); None for a slope not wanted."""
+"""(squared distances (n, m) float32, with slope) -> (k, dk/dd2), both (n, m). The slope is None where not wanted."""
 
 
 def gaussian(widths: tuple[float, ...]) -> Kernel:
-    """Mean over widths w of exp(-|z - z'|² / w): the paper's Gaussian with sigma² = w/2 (section 2.3)."""
+    """Returns the mean over widths w of exp(−|z − z'|² / w): the paper's Gaussian with sigma² = w/2 (section 2.3)."""
 
     def kernel(squared: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
         value = torch.zeros_like(squared)
@@ -33,7 +33,7 @@ def gaussian(widths: tuple[float, ...]) -> Kernel:
 
 
 def inverse_multiquadric(widths: tuple[float, ...]) -> Kernel:
-    """Mean over widths C of C / (C + |z - z'|²) (Tolstikhin et al. 2018, section 4)."""
+    """Returns the mean over widths C of C / (C + |z − z'|²) (Tolstikhin et al. 2018, section 4)."""
 
     def kernel(squared: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
         value = torch.zeros_like(squared)
@@ -49,10 +49,10 @@ def inverse_multiquadric(widths: tuple[float, ...]) -> Kernel:
 
 
 def make_kernel(config: KernelConfig, dimensions: int) -> Kernel:
-    """The configured kernel for a layer of ``dimensions`` latents.
+    """Builds the configured kernel for a layer of ``dimensions`` latents.
 
-    Widths grow with d so that the kernel is neither flat nor a spike in any dimension: E|z - z'|² = 2d under the
-    prior. The one-bandwidth Gaussian defaults to the published d² instead.
+    The widths grow with d, so that the kernel is neither flat nor a spike in any dimension: under the prior
+    E|z − z'|² = 2d. The Gaussian with one bandwidth defaults to the published d² instead.
     """
     if config.name == "gaussian":
         return gaussian((config.bandwidth or float(dimensions**2),))

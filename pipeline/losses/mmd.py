@@ -1,9 +1,9 @@
-"""Maximum mean discrepancy of the *global* batch, each rank paying for its own rows of the kernel matrix.
+"""Maximum mean discrepancy of the *global* batch. Each rank computes its own rows of the kernel matrix.
 
 With n samples z of q and n of the prior p (paper, section 2.3; Gretton et al. 2012, eq. 5 and 3):
 
     biased    MMD² = 1/n² Σ_ij k(z_i, z_j)  +  1/n² Σ_ij k(p_i, p_j)  −  2/n² Σ_ij k(z_i, p_j)
-    unbiased  the first two sums without i = j, over n(n − 1); it can be negative.
+    unbiased MMD²: the first two sums without i = j, over n(n − 1). It can be negative.
 
 Memory is O(CHUNK_ELEMENTS) and time O(n_local × n) a rank: no n × n matrix and no n × n × d tensor.
 """
@@ -20,14 +20,15 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pipeline.losses.kernels import Kernel
 
-CHUNK_ELEMENTS = 1 << 20  # of the kernel matrix in memory at a time: 4 MiB each of a few arrays
+CHUNK_ELEMENTS = 1 << 20
+"""Elements of the kernel matrix in memory at a time: a few arrays of 4 MiB."""
 
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Matrix products on GPUs in all of float32, where the network's may take TF32.
+    """Runs matrix products on GPUs in full float32, where those of the network may use TF32.
 
-    |x|² + |y|² − 2xy cancels for near samples: with TF32's 10 bits nothing would be left of their distance.
+    |x|² + |y|² − 2xy cancels for near samples: TF32's 10 bits would leave nothing of their distance.
     """
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
@@ -39,14 +40,14 @@ def full_float32() -> Iterator[None]:
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
-    """|x_i − y_j|² (n, m) of rows (n, d) and columns (m, d), by one matrix product."""
+    """Returns |x_i − y_j|² (n, m) of rows (n, d) and columns (m, d), by one matrix product."""
     squared = torch.addmm((columns * columns).sum(1)[None, :], rows, columns.T, alpha=-2)
     squared += (rows * rows).sum(1)[:, None]
     return squared.clamp_(min=0)  # cancellation may leave −1e-6
 
 
 class _KernelSum(torch.autograd.Function):
-    """Σ_ij k(x_i, y_j) with its gradient towards x, both made chunk by chunk in the forward pass."""
+    """Σ_ij k(x_i, y_j) with its gradient towards x. Both are computed in chunks in the forward pass."""
 
     @staticmethod
     @full_float32()
@@ -72,25 +73,29 @@ class _KernelSum(torch.autograd.Function):
 
 
 class LocalMMD(NamedTuple):
-    """One rank's share of both estimators: their sums over ranks are the MMD² of the global batch. Scalars, float64."""
+    """One rank's share of both estimators, () float64. The sums over ranks are the MMD² of the global batch."""
 
     biased: Tensor
     unbiased: Tensor
 
 
-def local_mmd(local: Tensor, everyone: Tensor, prior: Tensor, first_row: int, kernel: Kernel) -> LocalMMD:
-    """This rank's share of MMD²(q, p) of one layer.
+def local_mmd(local: Tensor, gathered: Tensor, prior: Tensor, first_position: int, kernel: Kernel) -> LocalMMD:
+    """Returns this rank's share of MMD²(q, p) of one layer.
 
-    ``local`` (n_local, d): this rank's latents, with gradient; ``everyone`` (n, d): all ranks' latents in the order
-    of ranks, without gradient; ``prior`` (n, d): the whole batch's prior samples; ``first_row``: position of
-    ``local`` in the global batch. Everything in float32.
+    The gradient towards ``local`` is the full gradient of the *global* MMD. The kernel matrix is symmetric, so each
+    pair (i, j) also occurs as (j, i), perhaps on another rank. The gradient of this rank's rows therefore counts twice,
+    and no gradient is communicated.
 
-    The gradient towards ``local`` is the full one of the *global* MMD: by symmetry each pair (i, j) also stands at
-    (j, i), on some other rank perhaps, so the own rows' gradient counts twice and no gradient is communicated.
+    Args:
+        local: (n_local, d) float32, this rank's latents, with gradient.
+        gathered: (n, d) float32, the latents of all ranks in the order of ranks, without gradient.
+        prior: (n, d) float32, the prior samples of the whole batch.
+        first_position: Position of the first row of ``local`` in the global batch.
+        kernel: The kernel of the layer.
     """
-    n, n_local = len(everyone), len(local)
-    local_prior = prior[first_row : first_row + n_local]
-    rows_q = _KernelSum.apply(local, everyone.detach(), kernel)
+    n, n_local = len(gathered), len(local)
+    local_prior = prior[first_position : first_position + n_local]
+    rows_q = _KernelSum.apply(local, gathered.detach(), kernel)
     sum_qq = 2 * rows_q - rows_q.detach()  # value once, gradient twice
     sum_qp = _KernelSum.apply(local, prior, kernel)
     sum_pp = _KernelSum.apply(local_prior, prior, kernel)
@@ -102,5 +107,5 @@ def local_mmd(local: Tensor, everyone: Tensor, prior: Tensor, first_row: int, ke
 
 @torch.no_grad()
 def unbiased_mmd(samples: Tensor, prior: Tensor, kernel: Kernel) -> Tensor:
-    """Unbiased MMD² between (n, d) samples and (n, d) prior samples on one process: a float64 scalar."""
+    """Returns the unbiased MMD² between (n, d) samples and (n, d) prior samples on one process: () float64."""
     return local_mmd(samples.float(), samples.float(), prior.float(), 0, kernel).unbiased

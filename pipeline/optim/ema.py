@@ -1,43 +1,52 @@
-"""The exponential moving average of the weights, without a host synchronisation a step."""
+"""The exponential moving average of the weights."""
 
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.model.vlae import VLAE
 
 
 def decay_at(step: int, global_batch_size: int, time_constant_images: float) -> float:
-    """The average's decay at ``step`` (from 0): exp(−batch / time constant), rising to it from 0.1.
+    """Returns the average's decay: exp(−batch / time constant), rising to it from 0.1.
 
-    In images, so that the batch size does not change the average; the ramp forgets the random start.
+    Measured in images, so the batch size does not change the average. The rise forgets the random start.
+
+    Args:
+        step: The optimizer step, from 0.
+        global_batch_size: Images in a step, over all ranks.
+        time_constant_images: Images after which the weight of a step has fallen to 1/e. 0 = no average.
     """
     if time_constant_images <= 0:
         return 0.0
-    settled = 2.718281828459045 ** (-global_batch_size / time_constant_images)
+    settled = math.e ** (-global_batch_size / time_constant_images)
     return min(settled, (1 + step) / (10 + step))
 
 
 class MovingAverage:
-    """An averaged copy of a VLAE (floating point parameters and buffers; others are copied)."""
+    """An averaged copy of a VLAE: its floating point parameters and buffers. Others are copied.
+
+    The formula is that of torch's AveragedModel. That class itself reads its counter in every step, for which the host
+    would have to wait for the GPU.
+    """
 
     def __init__(self, module: VLAE) -> None:
+        """Starts as a copy of ``module``, whose tensors must not be replaced from now on."""
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        averages = self.module.state_dict(keep_vars=True).values()
+        current = [tensor.detach() for tensor in module.state_dict(keep_vars=True).values()]
+        pairs = list(zip((tensor.detach() for tensor in averages), current, strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, module: VLAE, decay: float) -> None:
-        """averaged ← decay · averaged + (1 − decay) · current."""
-        ours, theirs = [], []
-        for mine, current in zip(
-            self.module.state_dict(keep_vars=True).values(),
-            module.state_dict(keep_vars=True).values(),
-            strict=True,
-        ):
-            if mine.is_floating_point():
-                ours.append(mine.detach())
-                theirs.append(current.detach())
-            else:
-                mine.copy_(current)
-        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    def update(self, decay: float) -> None:
+        """Moves the average: averaged ← decay · averaged + (1 − decay) · current."""
+        averages, current = map(list, zip(*self._averaged, strict=True))
+        get_ema_multi_avg_fn(decay)(averages, current, None)
+        for average, value in self._copied:
+            average.copy_(value)
