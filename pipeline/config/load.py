@@ -88,6 +88,9 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     known = [name for name, _ in fields()]
     if first["type"] == "extra_forbidden":
+        inner = first["input"]
+        while isinstance(inner, Mapping) and inner and key.count(".") < 4:  # a misspelled section: show a whole key
+            key, inner = f"{key}.{next(iter(inner))}", next(iter(inner.values()))
         short = key[:80]  # comparing a long text with every key would take minutes
         if key in known:
             return f"the key '{key}' must be nested: {' '.join(f'{name}:' for name in key.split('.'))} …"

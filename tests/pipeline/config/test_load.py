@@ -7,7 +7,17 @@ import sys
 import pytest
 import yaml
 
-from pipeline.config.schema import ConfigError, build_config, known_keys, parse_overrides, resolve, to_yaml
+from pipeline.config.load import (
+    build_config,
+    changed_values,
+    fields,
+    find_recipe,
+    parse_overrides,
+    recipe_names,
+    resolve,
+    to_yaml,
+)
+from pipeline.config.schema import Config, ConfigError
 from pipeline.model.blocks import parse_stages
 from tests.conftest import REPOSITORY
 
@@ -23,8 +33,8 @@ def test_every_recipe_is_valid_and_named_after_its_file(recipe):
 
 
 def test_overrides_reach_the_leaf_and_are_typed():
-    leaves = parse_overrides(["optimizer.learning_rate=1e-3", "model.latents=[2, 3, 4, 5]", "seed=7"])
-    config = resolve(REPOSITORY / "launch/recipes/demo.yaml", leaves)
+    changes = parse_overrides(["optimizer.learning_rate=1e-3", "model.latents=[2, 3, 4, 5]", "seed=7"])
+    config = resolve(REPOSITORY / "launch/recipes/demo.yaml", changes)
     assert (config.optimizer.learning_rate, config.model.latents, config.seed) == (0.001, (2, 3, 4, 5), 7)
 
 
@@ -47,7 +57,7 @@ def test_a_mapping_override_changes_only_what_it_names():
         ("training.steps=many", "training.steps"),
         ("training.steps=0", "greater than or equal to 1"),
         ("objective.kernel.name=box", "objective.kernel.name"),
-        ("model.latents=[1]", "one of each a layer"),
+        ("model.latents=[1]", "give one per layer"),
         ("model=3", "'model' takes no value, only keys: layers"),
         ("objective.kernel.scales=[]", "at least 1 item"),
         ("objective.kernel.scales=[1, 0]", "greater than 0"),
@@ -55,6 +65,7 @@ def test_a_mapping_override_changes_only_what_it_names():
         ("optimizer.learning_rate=.inf", "finite number"),
         ("training.validation_samples=1", "greater than or equal to 2"),
         ("training.trackers=wandb", "valid list (given: 'wandb')"),
+        ("training.trackers=[ml_flow]", "'trackio' or 'mlflow' (given: 'ml_flow')"),
         ("nonsense", "neither an option"),
         ("seed=[", "not valid YAML"),
     ],
@@ -70,10 +81,12 @@ def test_a_wrong_override_is_explained(word, message):
         ("", "is empty"),
         ("- a", "not a list"),
         ("a: [", "is not valid YAML"),
-        ("seed: 1\nseed: 2", "'seed' stands there twice"),
-        ("model: {max_std: 1, max_std: 0.5}", "'max_std' stands there twice"),
+        ("seed: 1\nseed: 2", "duplicate key 'seed'"),
+        ("model: {max_std: 1, max_std: 0.5}", "duplicate key 'max_std'"),
         ("model:", "'model' takes no value"),
-        ("1: 2", "is not text"),
+        ("1: 2", "the key 1 is not text"),
+        ("training.steps: 3", "the key 'training.steps' must be nested"),
+        ("a: &x [1]\nb: *x", "aliases"),
     ],
 )
 def test_a_wrong_recipe_is_explained(text, message, tmp_path):
@@ -86,7 +99,27 @@ def test_the_resolved_config_reads_back():
     config = resolve(REPOSITORY / "launch/recipes/demo.yaml", {"seed": 5})
     leaves = yaml.safe_load(to_yaml(config))
     assert type(config).model_validate(leaves) == config
-    assert "objective.kernel.bandwidth" in known_keys()
+    assert "objective.kernel.bandwidth" in [key for key, _ in fields()]
+
+
+def test_recipes_are_found_by_name_and_by_path(tmp_path, monkeypatch):
+    assert set(recipe_names()) == {path.stem for path in RECIPES}
+    assert find_recipe("demo") == find_recipe(str(REPOSITORY / "launch/recipes/demo.yaml"))
+    with pytest.raises(ConfigError, match="the recipe celeba does not exist; did you mean 'celeba64'"):
+        find_recipe("celeba")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_recipe("demo").suffix == ".yaml", "a folder of the same name does not hide the recipe"
+
+
+def test_every_field_is_described_and_declares_what_may_change_on_resume():
+    assert not [key for key, field in fields() if not field.description]
+    changed = build_config(parse_overrides(["data.workers=2", "optimizer.learning_rate=0.1", "seed=3"]), "override")
+    assert changed_values(Config(), changed) == {
+        "seed": (0, 3, False),
+        "data.workers": (0, 2, True),
+        "optimizer.learning_rate": (0.001, 0.1, True),
+    }
 
 
 def train_py(*words: str) -> subprocess.CompletedProcess:
