@@ -36,6 +36,9 @@ def export(
     license: Annotated[str, typer.Option(help="For the card, as Hugging Face writes it: mit, cc-by-4.0, other.")] = (
         "other"
     ),
+    data_license: Annotated[
+        str | None, typer.Option(help="Sentence for the card on the images' origin and terms; default: by their kind.")
+    ] = None,
 ) -> None:
     """Writes the model for other machines and programs, checked against the checkpoint, with a model card."""
     with exit_on_error(), show_progress() as progress:
@@ -51,7 +54,7 @@ def export(
 
         from analysis.export.write import ExportOptions, export_to  # noqa: PLC0415
 
-        options = ExportOptions(format, precision, name, license, data, metrics)
+        options = ExportOptions(format, precision, name, license, data, metrics, data_license)
         for line in export_to(source, path, folder, options, progress):
             print(line)
         print(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 from analysis.export.findings import layer_findings, linear_findings
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded, encoded_split, held_out, held_out_count
-from analysis.metrics.digit_morphology import all_targets
 from analysis.model.statistics import attribute_means, complete_latents, label_directions, layer_latents
-from analysis.probes.dataset import Sample
+from analysis.probes.dataset import Sample, all_targets
 from analysis.probes.scores import auc
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.model.latents import layer_effects, split_layers
@@ -72,13 +70,11 @@ def describe(model: Pretrained, context: EvalContext, progress: Progress) -> Pre
         attribute_directions=_direction_scores(directions, manifest.attribute_names, scored),
     )
     chosen = shown_faces(scored)
-    kind = manifest.source.kind
     config = model.config.model_copy(
         update={
             "attributes": tuple(directions),
             "groups": tuple(groups),
             "faces": len(chosen),
-            "data": f"{kind}, {manifest.source.images:,} images",
         }
     )
     return replace(
@@ -134,11 +130,3 @@ def shown_faces(encoded: Encoded, count: int = SHOWN_FACES) -> np.ndarray:
         distance = torch.minimum(distance, (z - z[chosen[-1]]).pow(2).sum(1))
         chosen.append(int(torch.where(allowed, distance, torch.tensor(-1.0)).argmax()))
     return np.array(chosen)
-
-
-def checkpoint_digest(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    import hashlib  # noqa: PLC0415
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

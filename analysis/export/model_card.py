@@ -1,99 +1,212 @@
-"""The README.md beside an exported model: what it is, what it was trained on, how well it does, how to run it."""
+"""The README.md beside an exported model: what it is, how to use it, what it was trained on, how well it does."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.export.export import SUFFIX, ExportError, Format, input_names, output_names
-from pipeline.config.load import to_yaml
-from pipeline.config.schema import Config
-from pipeline.run.run_dir import read_metrics
-from preprocess.shards.atomic import replace_file
-from preprocess.shards.manifest import Manifest, ManifestError
-from preprocess.shards.reader import ShardSet
+from analysis.export.export import SUFFIX, ExportError, input_names, output_names
+from pipeline.model.pretrained_schema import Findings, ImageProcessing, Pretrained
+from preprocess.shards.atomic import write_file
 from preprocess.synthetic.factors import FACTOR_NAMES
 
 LICENSES = {
     "drawn faces": "drawn by mmd-vlae's `preprocess faces`: no person is shown, and the pictures are free of rights.",
     "celeba": (
-        "CelebA: for non-commercial research only; models trained on it come under the same terms "
-        "(Liu et al. 2015, mmlab.ie.cuhk.edu.hk/projects/CelebA.html). The faces are those of real people."
+        "images in CelebA's format. CelebA itself is for non-commercial research only, and models trained on it come "
+        "under the same terms (Liu et al. 2015, mmlab.ie.cuhk.edu.hk/projects/CelebA.html)."
     ),
     "mnist": "MNIST (LeCun, Cortes and Burges), available under CC BY-SA 3.0.",
-    "images": "a folder of images: **whoever passes this model on must say here under what terms they are.**",
-    "unknown": "unknown, since the shards are no longer where they were: **whoever passes this model on must say.**",
+    "images": "a folder of images: **state their terms here before you pass this model on.**",
+    "unknown": "not known, since the shards were not there at export: **state it here before you pass this model on.**",
 }
+CITATION = """```bibtex
+@article{xu2018generate,
+  title   = {Generate Faces Using Ladder Variational Autoencoder with Maximum Mean Discrepancy ({MMD})},
+  author  = {Xu, Haoji},
+  journal = {Intelligent Information Management},
+  year    = {2018},
+  doi     = {10.4236/iim.2018.104009}
+}
+@inproceedings{zhao2017learning,
+  title     = {Learning Hierarchical Features from Deep Generative Models},
+  author    = {Zhao, Shengjia and Song, Jiaming and Ermon, Stefano},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2017}
+}
+```"""
 
 
-def data_of(state: Mapping[str, Any]) -> tuple[str, Manifest | None]:
-    """What the checkpoint was trained on, a key of LICENSES, and its manifest where the shards are still there."""
-    try:
-        shards = ShardSet.open(Path(state["data"]))
-    except (ManifestError, OSError, KeyError):
-        return "unknown", None
-    if shards.digest != state["manifest_digest"]:
-        return "unknown", None
-    manifest = shards.manifest
-    if manifest.factor_names == FACTOR_NAMES:
-        return "drawn faces", manifest
-    kind = manifest.source.kind.split()[0].lower()
-    return next((known for known in LICENSES if kind.startswith(known)), "images"), manifest
+@dataclass(frozen=True)
+class CardDetails:
+    """What a card says besides what is in the model itself."""
+
+    format: str = "safetensors"
+    command: str = ""
+    """The command that wrote the export."""
+    recipe: str = ""
+    """YAML of the recipe; '' where it is not known."""
+    recipe_name: str = ""
+    weights: str = "the weights"
+    differences: Mapping[str, float] | None = None
+    """Largest |difference| of outputs read back, for each part that was written."""
+    picture: str = ""
+    """File name of a picture beside the card."""
 
 
-def _data_lines(state: Mapping[str, Any]) -> Iterator[str]:
-    kind, manifest = data_of(state)
-    yield f"- License of the data: {LICENSES[kind]}"
-    yield f"- SHA-256 of the shards' manifest: `{state['manifest_digest']}`"
-    if manifest is not None:
-        yield f"- Source: {manifest.source.kind}, {manifest.source.images:,} images; crop {manifest.crop},"
-        yield f"  resized by {manifest.resample} interpolation"
-        train = manifest.splits.get("train")
-        if train is not None:
-            yield f"- Trained on the {train.samples:,} images of the train split"
+def data_kind(source: str, factor_names: Sequence[str]) -> str:
+    """A key of LICENSES for a manifest's source."""
+    if tuple(factor_names) == tuple(FACTOR_NAMES):
+        return "drawn faces"
+    kind = source.split(maxsplit=1)[0].lower() if source else "unknown"
+    return next((known for known in LICENSES if kind.startswith(known)), "images")
 
 
-def _measured_lines(state: Mapping[str, Any], checkpoint: Path, metrics: Mapping[str, Any] | None) -> Iterator[str]:
-    """Figures of the report of this very step, else of the run's own validation, else a sentence."""
-    step = int(state["progress"]["step"])
-    if metrics is not None and metrics.get("step") == step:
-        valid = metrics["reconstruction"]["valid"]
-        yield f"On {valid['n']:,} held-out images, by `analysis report`:"
+def folder_card(model: Pretrained, details: CardDetails | None = None) -> str:
+    """Writes the card of an export as Markdown with YAML front matter.
+
+    Args:
+        model: With its findings.
+        details: Default: those of a folder that was saved from Python.
+    """
+    details = details or CardDetails()
+    config = model.config
+    sizes = ", ".join(map(str, config.model.latents))
+    lines = [
+        *_front_matter(config.license),
+        f"# {config.name}: an MMD variational ladder autoencoder",
+        "",
+        f"{len(config.model.latents)} layers of {sizes} latents, {_parameters(model)} parameters. These are",
+        f"{details.weights} after step {config.step:,} ({config.images_seen:,} images seen).",
+        *_differences(details),
+        "",
+        *([f"![One face, and what each layer changes]({details.picture})", ""] if details.picture else []),
+        "## Use",
+        *_usage(details.format, config.image_processing, config.model.latents),
+        "",
+        "## Images",
+        *image_lines(config.image_processing),
+        "",
+        *_layer_lines(model.findings),
+        "## Measured",
+        *_measured_lines(model.findings),
+        "",
+        "## Data",
+        f"- Origin and terms: {config.data or LICENSES['unknown']}",
+        *([f"- SHA-256 of the shards' manifest: `{config.manifest_sha256}`"] if config.manifest_sha256 else []),
+        "",
+        "## Limits",
+        "Images must be cropped and resized as the training images were. The model cannot draw what its data lack, and",
+        "attributes are those of the data's annotators.",
+        "",
+        "## Made by",
+        *_made_lines(details.recipe_name or config.name, details),
+        *([f"SHA-256 of the checkpoint: `{config.checkpoint_sha256}`"] if config.checkpoint_sha256 else []),
+        "",
+        *(["### Recipe", "```yaml", details.recipe.rstrip(), "```", ""] if details.recipe else []),
+        "## How to cite",
+        CITATION,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _front_matter(license: str) -> Iterator[str]:
+    yield "---"
+    yield f"license: {json.dumps(license)}"
+    yield "library_name: mmd-vlae"
+    yield "pipeline_tag: unconditional-image-generation"
+    yield "tags: [vae, variational-ladder-autoencoder, mmd, disentanglement, faces]"
+    yield "---"
+
+
+def _parameters(model: Pretrained) -> str:
+    return f"{sum(parameter.numel() for parameter in model.vlae.parameters()):,}"
+
+
+def _differences(details: CardDetails) -> Iterator[str]:
+    if details.differences:
+        worst = max(details.differences.values())
+        yield f"Read back, the outputs differ by at most {worst:.0e} from the checkpoint's."
+
+
+def image_lines(processing: ImageProcessing) -> Iterator[str]:
+    """The crop in numbers, the size and the range of values."""
+    height, width, channels = processing.image_shape
+    crop = {
+        "center": f"the central square of {processing.crop.size} pixels",
+        "square": "the largest central square",
+        "box": f"the box (left, top, right, bottom) = {processing.crop.box}",
+        "none": "the whole image",
+    }[processing.crop.kind]
+    source = f" of {processing.source_size[1]}x{processing.source_size[0]} pixels" if processing.source_size else ""
+    yield f"- Crop: {crop}{' of images' + source if source else ''}"
+    colors = "3 channels (RGB)" if channels == 3 else "1 channel (gray)"
+    yield f"- Size: {width}x{height} pixels, {colors}, {processing.resample}, antialiased"
+    yield "- Values: float32 in [-1, 1] (pixel / 127.5 - 1), channels first"
+
+
+def _layer_lines(findings: Findings) -> Iterator[str]:
+    if any(layer.sentence for layer in findings.layers):
+        yield "## Layers"
+        yield from (f"- {layer.sentence}" for layer in findings.layers)
         yield ""
-        yield "| measure | value |"
-        yield "| --- | --- |"
-        yield f"| reconstruction, L1 of [0, 1] | {valid['l1']:.4f} |"
-        yield f"| PSNR | {valid['psnr']:.2f} dB |"
-        yield f"| SSIM | {valid['ssim']:.3f} |"
-        effects = ", ".join(f"{layer['effect']:.2f}" for layer in metrics["layers"])
-        yield f"| effect of each layer, bottom first (0 = dead) | {effects} |"
-        return
-    lines = [line["valid"] for line in read_metrics(checkpoint.parent) if "valid" in line and line["step"] == step]
-    if lines:
-        effects = ", ".join(f"{effect:.2f}" for effect in lines[-1]["effect"])
-        valid = lines[-1]
-        yield f"On {valid['samples']:,} images of the valid split, in training: L1 {valid['l1'] / 2:.4f} of [0, 1],"
-        yield f"PSNR {valid['psnr']:.2f} dB, effect of each layer, bottom first, {effects}."
-        return
-    yield "Not measured at this step: `analysis report` writes a metrics.json that `--metrics` takes."
 
 
-def _usage(format: Format, config: Config, image_shape: list[int]) -> str:
-    layers = len(config.model.latents)
-    codes = ", ".join(f"z_{layer} (B, {d})" for layer, d in enumerate(config.model.latents))
-    shape = ", ".join(map(str, image_shape))
+def _measured_lines(findings: Findings) -> Iterator[str]:
+    """Figures of the report on this very checkpoint, else each layer's effect."""
+    measured, effects = findings.measured, [layer.effect for layer in findings.layers]
+    if not measured and not any(effects):
+        yield "Not measured: `analysis report` writes a metrics.json that `analysis export --metrics` takes."
+        return
+    yield "| measure | value |"
+    yield "| --- | --- |"
+    if "n" in measured:
+        yield f"| held-out images, by `analysis report` | {measured['n']:,.0f} |"
+    for key, words, digits in (("l1", "reconstruction, L1 of [0, 1]", 4), ("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 3)):
+        if key in measured:
+            yield f"| {words} | {measured[key]:.{digits}f} |"
+    if any(effects):
+        yield f"| effect of each layer, bottom first (0 = dead) | {', '.join(f'{e or 0:.2f}' for e in effects)} |"
+
+
+def _made_lines(name: str, details: CardDetails) -> Iterator[str]:
+    yield "```bash"
+    yield f"accelerate launch pipeline/train.py --recipe {name}"
+    if details.command:
+        yield details.command
+    yield "```"
+
+
+def _usage(format: str, processing: ImageProcessing, latents: Sequence[int]) -> Iterator[str]:
+    if format == "safetensors":
+        yield "```bash"
+        yield "pip install 'mmd-vlae[explore]'"
+        yield "analysis explore .          # in this folder: a page with sliders for each layer"
+        yield "```"
+        yield "```python"
+        yield "import analysis"
+        yield ""
+        yield 'model = analysis.load(".")  # or OWNER/NAME on the Hugging Face Hub'
+        yield 'codes = model.encode("photo.jpg")           # one tensor for each layer, bottom first'
+        yield 'model.decode(codes)[0].save("again.png")'
+        yield "model.swap(codes, model.prior(1), layers=0)  # the same face with another layer 0"
+        yield "```"
+        return
+    layers, (height, width, channels) = len(latents), processing.image_shape
+    shape = f"{channels}, {height}, {width}"
+    codes = ", ".join(f"z_{layer} (B, {d})" for layer, d in enumerate(latents))
     outputs = ", ".join(f"`{name}`" for name in output_names("encoder", layers))
-    intro = (
-        f"Encoder: `images` (B, {shape}), float32 in [-1, 1], to {outputs}, "
-        f"bottom layer first. Decoder: {codes} to `images`. Codes to decode are the means, or draws from N(0, 1)."
-    )
-    return f"{intro}\n\n```python\n{_SNIPPETS[format].format(shape=shape, inputs=input_names('decoder', layers))}```"
+    yield f"Encoder: `images` (B, {shape}), float32 in [-1, 1], to {outputs}, bottom layer first."
+    yield f"Decoder: {codes} to `images`. Codes to decode are the means, or draws from N(0, 1)."
+    yield ""
+    yield f"```python\n{_SNIPPETS[format].format(shape=shape, inputs=input_names('decoder', layers))}```"
 
 
-_SNIPPETS: dict[Format, str] = {
+_SNIPPETS = {
     "onnx": """import numpy as np, onnxruntime
 
 encoder, decoder = (onnxruntime.InferenceSession(f"{{part}}.onnx") for part in ("encoder", "decoder"))
@@ -107,88 +220,45 @@ encoder, decoder = (torch.export.load(f"{{part}}.pt2").module() for part in ("en
 means = encoder(torch.zeros(1, {shape}))[::2]
 again = decoder(*means)
 """,
-    "safetensors": """import json
-from safetensors.torch import load_file
-from pipeline.config.schema import ModelConfig
-from pipeline.model.vlae import VLAE  # pip install mmd-vlae
-
-config = json.load(open("config.json"))
-vlae = VLAE(ModelConfig(**config["model"]), tuple(config["image_shape"]))
-vlae.load_state_dict(load_file("encoder.safetensors") | load_file("decoder.safetensors"))
-vlae.eval()
-""",
 }
+assert set(_SNIPPETS) == set(SUFFIX)
 
 
-def _without_folder(config: Config) -> Config:
-    """The recipe without the folder of the shards, which says nothing to others."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": "shards/"})})
+def read_report(named: Path | None, default: Path, digest: str) -> tuple[dict[str, float], str]:
+    """Figures of a report for the card.
 
+    Args:
+        named: A metrics.json that was asked for.
+        default: The one to look for otherwise.
+        digest: SHA-256 of the checkpoint that is exported.
 
-def model_card(
-    checkpoint: Path,
-    state: Mapping[str, Any],
-    config: Config,
-    format: Format,
-    metrics: Mapping[str, Any] | None,
-    differences: Mapping[str, float],
-) -> str:
-    """The card as Markdown; ``metrics`` are those of a report on one checkpoint, if there are any."""
-    progress = state["progress"]
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    weights = "the moving average of the weights" if state.get("ema") else "the weights"
-    suffix, worst = SUFFIX[format], max(differences.values())
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(state.get("versions", {}).items()))
-    return "\n".join(
-        [
-            f"# {config.name}: an MMD variational ladder autoencoder",
-            "",
-            f"`encoder{suffix}` and `decoder{suffix}` hold {weights} after step {progress['step']:,} "
-            f"({progress['samples']:,} images seen) of recipe `{config.name}`, seed {config.seed}: "
-            f"{len(config.model.latents)} layers of {', '.join(map(str, config.model.latents))} latents.",
-            f"Read back, their outputs differ by at most {worst:.0e} from the checkpoint's.",
-            "",
-            "## Use",
-            _usage(format, config, list(state["image_shape"])),
-            "",
-            "## Data",
-            *_data_lines(state),
-            "",
-            "## Measured",
-            *_measured_lines(state, checkpoint, metrics),
-            "",
-            "## Limits",
-            "Images must be cropped and resized as the training images were. What the data lack the model cannot draw,",
-            "and attributes of its data are those of its annotators.",
-            "",
-            "## Recipe",
-            "```yaml",
-            to_yaml(_without_folder(config)).rstrip(),
-            "```",
-            "",
-            f"Made by mmd-vlae from a checkpoint of SHA-256 `{digest}`"
-            + (f"; trained with {versions}." if versions else "."),
-            "",
-        ]
-    )
+    Returns:
+        ``l1``, ``psnr``, ``ssim``, ``n`` of held-out images, and a sentence where a file is there but not used,
+        since it is of another checkpoint or of several.
 
-
-def read_report(named: Path | None, default: Path) -> dict[str, Any] | None:
-    """The metrics.json of a report: the one named, else the default one where it is there. Raises ExportError."""
+    Raises:
+        ExportError: The named file cannot be read, or is not a report's.
+    """
     path = named or default
     if named is None and not path.exists():
-        return None
+        return {}, ""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        single = isinstance(found, dict) and "step" in found and "reconstruction" in found
-    except (ValueError, OSError) as error:
-        raise ExportError(f"cannot read the metrics {path}: {error}") from None
-    if not single and named is not None:
-        raise ExportError(f"{path} is no metrics.json of a report on one checkpoint; make one with `analysis report`")
-    return found if single else None
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        valid: Any = content["reconstruction"]["valid"]
+        found = {key: float(valid[key]) for key in ("n", "l1", "psnr", "ssim") if valid.get(key) is not None}
+    except OSError as error:
+        raise ExportError(f"cannot read the metrics {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if named is None:
+            return {}, ""
+        raise ExportError(
+            f"{path} is not the metrics.json of a report on one checkpoint; make one with `analysis report`"
+        ) from None
+    if (content.get("provenance") or {}).get("checkpoint_sha256") != digest:
+        return {}, f"{path} is a report on another checkpoint; its figures are not used"
+    return found, ""
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Writes a ``model_card`` to README.md in ``folder``, atomically."""
-    with replace_file(folder / "README.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Writes a card to README.md in ``folder``, atomically."""
+    write_file(folder / "README.md", text.encode())

@@ -38,7 +38,8 @@ from preprocess.shards.manifest import Crop, Manifest, ManifestError
 
 CONFIG, WEIGHTS, LATENTS = "config.json", "model.safetensors", "latents.safetensors"
 FINDINGS, FACES, CARD = "findings.json", "faces.png", "README.md"
-FILES = (CONFIG, WEIGHTS, LATENTS, FINDINGS, FACES, CARD)
+PICTURE = "layers.png"  # of the card
+FILES = (CONFIG, WEIGHTS, LATENTS, FINDINGS, FACES, CARD, PICTURE)
 Kind = TypeVar("Kind", bound=BaseModel)
 FACE_COLUMNS = 8  # of faces.png
 MAX_JSON_BYTES, MAX_PNG_BYTES = 4 << 20, 32 << 20
