@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 
 MAX_BAD = 0.001  # a complete copy of a real data set may lack this share; of fewer than 1,000 images, none may be bad
 
+SourceKind = Literal["auto", "folder", "archive", "kaggle", "hq", "parquet"]
 Shards = Annotated[str, typer.Argument(help="Folder of shards, or s3://, gs:// or file:// of one.")]
 CropText = Annotated[
     str | None, typer.Option("--crop", help="Side of the center crop, or left,top,right,bottom, or square, or none.")
@@ -133,13 +134,11 @@ def celeba(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="Folder or zip of images, or parquet files; otherwise $CELEBA_ROOT, then data/celeba.",
+            help="Folder, zip or tar of images, or parquet files; otherwise $CELEBA_ROOT, then data/celeba.",
             show_default=False,
         ),
     ] = None,
-    kind: Annotated[
-        str, typer.Option(help="Kind of the source: auto (recognized), folder, zip, kaggle, hq or parquet.")
-    ] = "auto",
+    kind: Annotated[SourceKind, typer.Option(help="Kind of the source; auto recognizes it by its files.")] = "auto",
     crop: CropText = None,
     preset: Annotated[Preset | None, typer.Option(help="A published crop.")] = None,
     yes: Yes = False,
@@ -148,10 +147,9 @@ def celeba(
 ) -> None:
     """Turn CelebA, or a folder like it, into shards (by default the center 148 of CelebA, all of square images)."""
     from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
-    from preprocess.sources.celeba_layouts import choose_kind  # noqa: PLC0415
 
     with exit_on_error():
-        chosen, forced = choose_crop(crop, preset), choose_kind(kind)
+        chosen = choose_crop(crop, preset)
         path = find_source(source)
         if path is None:
             from preprocess.sources.download import CELEBA_LICENSE, download_celeba  # noqa: PLC0415
@@ -159,13 +157,13 @@ def celeba(
             if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENSE}."):
                 raise no_source()
             path = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
-        _build("celeba", partial(open_celeba, path, options.seed, forced), chosen, options)
+        _build("celeba", partial(open_celeba, path, options.seed, None if kind == "auto" else kind), chosen, options)
 
 
 @app.command()
 @writes_shards()
 def images(
-    folder: Annotated[Path, typer.Argument(help="Any folder of images; subfolders are labels.")],
+    folder: Annotated[Path, typer.Argument(help="Any folder (or zip or tar) of images; subfolders are labels.")],
     crop: CropText = None,
     *,
     options: ShardOptions,

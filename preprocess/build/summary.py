@@ -11,6 +11,7 @@ from rich.table import Table
 
 from preprocess.errors import UserError
 from preprocess.shards.manifest import MANIFEST_NAME, Manifest
+from preprocess.synthetic.factors import FACTOR_NAMES
 
 _MANY_IMAGES = 50_000  # from here on the recipe of all of CelebA suits, below that the one of the photographs
 
@@ -19,7 +20,7 @@ def train_command(manifest: Manifest, out: str) -> str:
     """Returns the command that trains on these shards, with the recipe that suits them."""
     if manifest.source.kind == "mnist":
         recipe = "mnist"
-    elif manifest.factor_names and "light_direction" in manifest.factor_names:  # drawn faces
+    elif manifest.factor_names == FACTOR_NAMES:  # drawn faces
         recipe = "demo"
     else:
         recipe = "celeba64" if manifest.splits["train"].samples >= _MANY_IMAGES else "photos"

@@ -1,11 +1,14 @@
-"""Bytes of an image file to RGB pixels, or the reason why not.
+"""Bytes of an image file to RGB pixels, or the reason why not. The type is recognized from the bytes, not the name.
 
-JPEGs go through simplejpeg in strict mode, which reports truncation and corruption that most decoders paint
-over in gray. All else goes through Pillow, each mode converted so that a person would call the result right.
+simplejpeg decodes JPEGs in strict mode, which reports truncation and corruption; most decoders fill such places with
+gray. Pillow reads all other types, and pillow-heif reads HEIC where it is installed. Each color mode is converted so
+that the result looks right to a viewer.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import warnings
 
@@ -13,44 +16,59 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from preprocess.errors import UnreadableImage
+from preprocess.errors import UnreadableImage, first_line
+from preprocess.images.file_types import HEAD_BYTES, file_type
 
-MAX_PIXELS = 50_000_000  # a few kilobytes can claim to be any size; any format of this size decodes in below 1 GiB
-# twenty bytes a pixel and more
-HUNGRY, HUNGRY_MAX_PIXELS = frozenset({"JPEG2000", "WEBP", "AVIF"}), MAX_PIXELS // 2
+MAX_PIXELS = 50_000_000  # a few kilobytes can claim any size; any format of this size decodes in less than 1 GiB
+# formats that need twenty bytes a pixel and more
+HUNGRY, HUNGRY_MAX_PIXELS = frozenset({"JPEG2000", "WEBP", "AVIF", "HEIF"}), MAX_PIXELS // 2
 MAX_SCANS = 200  # of a JPEG, each a pass over all of it; encoders write up to ten
-# no EPS: it runs a program
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+# EPS is missing because Pillow runs a program for it
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _JPEG_START, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
 _BAND = 256  # rows converted at a time
-_JPEG_COLOURS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # CMYK is Pillow's business
+_JPEG_COLORS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # Pillow reads CMYK
+_REDUCTIONS = (1, 2, 4, 8)  # of a JPEG's width and height, at no extra cost
+_ORIENTATION = 0x0112  # EXIF tag
 _APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
 
 
 class Decoder:
-    """Decodes image files one after the other into one reused buffer, which saves a quarter of the time."""
+    """Decodes image files one at a time into one reused buffer, which saves a quarter of the time."""
 
     def __init__(self) -> None:
+        """Starts with an empty buffer."""
         self._buffer = np.empty(0, np.uint8)
 
-    def rgb(self, data: bytes) -> np.ndarray:
-        """Decodes one image file to uint8 (h, w, 3); the array is valid until the next call.
+    def rgb(self, data: bytes, reduce: bool = False) -> np.ndarray:
+        """Decodes one image file.
+
+        Args:
+            data: the content of the file.
+            reduce: whether a JPEG of more than `MAX_PIXELS` is decoded at a half, a quarter or an eighth of its width
+                and height; otherwise it is refused.
+
+        Returns:
+            uint8 (h, w, 3), valid until the next call.
 
         Raises:
-            UnreadableImage: with the reason: empty, truncated, corrupt, not an image, too many pixels.
+            UnreadableImage: the file is empty, truncated, corrupt, not an image, or has too many pixels.
         """
         if not data:
             raise UnreadableImage("empty file")
         if data.startswith(_JPEG_START):
             try:
-                height, width, colors = _jpeg_header(data)
+                height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
             except ValueError as error:
-                raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
-            _refuse_bomb(width, height)
+                raise UnreadableImage(f"damaged JPEG: {first_line(error)}") from None
             if data.count(_SCAN) > MAX_SCANS:
                 raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans")
-            if colors in _JPEG_COLOURS and not _has_exif(data):
-                return self._jpeg(data, height * width * 3)
+            reduction = _reduction(int(width), int(height)) if reduce else 1
+            if reduction > 1:
+                return _reduced_jpeg(data, int(height) // reduction, int(width) // reduction)
+            _refuse_bomb(int(width), int(height))
+            if colors in _JPEG_COLORS and not _has_exif(data):
+                return self._jpeg(data, int(height) * int(width) * 3)
         return _decode_with_pillow(data)
 
     def _jpeg(self, data: bytes, size: int) -> np.ndarray:
@@ -59,20 +77,32 @@ class Decoder:
         return _decode_jpeg(data, self._buffer)
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, str]:
-    height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    return int(height), int(width), str(colors)
-
-
-def _decode_jpeg(data: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
+def _decode_jpeg(data: bytes, buffer: np.ndarray | None = None, min_height: int = 0, min_width: int = 0) -> np.ndarray:
     try:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=buffer)
+        return simplejpeg.decode_jpeg(
+            data, colorspace="RGB", strict=True, buffer=buffer, min_height=min_height, min_width=min_width
+        )
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise UnreadableImage(f"damaged JPEG: {_one_line(error)}") from None
+        raise UnreadableImage(f"damaged JPEG: {first_line(error)}") from None
+
+
+def _reduction(width: int, height: int) -> int:
+    """Returns by how much width and height are divided so that the image has at most MAX_PIXELS; 1 if nothing helps."""
+    fitting = (factor for factor in _REDUCTIONS if width * height <= MAX_PIXELS * factor**2)
+    return next(fitting, 1)
+
+
+def _reduced_jpeg(data: bytes, height: int, width: int) -> np.ndarray:
+    """Decodes a large JPEG to about `height` x `width` pixels."""
+    pixels = _decode_jpeg(data, min_height=height, min_width=width)
+    exif = Image.Exif()
+    if _has_exif(data):
+        exif.load(data[data.index(b"Exif\0") :])  # Pillow would refuse to open an image of this size
+    return _upright(pixels, exif)
 
 
 def _has_exif(data: bytes) -> bool:
-    """Walks the metadata segments at the file's start; searching the whole file would cost five times as much."""
+    """Reads the metadata segments at the file's start; searching the whole file would cost five times as much."""
     position = 2
     while data[position : position + 1] == b"\xff" and data[position + 1] in _METADATA:
         if data[position + 1] == _APP1 and data.startswith(b"Exif\0", position + 4):
@@ -82,15 +112,13 @@ def _has_exif(data: bytes) -> bool:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    Image.init()  # loads the readers once; with `formats` Pillow would not look for them itself
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata and bombs: the first is harmless, the second checked
-            formats = [name for name in PILLOW_FORMATS if name in Image.OPEN]  # Pillow may be built without some
-            with Image.open(io.BytesIO(data), formats=formats) as image:
+            warnings.simplefilter("ignore")  # of odd metadata, which is harmless, and of large images, checked below
+            with Image.open(io.BytesIO(data), formats=_readable_formats()) as image:
                 _refuse_bomb(*image.size, HUNGRY_MAX_PIXELS if image.format in HUNGRY else MAX_PIXELS)
                 if image.format in {"JPEG", "MPO"} and image.mode in {"L", "RGB"}:
-                    return _upright(_decode_jpeg(data), image)
+                    return _upright(_decode_jpeg(data), image.getexif())
                 image.load()
                 if image.mode == "I" and image.format != "PPM":  # a PPM's 16 bits are read as 32, and scaled already
                     raise UnreadableImage("32-bit pixels, whose white is not defined")
@@ -99,24 +127,45 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
-        raise UnreadableImage(f"more than {MAX_PIXELS:,} pixels") from None
+        raise UnreadableImage(f"more than {MAX_PIXELS:,} pixels; {_SHRINK}") from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(f"not an image ({_looks_like(data)})") from None
+        raise UnreadableImage(_unknown_type(data)) from None
     except Exception as error:  # Pillow's readers raise nearly anything on hostile bytes
-        raise UnreadableImage(f"damaged image: {_one_line(error)}") from None
+        raise UnreadableImage(f"damaged image: {first_line(error)}") from None
 
 
-def _upright(pixels: np.ndarray, opened: Image.Image) -> np.ndarray:
-    """Turns pixels as the EXIF orientation of `opened` says."""
-    if opened.getexif().get(0x0112, 1) == 1:
+@functools.cache
+def _readable_formats() -> list[str]:
+    """Returns the formats that this installation reads."""
+    if importlib.util.find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+        register_heif_opener()
+    Image.init()  # loads Pillow's readers once: `Image.open` does not do so when it is given formats
+    return [name for name in PILLOW_FORMATS if name in Image.OPEN]
+
+
+def _unknown_type(data: bytes) -> str:
+    """Returns what the bytes are, and what the user can do about it."""
+    found = file_type(data[:HEAD_BYTES])
+    reason = found.name if found.family == "picture" else f"not an image: {found.name}"
+    remedy = found.remedy if "{path}" not in found.remedy else ""
+    if found.family == "picture" and not remedy:
+        return f"damaged image: {found.name} that cannot be decoded"
+    return f"{reason}; {remedy}" if remedy else reason
+
+
+def _upright(pixels: np.ndarray, exif: Image.Exif) -> np.ndarray:
+    """Rotates and mirrors pixels as the orientation in `exif` says."""
+    if exif.get(_ORIENTATION, 1) == 1:
         return pixels
     turned = Image.fromarray(pixels)
-    turned.getexif()[0x0112] = opened.getexif()[0x0112]
+    turned.getexif()[_ORIENTATION] = exif[_ORIENTATION]
     return np.asarray(ImageOps.exif_transpose(turned))
 
 
 def _rgb_by_bands(image: Image.Image) -> np.ndarray:
-    """uint8 (h, w, 3), converted some rows at a time: a conversion takes several times the memory of its pixels."""
+    """Returns uint8 (h, w, 3). Some rows are converted at a time: it takes several times the memory of their pixels."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, _BAND):
         bottom = min(top + _BAND, image.height)
@@ -125,7 +174,7 @@ def _rgb_by_bands(image: Image.Image) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB; transparency is laid over white."""
+    """Converts any mode to RGB; transparent pixels become white."""
     if image.mode.startswith("I"):  # 16-bit gray: convert("RGB") would clip everything above 255 to white
         wide = np.asarray(image).astype(np.int64)
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
@@ -137,17 +186,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+_SHRINK = "shrink it first, for example with `magick FILE -resize 50% SMALLER`"
+
+
 def _refuse_bomb(width: int, height: int, limit: int = MAX_PIXELS) -> None:
     if width * height > limit:
-        raise UnreadableImage(f"{width} x {height} is more than {limit:,} pixels")
-
-
-def _looks_like(data: bytes) -> str:
-    start = data[:512].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
-        return "a web page"
-    return "text" if start.isascii() and b"\0" not in start else "unknown bytes"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(f"{width} x {height} is more than {limit:,} pixels; {_SHRINK}")
