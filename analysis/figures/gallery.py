@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from analysis.figures.motion import LayerDirections
 from analysis.figures.tiles import data_uri
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded
-from analysis.metrics.summary import COMPARED_IMAGES
 
 EDITED_ATTRIBUTES = 10
 FIRST_ROWS = 3  # of arithmetic on the first screen
@@ -111,7 +110,7 @@ def draw(
     advance(1)
     gallery.add("interpolations", ("interpolations.png", "", grids.interpolations(context, encoded)))
     advance(1)
-    nearest = grids.nearest_training_images(context, train[:COMPARED_IMAGES])
+    nearest = grids.nearest_training_images(context, train)
     gallery.add("nearest", ("nearest.png", "", nearest))
     advance(1)
     gallery.add("training", ("training.png", "", charts.training_curves(log)))
@@ -154,7 +153,12 @@ def first_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> list[Row]:
     pairs = (metrics.get("arithmetic") or {}).get("pairs") or []
     pairs = sorted((pair for pair in pairs if pair["success"] is not None), key=lambda pair: -pair["success"])
     photographs = [row for row in rows if row.seen]
-    best = [row for pair in pairs for row in photographs if row.label.startswith(equation(pair["s"], pair["t"]))]
+    best = [
+        replace(row, label=f"wanted:\n{pair['t']},\nnot {pair['s']}".replace("_", " ").lower())
+        for pair in pairs
+        for row in photographs
+        if row.label.startswith(equation(pair["s"], pair["t"]))
+    ]
     return (best or photographs)[:FIRST_ROWS]
 
 

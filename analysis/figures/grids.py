@@ -152,7 +152,8 @@ def swaps_of_held_out(context: EvalContext, encoded: Encoded, labels: Sequence[s
 
 def arithmetic(rows: Sequence[Row]) -> Image.Image:
     """Draws columns a, b, c, a − b + c with each row's equation beside it (paper, Figure 4)."""
-    return labeled_rows([(row.label, row.images) for row in rows], ("a", "b", "c", "a − b + c"), 112)
+    labeled = [(row.label, row.images) for row in rows]
+    return labeled_rows(labeled, ("a", "b", "c", "a − b + c"), 112, labels_right=True)
 
 
 def edited(vlae: VLAE, code: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:

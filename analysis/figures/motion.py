@@ -18,8 +18,8 @@ from torch import Tensor
 from analysis.figures.tiles import contact_sheet
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
-from analysis.metrics.digit_morphology import all_targets
 from analysis.model.statistics import label_directions, principal_directions
+from analysis.probes.dataset import all_targets
 from pipeline.model.pixels import to_rgb
 from pipeline.model.vlae import VLAE
 from preprocess.shards.atomic import replace_file

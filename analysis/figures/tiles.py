@@ -11,29 +11,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import matplotlib
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from pipeline.model.pixels import to_rgb
+from pipeline.training.previews import contact_sheet
 
 VISIBLE_TILE = 64  # pixels; smaller tiles are enlarged
 GAP = 4  # white pixels between the tiles of labeled rows
-
-
-def contact_sheet(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """Arranges images in rows, with white gaps and no border.
-
-    Args:
-        images: (n, C, H, W) in [−1, 1], C = 1 or 3. The last row is filled up with white.
-        columns: Images in a row.
-        gap: White pixels between two images.
-    """
-    blank = images.new_ones(-len(images) % columns, *images.shape[1:])
-    grid = make_grid(torch.cat([images, blank]), nrow=columns, padding=gap, pad_value=1.0)
-    inner = grid[:, gap : grid.shape[1] - gap, gap : grid.shape[2] - gap]
-    return Image.fromarray(to_rgb(inner[None])[0])
 
 
 def enlarged(sheet: Image.Image, tile: int) -> Image.Image:
@@ -73,7 +58,11 @@ def side_by_side(sheets: Sequence[Image.Image], titles: Sequence[str]) -> Image.
 
 
 def labeled_rows(
-    rows: Sequence[tuple[str, Tensor]], titles: Sequence[str] = (), cell: int = 96, first_apart: bool = False
+    rows: Sequence[tuple[str, Tensor]],
+    titles: Sequence[str] = (),
+    cell: int = 96,
+    first_apart: bool = False,
+    labels_right: bool = False,
 ) -> Image.Image:
     """Draws rows of images, each beside its label.
 
@@ -82,10 +71,12 @@ def labeled_rows(
         titles: k titles of the columns, or none.
         cell: Side of an image on the sheet, pixels.
         first_apart: Whether a wider gap separates the first column from the others.
+        labels_right: Whether the labels stand at the right of the images, which suits long ones.
     """
     text = font(max(12, cell // 6))
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = 16 + max(int(measure.multiline_textbbox((0, 0), label, font=text)[2]) for label, _ in rows)
+    beside = 16 + max(int(measure.multiline_textbbox((0, 0), label, font=text)[2]) for label, _ in rows)
+    left = 0 if labels_right else beside
     top = max(24, cell // 4) if titles else 0
     apart = cell // 6 if first_apart else 0
     columns = len(rows[0][1])
@@ -93,13 +84,17 @@ def labeled_rows(
     def x(column: int) -> int:
         return left + column * (cell + GAP) + (apart if column else 0)
 
-    sheet = Image.new("RGB", (x(columns), top + len(rows) * (cell + GAP)), "white")
+    width = x(columns) + (beside if labels_right else 0)
+    sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         pen.text((x(column) + cell / 2, top / 2), title, "black", text, "mm")
     for line, (label, images) in enumerate(rows):
         y = top + line * (cell + GAP)
-        pen.text((left - 8, y + cell / 2), label, "black", text, "rm", align="right")
+        if labels_right:
+            pen.text((x(columns) + 8, y + cell / 2), label, "black", text, "lm")
+        else:
+            pen.text((left - 8, y + cell / 2), label, "black", text, "rm", align="right")
         for column, tile in enumerate(to_rgb(images.nan_to_num(1.0))):
             face = Image.fromarray(tile).resize((cell, cell), Image.Resampling.BICUBIC)
             sheet.paste(face, (x(column), y))

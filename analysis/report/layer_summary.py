@@ -23,7 +23,6 @@ class Finding:
     """AUC, R² or accuracy."""
     scores: tuple[float, ...]
     """Of each layer alone, bottom first."""
-    all_layers: float
     skill: float
     """Share of the way from chance to 1 that the best layer reaches."""
     layer: int | None
@@ -62,12 +61,16 @@ def _finding(table: ScoreTable, name: str, row: Mapping[str, Any]) -> Finding | 
     skill = (scores[best] - row["chance"]) / max(1e-9, 1 - row["chance"])
     if skill < WELL_ABOVE_CHANCE[table.key]:
         return None
-    intervals = row[f"{table.score}_interval"]
-    others = [ends[1] for layer, ends in enumerate(intervals) if layer != best and ends[1] is not None]
+    return Finding(name, table.unit, tuple(scores), skill, clear_leader(row, table.score))
+
+
+def clear_leader(row: Mapping[str, Any], score: str) -> int | None:
+    """The layer of which the 95 % interval lies above the interval of every other layer; None where they overlap."""
+    intervals = row[f"{score}_interval"]
+    best = row["best_layer"]
     low = intervals[best][0]
-    leads = low is not None and all(low > high for high in others)
-    together = row[f"{table.score}_all"]
-    return Finding(name, table.unit, tuple(scores), together, skill, best if leads else None)
+    others = [ends[1] for layer, ends in enumerate(intervals) if layer != best and ends[1] is not None]
+    return best if low is not None and all(low > high for high in others) else None
 
 
 def layer_sentences(metrics: Mapping[str, Any]) -> list[str]:

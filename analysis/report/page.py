@@ -13,7 +13,7 @@ import matplotlib
 
 from analysis.figures.charts import COLORS, TABLES, ScoreTable, as_table, sorted_names
 from analysis.figures.gallery import Panel
-from analysis.report.layer_summary import layer_sentences, plain_name, shared_sentence
+from analysis.report.layer_summary import clear_leader, layer_sentences, plain_name, shared_sentence
 from analysis.report.provenance import duration
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def sections(report: CheckpointReport, index: int, count: int) -> list[Section]:
         ("layers", "What each layer holds", True),
         ("quality", "How good the pictures are", True),
         ("arithmetic", "Arithmetic and edits", "arithmetic" in figures or "edits" in figures),
-        ("memorization", "Does it remember its training images?", True),
+        ("memorization", "Does it remember its training images?", bool(metrics.get("memorization"))),
         ("training", "Training", "training" in figures),
     ]
     appendix = [
@@ -143,9 +143,9 @@ def scores_beside(metrics: Mapping[str, Any], table: ScoreTable) -> list[dict[st
     """Rows of the heat map on the page.
 
     Returns:
-        For each name, best known first: ``name``; ``known`` per layer; ``together`` of all layers; ``best`` layer that
-        knows it, or None; ``changes`` per layer, or None where the classifier cannot tell; ``changer``, the layer that
-        changes it most.
+        For each name, best known first: ``name``; ``known`` per layer; ``together`` of all layers; ``best``, the layer
+        that knows it, or None; ``leads``, whether that layer clearly leads all others; ``changes`` per layer, or None
+        where the classifier cannot tell; ``changer``, the layer that changes it most.
     """
     rows = as_table(metrics, table.key)
     changes = as_table(metrics.get("interventions") or {}, table.key)
@@ -158,6 +158,7 @@ def scores_beside(metrics: Mapping[str, Any], table: ScoreTable) -> list[dict[st
                 "known": row[table.score],
                 "together": row[f"{table.score}_all"],
                 "best": row["best_layer"] if row["best_layer_significant"] else None,
+                "leads": clear_leader(row, table.score) is not None,
                 "changes": change["change"] if change else None,
                 "changer": change["best_layer"] if change else None,
             }

@@ -12,18 +12,22 @@ from analysis.classifier.classifier import AttributeClassifier
 from analysis.figures import charts
 from analysis.figures.gallery import Gallery, Panel, draw
 from analysis.figures.motion import effective_directions
-from analysis.inputs.context import EvalContext, EvalContextError, Progress
-from analysis.inputs.encode import held_out, held_out_count, load_split
+from analysis.inputs.context import EvalContext, Progress
+from analysis.inputs.encode import encode_splits
+from analysis.metrics.identity import IdentityCodes
 from analysis.metrics.inception import NoInception, inception_quality
-from analysis.metrics.summary import SCHEMA_VERSION, TRAIN_IMAGES, fit_classifier, measure
+from analysis.metrics.summary import SCHEMA_VERSION, fit_classifier, measure
 from analysis.report.layer_summary import headline, layer_labels
 from analysis.report.page import render
 from analysis.report.provenance import provenance
 from analysis.report.sliders import SliderFace, slider_faces
 from pipeline.run.run_dir import read_metrics
-from pipeline.training.pictures import save_png
+from pipeline.training.previews import save_png
 from preprocess.shards.atomic import write_file
 
+NO_HELD_OUT = (
+    "The shards have no held-out images (valid, test). Every figure is of training images and says nothing of new ones."
+)
 __all__ = ["CheckpointReport", "evaluate_checkpoint", "headline", "write_json", "write_report"]
 
 
@@ -36,6 +40,7 @@ class CheckpointReport:
     gallery: Gallery
     faces: list[SliderFace]
     notes: list[str] = field(default_factory=list)
+    """Sentences that a reader of the figures has to know first."""
 
 
 def evaluate_checkpoint(
@@ -45,6 +50,7 @@ def evaluate_checkpoint(
     progress: Progress,
     classifiers: dict[str, AttributeClassifier | None],
     fid: bool = False,
+    identity_codes: IdentityCodes | None = None,
 ) -> CheckpointReport:
     """Measures and draws everything about one checkpoint.
 
@@ -55,19 +61,16 @@ def evaluate_checkpoint(
         progress: Told what is being done.
         classifiers: The classifier of each set of shards (by digest) that was used before; a new one is added.
         fid: Whether to add FID and KID on Inception's features, or a note that says why not.
+        identity_codes: Identity descriptors of the images by their file names.
 
     Raises:
-        EvalContextError: There is no train split, or there are too few held-out images.
+        EvalContextError: There is no train split, or there are too few images.
     """
-    if not (split := context.shards.manifest.splits.get("train")) or not split.samples:
-        raise EvalContextError(
-            f"{context.shards.folder} has no train split, with which a report compares: `analysis probe` does without"
-        )
-    encoded = held_out(context, limit, progress("held-out codes", held_out_count(context, limit)))
-    train, _ = load_split(context.shards, "train", TRAIN_IMAGES)
+    splits = encode_splits(context, limit, progress)
+    encoded = splits.held_out
     digest = context.shards.digest
     if digest not in classifiers:
-        classifiers[digest] = fit_classifier(context, encoded, train, progress)
+        classifiers[digest] = fit_classifier(context, splits, progress)
     log = read_metrics(context.path.parent)
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -76,19 +79,19 @@ def evaluate_checkpoint(
         "samples_seen": int(context.state["progress"].get("samples", 0)),
         "held_out": len(encoded),
         "provenance": provenance(context, log),
-        **measure(context, encoded, train, classifiers[digest], progress),
+        **measure(context, splits, classifiers[digest], progress, identity_codes),
     }
-    missed = []
+    missed = [NO_HELD_OUT] if splits.held_out_is_train else []
     if fid:
         try:
             metrics.setdefault("sample_quality", {}).update(inception_quality(context, encoded.images, progress))
         except NoInception as reason:
-            missed = [f"no FID: {reason}"]
+            missed.append(f"no FID: {reason}")
     metrics = finite(metrics)
     directions = effective_directions(context, encoded)
-    gallery = draw(context, encoded, train, metrics, log, directions, layer_labels(metrics), progress)
+    gallery = draw(context, encoded, splits.train.images, metrics, log, directions, layer_labels(metrics), progress)
     faces = slider_faces(context, encoded, directions)
-    return CheckpointReport(name, metrics, gallery, faces, [*missed, *gallery.notes])
+    return CheckpointReport(name, metrics, gallery, faces, missed)
 
 
 def write_report(reports: list[CheckpointReport], out: Path) -> Path:
