@@ -24,10 +24,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from preprocess.images.align import Face, find_faces, landmarks_in_frame
+from preprocess.images.align import EYES, Face, find_faces, landmarks_in_frame
 from preprocess.images.decode import Decoder
-
-EYES = np.array([[69.0, 111.0], [109.0, 111.0]])
 
 
 def eye_errors(face: Face, true: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from analysis.model.photo import Align, prepare_photo, read_photo
+from analysis.inputs.image_files import Align, prepare_photo, read_photo
 from pipeline.model.pixels import from_array, to_float, to_rgb
 from pipeline.model.pretrained_schema import ImageProcessing
 from preprocess.errors import UserError
@@ -81,7 +81,8 @@ def _convert(item: Any, processing: ImageProcessing, align: Align, notes: list[s
         pixels = _from_numpy(item)
     else:
         raise ImageError(f"{type(item).__name__} is not an image: give paths, PIL images, NumPy arrays or tensors")
-    photo = prepare_photo(pixels, processing, align)
+    name = str(item) if isinstance(item, str | Path) else "the picture"
+    photo = prepare_photo(pixels, processing, align, name)
     notes += photo.notes
     return from_array(photo.pixels[None])
 

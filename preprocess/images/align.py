@@ -24,6 +24,8 @@ from preprocess.errors import UsageError
 
 FRAME = (218, 178)
 """(H, W) of CelebA's aligned images, in pixels."""
+EYES = np.array([[69.0, 111.0], [109.0, 111.0]])
+"""Mean positions (x, y) of the eyes in the frame."""
 INSTALL = "pip install 'mmd-vlae[align]'"
 
 # Means of the landmarks that `landmarks_in_frame` finds in 500 aligned photographs, and the inverse variances of their
@@ -74,7 +76,7 @@ class Face:
     @property
     def eyes(self) -> np.ndarray:
         """(2, 2) float64: the (x, y) in the picture that come to the frame's mean positions of the eyes."""
-        return _apply(_inverse(self.to_frame), np.array([[69.0, 111.0], [109.0, 111.0]]))
+        return _apply(_inverse(self.to_frame), EYES)
 
 
 def is_installed() -> bool:
