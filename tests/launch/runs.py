@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.conftest import BIN, REPOSITORY
-from tests.pipeline.training import SMALL
 
 PATIENCE_S = 120
 
@@ -19,8 +18,8 @@ PATIENCE_S = 120
 def trainer_words(shards: Path, out: Path, *overrides: str, steps: int = 10, batch: int = 24) -> list[str]:
     """The words after ``pipeline/train.py`` for a small run on the CPU."""
     options = ["--data", str(shards), "--out", str(out), "--steps", str(steps), "--global-batch-size", str(batch)]
-    options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
-    return [*options, *SMALL, *overrides]
+    options += ["--recipe", str(REPOSITORY / "tests/pipeline/small.yaml")]
+    return [*options, *overrides]
 
 
 def start(words: list[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

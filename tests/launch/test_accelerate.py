@@ -11,7 +11,7 @@ import yaml
 
 from tests.conftest import REPOSITORY, run_command
 from tests.launch.runs import free_port, start, trainer_words
-from tests.pipeline.training import weights
+from tests.pipeline.launching import weights
 
 FOLDER = REPOSITORY / "launch/accelerate"
 STEPS = 4

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.launch.runs import free_port, logged_step, ranks_of, start, trainer_words, wait_until
-from tests.pipeline.training import weights
+from tests.pipeline.launching import weights
 
 STEPS = 80  # many more than the tests look at: the kill must come in time on a busy machine
 EVERY = ("training.checkpoint_every_steps=6", "training.log_every_steps=1")

@@ -9,17 +9,6 @@ import torch
 
 from tests.conftest import REPOSITORY, run_command
 
-SMALL = (
-    'model.layers=["8/2", "16/2", "fc32"]',
-    "model.latents=[3, 3, 3]",
-    "optimizer.warmup_images=0",
-    "training.log_every_steps=5",
-    "training.validate_every_steps=0",
-    "training.preview_every_steps=0",
-    "training.trackers=[]",
-)
-
-
 def launch(
     shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> subprocess.CompletedProcess:
@@ -49,8 +38,8 @@ def launch_words(
         "--global-batch-size",
         str(batch),
     ]
-    options += ["--mixed-precision", "no", "--recipe", str(REPOSITORY / "launch/recipes/demo.yaml")]
-    return [*how, "pipeline/train.py", *options, *SMALL, *overrides]
+    options += ["--recipe", str(REPOSITORY / "tests/pipeline/small.yaml")]
+    return [*how, "pipeline/train.py", *options, *overrides]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

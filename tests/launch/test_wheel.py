@@ -1,0 +1,93 @@
+"""The wheel works outside of the clone: the three commands, the recipes by name, one short run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which the wheel is installed, beside the packages of this environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, REPOSITORY]
+    subprocess.run(build, check=True, timeout=120)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True, timeout=120)
+    return folder / "site"
+
+
+def command(site: Path, *words: object) -> subprocess.CompletedProcess:
+    """Runs an installed command with the wheel's modules, in an empty folder."""
+    program, *rest = [str(word) for word in words]
+    return subprocess.run(
+        [site / "bin" / program, *rest],
+        cwd=site.parent,
+        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_the_three_stages_run_from_the_wheel(installed: Path) -> None:
+    size = ("--size", 32, "--shard-size", 40, "--workers", 1)
+    small = (
+        "model.contribution_grid=null",
+        'model.layers=["8/2", "fc16"]',
+        "model.latents=[2, 2]",
+        "training.trackers=[]",
+        "--steps",
+        2,
+    )
+    stages = (
+        ("preprocess", "faces", "--out", "faces", "--count", 60, "--workers", 1),
+        ("preprocess", "celeba", "--source", "faces", "--out", "shards", *size),
+        ("mmd-vlae-train", "--recipe", "demo", "--data", "shards", "--out", "run", "--global-batch-size", 8, *small),
+        ("analysis", "export", "run/ckpt.pt", "--out", "exported"),
+    )
+    for words in stages:
+        done = command(installed, *words)
+        assert done.returncode == 0, done.stderr
+    assert list((installed.parent / "exported").rglob("*.safetensors"))
+    where = subprocess.run(
+        [sys.executable, "-c", "import pipeline.config.load as load; print(load.find_recipe('celeba64'))"],
+        cwd=installed.parent,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(where.stdout.strip()) == installed / "pipeline/config/recipes/celeba64.yaml"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        (("--help",), "the name of a recipe", 0),
+        (("--recipe", "celeba"), "did you mean 'celeba64'", 2),
+        (("--data", "nowhere"), "nowhere holds no finished shards", 1),
+        (("--data", "nowhere", "training.stepz=1"), "did you mean 'training.steps'", 2),
+    ],
+)
+def test_mistakes_are_answered_without_importing_torch(words: tuple[str, ...], message: str, code: int) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['accelerate'] = None  # importing them fails\n"
+        "from pipeline.cli import run\n"
+        "run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    text = " ".join((done.stdout + done.stderr).replace("│", " ").split())
+    assert message.lower() in text.lower(), text
+    assert done.returncode == code
