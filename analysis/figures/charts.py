@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -163,11 +163,14 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Image.Image:
     return as_picture(figure)
 
 
-def training_curves(lines: Sequence[Mapping[str, Any]]) -> Image.Image | None:
+def training_curves(
+    lines: Sequence[Mapping[str, Any]], reconstruction: Literal["l1", "l2"] = "l1"
+) -> Image.Image | None:
     """Draws reconstruction, distance to the prior, layers' effects and learning rate against steps.
 
     Args:
         lines: The lines of metrics.jsonl. Their errors are of values in [−1, 1]; they are drawn in [0, 1].
+        reconstruction: The recipe's error: l1 is drawn as it is, l2 (a mean square) as its root.
 
     Returns:
         None without training lines.
@@ -178,10 +181,15 @@ def training_curves(lines: Sequence[Mapping[str, Any]]) -> Image.Image | None:
         return None
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
     steps, valid_steps = [line["step"] for line in train], [line["step"] for line in valid]
-    axes[0, 0].plot(steps, [_half(line["reconstruction"]) for line in train], label="train")
+    power = 1.0 if reconstruction == "l1" else 0.5
+    errors = [_number(line["reconstruction"]) ** power / 2 for line in train]
+    axes[0, 0].plot(steps, errors, label="train")
     if valid:
-        axes[0, 0].plot(valid_steps, [_half(v["valid"]["l1"]) for v in valid], "o--", label="valid, averaged weights")
-    axes[0, 0].set(title="Reconstruction L1, values in [0, 1]", yscale="log")
+        key = "l1" if reconstruction == "l1" else "mse"
+        errors = [_number(v["valid"][key]) ** power / 2 for v in valid]
+        axes[0, 0].plot(valid_steps, errors, "o--", label="valid, averaged weights")
+    name = "L1" if reconstruction == "l1" else "root mean square error"
+    axes[0, 0].set(title=f"Reconstruction {name}, values in [0, 1]", yscale="log")
     name = "mmd" if "mmd" in train[0] else "kl"
     for layer in range(len(train[0][name])):
         values = [_number(line[name][layer]) for line in train]
@@ -207,8 +215,3 @@ def training_curves(lines: Sequence[Mapping[str, Any]]) -> Image.Image | None:
 def _number(value: float | None) -> float:
     """metrics.jsonl writes null for what is not finite; a curve has a gap there."""
     return float("nan") if value is None else value
-
-
-def _half(value: float | None) -> float:
-    """An error of values in [−1, 1] as one of values in [0, 1]."""
-    return _number(value) / 2

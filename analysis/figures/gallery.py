@@ -113,7 +113,7 @@ def draw(
     nearest = grids.nearest_training_images(context, train)
     gallery.add("nearest", ("nearest.png", "", nearest))
     advance(1)
-    gallery.add("training", ("training.png", "", charts.training_curves(log)))
+    gallery.add("training", ("training.png", "", charts.training_curves(log, context.config.objective.reconstruction)))
     advance(1)
     return gallery
 
