@@ -6,19 +6,19 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from preprocess.containers.container import Container, counted, refuse_long_list
 from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import LeftOut, Source
-from preprocess.sources.archives import Container, refuse_long_list
 from preprocess.sources.celeba_layouts import (
     Kind,
     default_crop,
     find_images,
-    is_parquet,
+    own_images,
     recognize,
     recognized,
     usual_size,
@@ -27,11 +27,12 @@ from preprocess.sources.celeba_lists import (
     Columns,
     read_attributes,
     read_factors,
+    read_identities,
     read_landmarks,
-    read_numbers,
+    read_partition,
     stem_of,
 )
-from preprocess.sources.index import Catalogue, printable, safe_key, seeded_split
+from preprocess.sources.index import Catalogue, group_ignored, printable, safe_key, seeded_split
 
 DATA_FOLDER = "data/celeba"
 _LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
@@ -41,26 +42,32 @@ _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
         ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
         read_attributes,
     ),
-    "partition": (
-        ("list_eval_partition.txt", "list_eval_partition.csv"),
-        lambda content, where: read_numbers(content, where, "partition (0, 1 or 2)", range(3)),
-    ),
-    "identities": (
-        ("identity_CelebA.txt", "identity_CelebA.csv"),
-        lambda content, where: read_numbers(content, where, "identity"),
-    ),
+    "partition": (("list_eval_partition.txt", "list_eval_partition.csv"), read_partition),
+    "identities": (("identity_CelebA.txt", "identity_CelebA.csv"), read_identities),
     "landmarks": (("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"), read_landmarks),
     "factors": (("factors.csv",), read_factors),
+}
+_SPLIT_BY_HASH = "splitting 80/10/10 by a seeded hash of the name"
+_WITHOUT = {
+    "attributes": "no attribute list (list_attr_celeba.txt): continuing without attributes",
+    "partition": f"no partition list (list_eval_partition.txt): {_SPLIT_BY_HASH}",
+    "identities": "no identity list (identity_CelebA.txt): continuing without identities",
+    "landmarks": "no landmark list (list_landmarks_align_celeba.txt): continuing without landmarks",
 }
 
 
 def find_source(given: Path | None) -> Path | None:
-    """The place to read: the one given, else $CELEBA_ROOT, else data/celeba; None where none of them is there.
+    """Finds the source to read: the given one, else $CELEBA_ROOT, else data/celeba.
+
+    Returns:
+        The source, or None where none of them exists.
 
     Raises:
-        UsageError: the one given does not exist.
+        UsageError: the given one does not exist.
     """
     if given is not None:
+        if given.is_symlink() and not given.exists():
+            raise UsageError(f"--source {given} is a link to {given.readlink()}, which does not exist")
         if not given.exists():
             raise UsageError(f"--source {given} does not exist")
         return given
@@ -84,32 +91,36 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     """Lists the images and reads the annotations of one CelebA-format source.
 
     Args:
-        path: a folder, a folder of images, a zip archive, or parquet files.
+        path: a folder, a folder of images, a zip or tar archive, or parquet files.
         seed: of the split, where the source has no partition.
-        forced: what the source is to be taken for; recognized by looking at it where None.
+        forced: the kind of the source; recognized by looking at it where None.
 
     Raises:
         UsageError: there are no images, or an annotation file is damaged.
     """
-    if forced == "parquet" or (forced is None and is_parquet(path)):
+    container, notes, beside = find_images(path, forced)
+    if container is None:
         from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415 - needs an extra
 
-        return open_parquet(path, seed, forced)
-    container = find_images(path, forced)
-    if not container.names:
-        refused = "".join(f" but {left.key}: {left.reason}" for left in container.refused[:1])
-        raise UsageError(f"{path} holds no images{refused}")
-    lists = {what: found for what in _LISTS if (found := _find_list(container, what))}
+        return open_parquet(path, seed, forced, tuple(notes), beside)
+    chosen, others = own_images(container)
+    names = [name for name in chosen if stem_of(name)]
+    if not names:
+        refused = "".join(f", but {left.key}: {left.reason}" for left in container.left_out[:1])
+        raise UsageError(f"{container.path} holds no images{refused}")
+    lists = {what: found for what in _LISTS if (found := _find_list(container, path, what))}
     columns = {what: _LISTS[what][1](found.content, found.where) for what, found in lists.items()}
     fingerprint = _fingerprint(container, lists)
     stamp = container.stamp()
-    names = [name for name in container.names if stem_of(name)]
     stems = [stem_of(name) for name in names]
     _refuse_duplicates(container, names, stems)
+    _refuse_foreign_lists(names, stems, columns, lists)
     table = _table(names, stems, columns)
     size = usual_size(container)
     kind = recognize(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
     crop, crop_note = default_crop(kind, size)
+    used = {found.where for found in lists.values()}
+    unused = [file for file in container.ignored if _where(container, PurePosixPath(file.name).name) not in used]
     return Catalogue(
         source=Source(kind=f"celeba {kind}", fingerprint=fingerprint, images=len(names)),
         table=table,
@@ -119,11 +130,21 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         label_names=(),
         landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
         channels=3,
-        reader=lambda rows, _: container.reader([names[row] for row in rows]),
-        left_out=(*container.refused, *_missing(stems, columns, lists)),
-        notes=(recognized(kind, forced, container.path, len(names)), *crop_note, *_notes(stems, columns)),
+        reader=lambda rows, scratch: container.reader([names[row] for row in rows], scratch),
+        left_out=(*container.left_out, *_missing(stems, columns, lists)),
+        notes=(
+            recognized(kind, forced, container.path, len(names)),
+            *notes,
+            *container.notes,
+            *(f"not used: {counted(file.files, 'image')} in {file.name} ({file.reason})" for file in others),
+            *crop_note,
+            *_notes(stems, columns),
+        ),
         default_crop=crop,
-        refingerprint=lambda: _fingerprint_again(find_images(path, forced), lists, stamp),
+        source_size=size,
+        refingerprint=lambda: _fingerprint_again(container.list_again(), lists, stamp),
+        unpack=container.unpack,
+        ignored=group_ignored([*beside, *others, *unused]),
     )
 
 
@@ -134,16 +155,19 @@ class _Found:
     content: bytes
 
 
-def _find_list(container: Container, what: str) -> _Found | None:
-    """Looks for an annotation file inside the archive, then beside the images and up to two levels above."""
+def _where(container: Container, name: str) -> str:
+    """How messages name a list that lies in a folder or archive of images."""
+    return str(container.path / name) if container.path.is_dir() else f"{name} in {container.path}"
+
+
+def _find_list(container: Container, source: Path, what: str) -> _Found | None:
+    """Looks for an annotation file inside the archive, then beside the images, and then in the folders above."""
     file_names, _ = _LISTS[what]
     for name in file_names:
         content = container.text(name)
         if content is not None:
-            return _Found(name, f"{name} in {container.path}", content)
-    here = container.path.resolve()
-    above = [here.parent, here.parent.parent] if here.is_file() else [here, here.parent, here.parent.parent]
-    for folder in above:
+            return _Found(name, _where(container, name), content)
+    for folder in _list_folders(container.path, source):
         for path in (folder / part / name for part in _LIST_FOLDERS for name in file_names):
             if path.is_file():
                 try:
@@ -151,21 +175,44 @@ def _find_list(container: Container, what: str) -> _Found | None:
                     return _Found(path.name, str(path), path.read_bytes())
                 except OSError as error:
                     raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+            if path.is_symlink():
+                raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
     return None
 
 
+def _list_folders(images: Path, source: Path) -> list[Path]:
+    """Where lists may lie: beside the images as they are named, in the source, then beside the target of a link."""
+    folders: list[Path] = []
+    for path in (_absolute(images), images.resolve()):
+        near = [path.parent, path.parent.parent] if path.is_file() else [path, path.parent, path.parent.parent]
+        folders += [*near, source] if source.is_dir() and not folders else near
+    if images.is_dir():
+        folders[0] = images  # named as the user did
+    return list(dict.fromkeys(folders))
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, links kept; only what lies before a `..` is resolved, for its parent would be wrong."""
+    parts = path.absolute().parts
+    if ".." not in parts:
+        return path.absolute()
+    last = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:last]).resolve().joinpath(*parts[last:])
+
+
 def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:
-    """SHA-256 over names and sizes of the images and the content of the lists, not over where they lie."""
+    """SHA-256 over names and sizes of the images and the content of the lists, not over their location."""
     digest = hashlib.sha256()
-    for line in container.identity():
-        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    for name, version in container.identity():
+        line = f"{PurePosixPath(name).name}\0{version}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     for what in sorted(lists):
         digest.update(f"{what} {hashlib.sha256(lists[what].content).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
 def _fingerprint_again(container: Container, lists: dict[str, _Found], stamp: int) -> str:
-    """The fingerprint, or something else where a file was written again at its old size."""
+    """The fingerprint, or another text where a file was written again with its old size."""
     return _fingerprint(container, lists) if container.stamp() == stamp else "written again"
 
 
@@ -174,11 +221,26 @@ def _refuse_duplicates(container: Container, names: list[str], stems: list[str])
     for name, stem in zip(names, stems, strict=True):
         other = first.setdefault(stem, name)
         if other != name:
-            raise UsageError(f"{container.path} holds two images of one name, {other} and {name}: remove one of them")
+            raise UsageError(
+                f"{container.path} holds two images of one name, {printable(other)} and {printable(name)}: remove one "
+                "of them, or give the one folder of images that you mean"
+            )
+
+
+def _refuse_foreign_lists(
+    names: list[str], stems: list[str], columns: dict[str, Columns], lists: dict[str, _Found]
+) -> None:
+    """A list without any of the images would leave all of them without annotations."""
+    for what, found in columns.items():
+        if not any(stem in found.rows for stem in stems):
+            raise UsageError(
+                f"{lists[what].where} names none of the images: it has {found.files[0][:100]}, and the images are "
+                f"called {printable(names[0])}; rename one of them, or move the list away to do without {what}"
+            )
 
 
 def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> SampleTable:
-    """Joins images and annotations by stem; what an image lacks stays -1 or NaN."""
+    """Joins images and annotations by stem; annotations that an image lacks are -1 or NaN."""
     count = len(stems)
     joined: dict[str, np.ndarray] = {}
     for what, absent, kind in _COLUMNS:
@@ -189,7 +251,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
         identity = _join(stems, columns["identities"], -1, np.int64)
     return SampleTable(
         keys=[safe_key(stem) for stem in stems],
-        sources=[printable(name) for name in names],
+        sources=[printable(PurePosixPath(name).name) for name in names],
         attributes=joined["attributes"],
         factors=joined["factors"],
         identity=identity[:, 0],
@@ -215,7 +277,7 @@ def _split(table: SampleTable, stems: list[str], partition: Columns | None, seed
 
 
 def _missing(stems: list[str], columns: dict[str, Columns], lists: dict[str, _Found]) -> tuple[LeftOut, ...]:
-    """What the lists name and the source does not have."""
+    """Images that the lists name and the source does not have."""
     known, missing = set(stems), {}
     for what, found in columns.items():
         if what not in {"attributes", "partition"}:
@@ -228,21 +290,14 @@ def _missing(stems: list[str], columns: dict[str, Columns], lists: dict[str, _Fo
 
 
 def _notes(stems: list[str], columns: dict[str, Columns]) -> list[str]:
-    notes = []
-    without = {
-        "attributes": "no attribute list (list_attr_celeba.txt): going on without attributes",
-        "partition": "no partition list (list_eval_partition.txt): splitting 80/10/10 by a seeded hash of the name",
-        "identities": "no identity list (identity_CelebA.txt): going on without identities",
-        "landmarks": "no landmark list (list_landmarks_align_celeba.txt): going on without landmarks",
-    }
-    for what, words in without.items():
-        found = columns.get(what)
-        if found is None:
-            notes.append(words)
-            continue
+    notes = [words for what, words in _WITHOUT.items() if what not in columns]
+    for what, found in columns.items():
+        notes += found.notes
         unlisted = sum(stem not in found.rows for stem in stems)
         if unlisted:
-            notes.append(f"{unlisted:,} images are not in the list of {what}")
-        if found.note:
-            notes.append(found.note)
+            remedy = f": {_SPLIT_BY_HASH}" if what == "partition" else ""
+            are = "is" if unlisted == 1 else "are"
+            notes.append(f"{counted(unlisted, 'image')} {are} not in the list of {what}{remedy}")
+        if what == "partition" and (unknown := int((found.values < 0).sum())):
+            notes.append(f"{counted(unknown, 'row')} of the list of partitions without a value: {_SPLIT_BY_HASH}")
     return notes

@@ -1,33 +1,93 @@
-"""CelebA as Hugging Face has it: parquet files of images and boolean columns."""
+"""CelebA as Hugging Face has it: parquet files of images, and columns that are recognized by name and type."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from preprocess.errors import UserError, UnreadableImage, UsageError
-from preprocess.shards.annotations import SampleTable
+from preprocess.containers.container import IgnoredFile, counted, decoded
+from preprocess.containers.spool import SpoolImages, write_spool
+from preprocess.errors import UnreadableImage, UsageError
+from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import SPLITS, Source
-from preprocess.sources.archives import decoded
 from preprocess.sources.celeba_layouts import Kind, default_crop, recognized
-from preprocess.sources.celeba_lists import stem_of
-from preprocess.sources.index import Catalogue, printable, safe_key, seeded_split
-from preprocess.sources.parquet_columns import ParquetTable, read_table
-from preprocess.sources.parquet_files import ParquetPart, list_parts, open_parquet_file
-from preprocess.sources.spool import SpoolImages, write_spool
+from preprocess.sources.celeba_lists import ATTRIBUTE_CODES, attribute_values, stem_of
+from preprocess.sources.index import SPLIT_NAMES, Catalogue, group_ignored, printable, safe_key, seeded_split
+from preprocess.sources.parquet_files import (
+    ParquetPart,
+    class_names,
+    is_bytes,
+    is_text,
+    list_parts,
+    list_paths,
+    one_sentence,
+    open_parquet_file,
+    read_columns,
+    read_images,
+)
 
-_ROWS_AT_A_TIME = 128
 _LOOKED_AT = 20  # images, to see which crop suits them
+_IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")
+_LABEL_NAME = "label"
+_SPLIT_COLUMNS = ("split", "partition")  # of numbers as in CelebA's partition list, or of the splits' names
+_MAX_NUMBER, _MAX_PIXEL = 2**62, 10**6
+_MAX_WORDS = 16  # different texts in a column of attributes, at most
+_NULL = int(np.iinfo(np.int64).min)
+LANDMARK_NAMES = tuple(
+    f"{part}_{axis}" for part in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
+)
 
 
-def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
+@dataclass
+class ParquetTable:
+    """All columns but the images' bytes, one row per image of all files.
+
+    Attributes:
+        image: name of the column of images: a struct {bytes, path}, or plain bytes.
+        paths: each image's path in the file, used as a name only; "" where it gives none.
+        attribute_names: of the columns that hold only yes and no (booleans, 0/1, ±1, True/False) and unknown.
+        attributes: int8 (n, A), 1, 0, or -1 where null.
+        identity: int64 (n,), -1 where absent.
+        label: int64 (n,), -1 where absent.
+        label_names: the names of the labels; empty where the file gives none.
+        split: int8 (n,), an index into manifest.SPLITS, or -1 where no column says.
+        landmark_names: of the ten columns of CelebA's landmark list; all or none.
+        landmarks: int32 (n, L), NO_LANDMARK where null.
+        notes: lines for the terminal.
+    """
+
+    image: str
+    paths: list[str]
+    attribute_names: tuple[str, ...]
+    attributes: np.ndarray
+    identity: np.ndarray
+    label: np.ndarray
+    label_names: tuple[str, ...]
+    split: np.ndarray
+    landmark_names: tuple[str, ...]
+    landmarks: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+
+def open_parquet(
+    path: Path, seed: int, forced: Kind | None, notes: tuple[str, ...] = (), beside: Sequence[IgnoredFile] = ()
+) -> Catalogue:
     """Lists the images of one folder of parquet files, or of one such file.
 
-    The split is what a column of splits says, or the files' names (train-…, valid-… or validation-…, test-…). Where
-    they name none, or all the same one, it is a seeded hash of the key.
+    The split is that of a column of splits, or of the files' names (train-…, valid-… or validation-…, test-…) or
+    folders (train/, split=train/). Where they name none, or all the same one, it is a seeded hash of the key.
+
+    Args:
+        path: the folder or file.
+        seed: of the split, where nothing names it.
+        forced: the value of --kind; None for auto.
+        notes: lines for the terminal about other files beside them.
+        beside: those files.
 
     Raises:
         UsageError: pyarrow is missing, a file is damaged, or there are no images.
@@ -35,10 +95,13 @@ def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
     parts = list_parts(path)
     table = read_table(parts)
     if not table.paths:
-        raise UsageError(f"{path} holds no images")
+        raise UsageError(f"{path} holds no images: its parquet files have no rows")
+    unused = list_paths(path)[1] if path.is_dir() else []
+    if unused:
+        notes = (*notes, f"not used, because of those above them: {counted(len(unused), 'parquet file')} in folders")
     keys = _keys(table)
     split, split_note = _split(parts, table, keys, seed)
-    size = _usual_size(decoded(_images(parts, table.image)))
+    size = _usual_size(decoded(read_images(parts, table.image, table.paths)))
     crop, crop_note = default_crop("hq" if size and size[0] == size[1] else "parquet", size)
     return Catalogue(
         source=Source(kind="celeba parquet", fingerprint=_fingerprint(parts), images=len(keys)),
@@ -55,15 +118,192 @@ def open_parquet(path: Path, seed: int, forced: Kind | None) -> Catalogue:
         attribute_names=table.attribute_names,
         factor_names=(),
         landmark_names=table.landmark_names,
-        label_names=(),
+        label_names=table.label_names,
         channels=3,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
         left_out=(),
-        notes=(recognized("parquet", forced, path, len(keys)), *crop_note, *split_note, *_absent(table)),
+        notes=(recognized("parquet", forced, path, len(keys)), *notes, *crop_note, *split_note, *table.notes),
         default_crop=crop,
+        source_size=size,
         refingerprint=lambda: _fingerprint(list_parts(path)),
-        unpack=lambda scratch: write_spool(scratch, _images(parts, table.image)),
+        unpack=lambda scratch: write_spool(scratch, read_images(parts, table.image, table.paths)),
+        ignored=group_ignored(
+            [*beside, *(IgnoredFile(printable(str(p)), "a parquet file below others") for p in unused)]
+        ),
     )
+
+
+def read_table(parts: list[ParquetPart]) -> ParquetTable:
+    """Reads all columns but the images' bytes.
+
+    Raises:
+        UsageError: a file has no images, other columns than the first, or attributes with both 0 and -1 for no.
+    """
+    with one_sentence(parts[0].path):
+        schema = open_parquet_file(parts[0].path).schema_arrow
+    image = _image_column(schema, parts[0])
+    paths, columns = _read_columns(parts, schema, image)
+    rows = sum(part.rows for part in parts)
+    identity_name = next((name for name in _IDENTITY_NAMES if name in columns), None)
+    landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(columns) else ()
+    split_name, split = _split_column(columns, rows)
+    names_of = class_names(schema)
+    label_name = _label_column(columns, names_of, {identity_name, split_name, *landmark_names})
+    label, label_names, notes = _labels(columns.get(label_name), names_of.get(label_name, []), rows)
+    used = {image, identity_name, label_name, split_name, *landmark_names}
+    others = [name for name in columns if name not in {*used, *_IDENTITY_NAMES, *LANDMARK_NAMES}]
+    codes = {name: code for name in others if (code := _attribute_codes(columns[name])) is not None}
+    for name in codes:
+        if len(names_of.get(name, [])) == 2:
+            notes.append(f"attribute {name}: 0 is {names_of[name][0]}, 1 is {names_of[name][1]}")
+    attributes = np.stack(list(codes.values()), axis=1) if codes else np.empty((rows, 0), np.int8)
+    if not codes:
+        notes.append("no columns of attributes: continuing without attributes")
+    if identity_name is None:
+        notes.append("no column of identities (celeb_id): continuing without identities")
+    if not landmark_names:
+        notes.append("no columns of landmarks (lefteye_x, …): continuing without landmarks")
+    if ignored := [each.name for each in schema if each.name not in {*used, *codes}]:
+        notes.append(f"columns that are not used: {', '.join(ignored)}")
+    return ParquetTable(
+        image=image,
+        paths=paths,
+        attribute_names=tuple(codes),
+        attributes=attribute_values(attributes, str(parts[0].path)),
+        identity=_numbers(columns.get(identity_name or ""), rows),
+        label=label,
+        label_names=label_names,
+        split=split,
+        landmark_names=landmark_names,
+        landmarks=_landmarks([columns[name] for name in landmark_names], rows),
+        notes=notes,
+    )
+
+
+def _image_column(schema: Any, part: ParquetPart) -> str:
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    structs = [each.name for each in schema if pa.types.is_struct(each.type) and _holds_images(each.type)]
+    plain = [each.name for each in schema if is_bytes(each.type)]
+    for found in (structs, plain):
+        if "image" in found or len(found) == 1:
+            return "image" if "image" in found else found[0]
+    if len(structs) > 1 or len(plain) > 1:
+        several = ", ".join(structs or plain)
+        raise UsageError(f"{part.path} has several columns of images ({several}): call the one to be used `image`")
+    if "image" in schema.names and is_text(schema.field("image").type):
+        reason = "its column `image` holds paths (text) and not the images: get the data set with its images embedded"
+        raise UsageError(f"{part.path} holds no images: {reason}")
+    raise UsageError(
+        f"{part.path} has no column `image` of {{bytes, path}} or of bytes: it is not a Hugging Face image file"
+    )
+
+
+def _holds_images(struct: Any) -> bool:
+    """Whether there is a field of bytes, and where there are paths, that they are text."""
+    kinds = {each.name: each.type for each in struct}
+    return "bytes" in kinds and is_bytes(kinds["bytes"]) and ("path" not in kinds or is_text(kinds["path"]))
+
+
+def _read_columns(parts: list[ParquetPart], schema: Any, image: str) -> tuple[list[str], dict[str, Any]]:
+    """The images' paths, and each column of numbers, booleans or text as a pyarrow array of all rows."""
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    kind = schema.field(image).type
+    has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    plain = [each.name for each in schema if each.name != image and _is_plain(each.type)]
+    paths: list[str] = []
+    chunks: dict[str, list[Any]] = {name: [] for name in plain}
+    for part in parts:
+        if not open_parquet_file(part.path).schema_arrow.equals(schema):
+            raise UsageError(f"{part.path} has other columns than {parts[0].path}: point --source to files of one kind")
+        table = read_columns(part, [*plain, *([f"{image}.path"] if has_path else [])])
+        with one_sentence(part.path):
+            for name in plain:
+                chunks[name] += table[name].chunks
+            found = [row["path"] or "" if row else "" for row in table[image].to_pylist()] if has_path else None
+        paths += found or [""] * part.rows
+    return paths, {name: pa.chunked_array(found, schema.field(name).type) for name, found in chunks.items()}
+
+
+def _is_plain(kind: Any) -> bool:
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    return pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or is_text(kind)
+
+
+def _split_column(columns: dict[str, Any], rows: int) -> tuple[str, np.ndarray]:
+    """The column of splits ("" where there is none), and an index into manifest.SPLITS for each row (or -1)."""
+    for name in (name for name in _SPLIT_COLUMNS if name in columns):
+        split = [_split_index(value) for value in columns[name].to_pylist()]
+        if min(split, default=-1) >= 0:
+            return name, np.array(split, np.int8)
+    return "", np.full(rows, -1, np.int8)
+
+
+def _split_index(value: object) -> int:
+    if isinstance(value, str):
+        return SPLIT_NAMES.get(value.lower(), -1)
+    return int(value) if isinstance(value, (int, float)) and value in range(len(SPLITS)) else -1
+
+
+def _label_column(columns: dict[str, Any], names_of: dict[str, list[str]], others: set[str | None]) -> str:
+    """The column of labels: `label`, or the first with names of more than two classes; "" where there is none."""
+    if _LABEL_NAME in columns:
+        return _LABEL_NAME
+    return next((n for n, names in names_of.items() if n in columns and n not in others and len(names) > 2), "")
+
+
+def _labels(column: Any, names: list[str], rows: int) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+    """Labels int64 (n,), their names, and notes."""
+    if column is not None and is_text(column.type):
+        texts = column.to_pylist()
+        words = sorted({text for text in texts if text})
+        number = {word: i for i, word in enumerate(words)}
+        labels = np.array([number.get(text or "", -1) for text in texts], np.int64)
+        return labels, tuple(printable(word) for word in words), []
+    labels = _numbers(column, rows)
+    if names and labels.max(initial=-1) >= len(names):
+        note = f"the file names {counted(len(names), 'label')} and has label {labels.max()}: names of labels not used"
+        return labels, (), [note]
+    return labels, tuple(printable(name) for name in names) if (labels >= 0).any() else (), []
+
+
+def _attribute_codes(column: Any) -> np.ndarray | None:
+    """Codes for `attribute_values` of a column that holds nothing but yes, no and unknown; otherwise None."""
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    text = is_text(column.type)
+    encoded = (column.cast(pa.string()) if text else column).combine_chunks().dictionary_encode("encode")
+    words = ["" if word is None else str(word) for word in encoded.dictionary.to_pylist()]
+    if len(words) > _MAX_WORDS or (text and not any(words)):
+        return None
+    try:
+        codes = np.array([ATTRIBUTE_CODES[word] for word in words], np.int8)
+    except KeyError:
+        return None
+    return codes[encoded.indices.to_numpy()]
+
+
+def _landmarks(columns: list[Any], rows: int) -> np.ndarray:
+    if not columns:
+        return np.empty((rows, 0), np.int32)
+    pixels = np.stack([_integers(column) for column in columns], axis=1)
+    return np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32)
+
+
+def _numbers(column: Any | None, rows: int) -> np.ndarray:
+    if column is None:
+        return np.full(rows, -1, np.int64)
+    numbers = _integers(column)
+    return np.where((numbers >= 0) & (numbers <= _MAX_NUMBER), numbers, -1)
+
+
+def _integers(column: Any) -> np.ndarray:
+    """A column as int64 (n,), the smallest number where it is null."""
+    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    return column.cast(pa.int64(), safe=False).fill_null(_NULL).to_numpy()
 
 
 def _keys(table: ParquetTable) -> list[str]:
@@ -87,27 +327,7 @@ def _split(parts: list[ParquetPart], table: ParquetTable, keys: list[str], seed:
     if not unknown:
         return split, []
     which = f"the files name one split only ({SPLITS[named.pop()]})" if -1 not in named else "files name no split"
-    return split, [f"{which}: splitting {len(unknown):,} images 80/10/10 by a seeded hash of the key"]
-
-
-def _images(parts: list[ParquetPart], column: str) -> Iterator[bytes]:
-    """The bytes of every image, in order; empty where there are none."""
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
-    for part in parts:
-        try:
-            file = open_parquet_file(part.path)
-            in_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
-            wanted = f"{column}.bytes" if in_struct else column
-            for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=[wanted]):
-                images = batch.column(0).field("bytes") if in_struct else batch.column(0)
-                for image in images:
-                    yield image.as_py() or b""
-        except UsageError:
-            raise
-        except Exception as error:  # pyarrow raises nearly anything on hostile files
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{part.path} is damaged ({reason}): download it again") from None
+    return split, [f"{which}: splitting {counted(len(unknown), 'image')} 80/10/10 by a seeded hash of the key"]
 
 
 def _usual_size(images: Iterator[np.ndarray | UnreadableImage]) -> tuple[int, int] | None:
@@ -118,21 +338,8 @@ def _usual_size(images: Iterator[np.ndarray | UnreadableImage]) -> tuple[int, in
     return None
 
 
-def _absent(table: ParquetTable) -> list[str]:
-    notes = []
-    if not table.attribute_names:
-        notes.append("no columns of attributes: going on without attributes")
-    if not table.identity_known:
-        notes.append("no column of identities (celeb_id): going on without identities")
-    if not table.landmark_names:
-        notes.append("no columns of landmarks (lefteye_x, …): going on without landmarks")
-    if table.ignored:
-        notes.append(f"columns that mean nothing here are passed over: {', '.join(table.ignored)}")
-    return notes
-
-
 def _fingerprint(parts: list[ParquetPart]) -> str:
-    """SHA-256 over names, rows and footers, not over where the files lie."""
+    """SHA-256 over names, rows and footers, not over the files' location."""
     digest = hashlib.sha256()
     for part in parts:
         name = f"{part.path.name}\0{part.split}\0{part.rows}\0{part.footer_sha256}\n"

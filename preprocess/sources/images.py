@@ -1,94 +1,105 @@
-"""Any folder of images. Subfolders are labels; a train/valid/test level above them is the split."""
+"""Any folder or archive of images. Subfolders are labels; a train/valid/test level above them is the split."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.errors import UsageError
+from preprocess.containers.container import Container, counted
+from preprocess.containers.open_container import open_container
+from preprocess.errors import UnreadableImage, UsageError
+from preprocess.images.crop_resize import Crop
+from preprocess.images.file_types import PARQUET
 from preprocess.shards.annotations import SampleTable
-from preprocess.shards.manifest import SPLITS, Crop, LeftOut, Source
-from preprocess.sources.archives import FolderImages, is_image_name
-from preprocess.sources.index import SPLIT_NAMES, Catalogue, printable, safe_key, seeded_split
+from preprocess.shards.manifest import SPLITS, LeftOut, Source
+from preprocess.sources.index import SPLIT_NAMES, Catalogue, group_ignored, printable, safe_key, seeded_split
 
 _BESIDE_SPLITS = "lies beside the folders of the splits, and in none of them"
+_CELEBA_LISTS = ("list_attr_celeba.", "list_eval_partition.", "identity_CelebA.", "factors.csv")
 _SPLIT_DEPTH = 2  # folders above the split that an archive may have been unpacked into
 _HASHING_THREADS = 8
 
 
-def open_images(folder: Path, seed: int) -> Catalogue:
-    """Lists every image below a folder; links to other folders are not followed.
+def open_images(path: Path, seed: int) -> Catalogue:
+    """Lists every image of a folder tree or archive. Links are followed, and no folder is read twice.
 
-    Without a train/valid/test level the split is a seeded hash of each file's content, so that copies of one image
-    never lie on both sides.
+    Without a train/valid/test level the split is a seeded hash of each file's content, so that copies of one image are
+    never in two splits.
+
+    Args:
+        path: a folder, or a zip or tar archive.
+        seed: of the split, where there are no folders of splits.
 
     Raises:
-        UsageError: there is no such folder, or no image in it.
+        UsageError: there is no such folder or archive, or no image in it.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder of images")
-    found = sorted(_walk(str(folder)))
-    sizes = {name: size for name, size, _ in found}
-    names = list(sizes)
-    if not names:
-        raise UsageError(f"{folder} holds no images")
+    container = _open(path)
+    names = container.names
     level = _split_level(names)
     loose = [] if level is None else [name for name in names if name.count("/") <= level]
     names = [name for name in names if level is None or name.count("/") > level]
-    labels = [_label(name, level) for name in names]
+    first = 0 if level is None else level + 1
+    if level is None and path.is_file():
+        first = _common_folders(names)  # of an archive whose images lie in one folder
+    labels = [_label(name, first) for name in names]
     label_names = tuple(sorted({label for label in labels if label}))
     if level is not None:
         split = np.array([SPLIT_NAMES[name.split("/")[level].lower()] for name in names], np.int8)
         how = "split as its folders say"
     else:
-        split = np.array(_split_by_content(folder, names, seed), np.int8)
+        split = np.array(_split_by_content(container, names, seed), np.int8)
         how = "split 80/10/10 by a seeded hash of each file's content"
+    fingerprint, stamp = _fingerprint(container), container.stamp()
+    summary = f"images: {path}, {counted(len(names), 'image')}, {counted(len(label_names), 'label')}, {how}"
     return Catalogue(
-        source=Source(kind="images", fingerprint=_fingerprint(sizes), images=len(sizes)),
+        source=Source(kind="images", fingerprint=fingerprint, images=len(container.names)),
         table=_table(names, labels, label_names),
         split=split,
         attribute_names=(),
         factor_names=(),
         label_names=tuple(printable(name) for name in label_names),
         channels=3,
-        reader=lambda rows, _: FolderImages(str(folder.resolve()), [names[row] for row in rows]),
-        left_out=tuple(LeftOut(key=printable(name), reason=_BESIDE_SPLITS) for name in loose),
-        notes=(f"images: {folder}, {len(names):,} images, {len(label_names):,} labels, {how}", *_doubt(names, level)),
+        reader=lambda rows, scratch: container.reader([names[row] for row in rows], scratch),
+        left_out=(*container.left_out, *(LeftOut(key=printable(name), reason=_BESIDE_SPLITS) for name in loose)),
+        notes=(summary, *container.notes, *_unused_lists(container, path), *_doubt(names, level)),
         default_crop=Crop(kind="square"),
-        refingerprint=lambda: _fingerprint(sizes) if sorted(_walk(str(folder))) == found else "changed",
+        refingerprint=lambda: _fingerprint_again(container.list_again(), stamp),
+        unpack=container.unpack,
+        ignored=group_ignored(container.ignored),
     )
 
 
-def _walk(top: str) -> Iterator[tuple[str, int, int]]:
-    """(relative name, bytes, time of change in ns) of each image; hidden and linked folders are passed over."""
-    waiting = [(top, "")]  # not by recursion: folders may lie a thousand deep
-    while waiting:
-        folder, prefix = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                listed = list(entries)
-        except OSError as error:
-            raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
-        for entry in listed:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append((entry.path, f"{prefix}{entry.name}/"))
-            elif is_image_name(entry.name) and entry.is_file():
-                yield prefix + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
+def _unused_lists(container: Container, path: Path) -> list[str]:
+    """A note about CelebA's annotation files, which this source does not read."""
+    found = [file.name for file in container.ignored if file.name.rsplit("/", 1)[-1].startswith(_CELEBA_LISTS)]
+    return [f"{', '.join(found[:3])} not read here; `preprocess celeba --source {path}` reads them"] if found else []
+
+
+def _open(path: Path) -> Container:
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    container = open_container(path, deep=True)
+    if container.names:
+        return container
+    if any(file.reason == PARQUET.name for file in container.ignored):
+        raise UsageError(f"{path} holds parquet files: make shards of them with `preprocess celeba --source {path}`")
+    reasons = [f"{left.key} is {left.reason}" for left in container.left_out]
+    reasons += [f"{file.name} is {file.reason}" for file in container.ignored]
+    raise UsageError(f"{path} holds no images" + (f": {', '.join(reasons[:3])}" if reasons else ": it is empty"))
 
 
 def _split_level(names: list[str]) -> int | None:
-    """How many folders lie above those that are splits; None where there are none.
+    """Returns how many folders lie above those of the splits; None where there are none.
 
-    Every folder at that level must be a split: of `train`, `test` and `cats` none is known to be one. Files without
-    such a folder do not count.
+    Every folder at that level must be a split: `train` beside `test` and `cats` may be a label. Files without such a
+    folder do not count.
     """
     for level in range(_SPLIT_DEPTH + 1):
         above = {tuple(name.split("/")[:level]) for name in names if name.count("/") >= level}
@@ -105,7 +116,7 @@ def _folders_at(names: list[str], level: int) -> set[str]:
 
 
 def _doubt(names: list[str], level: int | None) -> list[str]:
-    """What to say of folders that look like splits and are taken for labels."""
+    """A note about folders that have a split's name and are taken for labels."""
     folders = _folders_at(names, 0)
     splits = sorted(folders & SPLIT_NAMES.keys())
     if level is not None or not splits:
@@ -116,9 +127,16 @@ def _doubt(names: list[str], level: int | None) -> list[str]:
     ]
 
 
-def _label(name: str, level: int | None) -> str:
+def _common_folders(names: list[str]) -> int:
+    """How many folders all images have in common."""
+    folders = [name.split("/")[:-1] for name in names]
+    first, last = min(folders), max(folders)  # what these two have in common, all have
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def _label(name: str, first: int) -> str:
     """The folders between the split, or the top, and the file."""
-    return "/".join(name.split("/")[0 if level is None else level + 1 : -1])
+    return "/".join(name.split("/")[first:-1])
 
 
 def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) -> SampleTable:
@@ -144,20 +162,24 @@ def _keys(names: list[str]) -> list[str]:
     return [safe_key(name) if stem in twice else stem for name, stem in zip(names, stems, strict=True)]
 
 
-def _split_by_content(folder: Path, names: list[str], seed: int) -> list[int]:
+def _split_by_content(container: Container, names: list[str], seed: int) -> list[int]:
     def split(name: str) -> int:
         try:
-            with (folder / name).open("rb") as file:
-                return seeded_split(seed, hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError:
+            return seeded_split(seed, container.content_hash(name))
+        except (OSError, UnreadableImage):
             return SPLITS.index("train")  # it will be left out with this reason when it is read
 
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         return list(pool.map(split, names, chunksize=64))
 
 
-def _fingerprint(sizes: dict[str, int]) -> str:
+def _fingerprint(container: Container) -> str:
     digest = hashlib.sha256()
-    for name, size in sizes.items():
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    for name, version in container.identity():
+        digest.update(f"{name}\0{version}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _fingerprint_again(container: Container, stamp: int) -> str:
+    """The fingerprint, or another text where a file was written again with its old size."""
+    return _fingerprint(container) if container.stamp() == stamp else "written again"

@@ -1,23 +1,39 @@
-"""What a source hands over: every sample it has, its split, and how to get at the pixels."""
+"""The catalogue that every source makes: its samples, their split and annotations, and how to read the pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.build.task import PixelReader
+from preprocess.containers.container import IgnoredFile, PixelReader, printable
+from preprocess.images.crop_resize import Crop
 from preprocess.shards.annotations import SampleTable
-from preprocess.shards.manifest import Crop, LeftOut, Source
-from preprocess.shards.tar_layout import MAX_KEY_BYTES
+from preprocess.shards.manifest import IgnoredFiles, LeftOut, Source
+from preprocess.shards.tar import MAX_KEY_BYTES
 
-# what people call the splits; the values are indices into manifest.SPLITS
-SPLIT_NAMES = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+# common names of the splits; the values are indices into manifest.SPLITS
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), 0),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), 1),
+    **dict.fromkeys(("test", "testing"), 2),
+}
+__all__ = [
+    "SPLIT_NAMES",
+    "Catalogue",
+    "PixelReader",
+    "group_ignored",
+    "printable",
+    "safe_key",
+    "seeded_rank",
+    "seeded_split",
+]
 _PLAIN_KEY = re.compile(rf"[A-Za-z0-9_+@=-]{{1,{MAX_KEY_BYTES}}}")
+_MAX_NAMES, _MAX_NAME = 5_000, 200  # of ignored files in a manifest, for each reason; characters of a name
 
 
 @dataclass(frozen=True)
@@ -30,15 +46,17 @@ class Catalogue:
         split: int8 (n,), an index into manifest.SPLITS.
         attribute_names: names of the table's attribute columns.
         factor_names: names of the table's factor columns.
-        label_names: what the table's labels mean, where they are folders.
+        label_names: names of the labels: label i is label_names[i]. Empty where labels are only numbers.
         landmark_names: names of the table's landmark columns.
         channels: of every image (3 or 1).
-        reader: for chosen rows, what reads their pixels in a worker; it is also told the run's scratch folder.
+        reader: makes a reader of the pixels of chosen rows, for a worker; its second argument is the scratch folder.
         left_out: images that are known to be unusable before anything is read.
-        notes: what a person should hear once, for example that there are no attributes.
-        default_crop: what to cut out unless a person asks for something else.
-        refingerprint: looks at the source again; another value means it changed meanwhile.
-        unpack: for a source that cannot be read at random: puts what `reader` needs into the scratch folder.
+        source_size: height and width of most images; None where they are not known or differ.
+        ignored: files of the source that are not images of it, grouped by reason.
+        notes: lines for the terminal, for example that there are no attributes.
+        default_crop: the crop unless a user asks for another.
+        refingerprint: lists the source again; another value means that the source has changed.
+        unpack: for a source without random access: puts what `reader` needs into the scratch folder.
     """
 
     source: Source
@@ -55,12 +73,30 @@ class Catalogue:
     refingerprint: Callable[[], str]
     unpack: Callable[[Path], None] | None = None
     landmark_names: tuple[str, ...] = ()
+    source_size: tuple[int, int] | None = None
+    ignored: tuple[IgnoredFiles, ...] = ()
+
+
+def group_ignored(files: Iterable[IgnoredFile]) -> tuple[IgnoredFiles, ...]:
+    """Ignored files by reason, most files first; each group names up to 5,000 of its files."""
+    groups: dict[str, list[IgnoredFile]] = {}
+    for file in files:
+        groups.setdefault(file.reason, []).append(file)
+    grouped = [
+        IgnoredFiles(
+            reason=reason,
+            files=sum(file.files for file in found),
+            names=tuple(file.name[:_MAX_NAME] for file in sorted(found, key=lambda f: f.name)[:_MAX_NAMES]),
+        )
+        for reason, found in groups.items()
+    ]
+    return tuple(sorted(grouped, key=lambda group: (-group.files, group.reason)))
 
 
 def safe_key(stem: str) -> str:
-    """A sample key from a file's stem: the stem itself where a tar and webdataset can carry it.
+    """A sample key from a file's stem: the stem itself where it is a valid name in a tar and for webdataset.
 
-    Others (dots, slashes, blanks, not ASCII, too long) are spelled with underscores and a hash of the stem.
+    Others (dots, slashes, blanks, not ASCII, too long) are written with underscores and a hash of the stem.
     """
     if _PLAIN_KEY.fullmatch(stem):
         return stem
@@ -69,9 +105,9 @@ def safe_key(stem: str) -> str:
 
 
 def seeded_rank(seed: int, purpose: str, name: str) -> int:
-    """A 64-bit number that is a pure function of its arguments: for shuffling and for splitting.
+    """A 64-bit number that is a pure function of its arguments, for shuffling and for splitting.
 
-    Unlike a generator's permutation it does not change when another image comes or goes.
+    Unlike a generator's permutation it does not change when other images are added or removed.
     """
     text = f"{seed}\0{purpose}\0{name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
@@ -81,9 +117,3 @@ def seeded_split(seed: int, name: str) -> int:
     """0 (train) for eight names out of ten, 1 (valid) and 2 (test) for one each."""
     tenth = seeded_rank(seed, "split", name) % 10
     return {8: 1, 9: 2}.get(tenth, 0)
-
-
-def printable(name: str) -> str:
-    """A name with its odd bytes spelled out: those that are not UTF-8, and those that would steer a terminal."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -114,11 +114,11 @@ def test_square_images_nulls_and_other_columns(tmp_path: Path) -> None:
     done = shard(tmp_path / "in", tmp_path / "out", "--max-bad", 0.5)
     assert done.exit_code == 0, done.stderr
     assert "the images are square" in done.stderr
-    assert "passed over: prompt_string" in done.stderr
+    assert "columns that are not used: prompt_string" in done.stderr
     manifest = Manifest.read(tmp_path / "out")
     assert [(left.key, left.reason) for left in manifest.left_out] == [
-        ("000003", "empty file"),
-        ("000004", "empty file"),
+        ("000003", "no image in this row of the file"),
+        ("000004", "no image in this row of the file"),
     ]
     assert manifest.crop.kind == "square"
     for split in ("train", "valid", "test"):

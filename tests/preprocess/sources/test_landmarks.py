@@ -11,7 +11,7 @@ import pytest
 import webdataset as wds
 
 from preprocess.shards.reader import ShardSet
-from preprocess.sources.parquet_columns import LANDMARK_NAMES
+from preprocess.sources.celeba_parquet import LANDMARK_NAMES
 from tests.preprocess.trees import hashes, jpeg, shard, write_tree, write_zip
 
 COUNT = 20
@@ -40,7 +40,7 @@ def test_landmarks_reach_the_shards(csv: bool, tmp_path: Path) -> None:
     write_landmarks(tree, [number for number in range(1, COUNT + 1) if number != 4], csv)
     done = shard(tree, tmp_path / "out")
     assert done.exit_code == 0, done.stderr
-    assert "1 images are not in the list of landmarks" in done.stderr
+    assert "1 image is not in the list of landmarks" in done.stderr
     shard_set = ShardSet.open(tmp_path / "out")
     assert shard_set.manifest.landmark_names == LANDMARK_NAMES
     seen = set()
@@ -74,7 +74,7 @@ def test_landmarks_inside_the_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tree / "img_align_celeba.zip", "a") as archive:
         archive.write(listed, "Anno/list_landmarks_align_celeba.txt")
     listed.unlink()
-    assert shard(tree, tmp_path / "zip", "--kind", "zip").exit_code == 0
+    assert shard(tree, tmp_path / "zip", "--kind", "archive").exit_code == 0
     tars = [{n: h for n, h in hashes(tmp_path / out).items() if n.endswith(".tar")} for out in ("out", "zip")]
     assert tars[0] == tars[1]
 

@@ -106,7 +106,17 @@ def test_a_folder_of_odd_things(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     manifest = Manifest.read(tmp_path / "out")
     assert manifest.samples == 5 + odd_name
-    assert [left.reason for left in manifest.left_out] == ["empty file"]
+    assert {left.key: left.reason for left in manifest.left_out} == {
+        "zero": "empty file",
+        "dangling.jpg": "a link to /nowhere/at/all.jpg, which does not exist",
+    }
+    assert {group.reason: (group.files, group.names) for group in manifest.ignored} == {
+        "a text file": (1, ("notes.txt",)),
+        "a hidden folder": (1, (".hidden/",)),
+        "a link to a folder that is read already": (1, ("loop/",)),
+    }
+    for words in ("1 files not used: a text file", "2 images left out"):
+        assert words in done.stdout
     keys = {k for split in ("train", "valid", "test") for k in ShardSet.open(tmp_path / "out").annotations(split).keys}
     assert len(keys) == manifest.samples
     paths = [str(path) for split in manifest.splits for path in ShardSet.open(tmp_path / "out").shard_paths(split)]

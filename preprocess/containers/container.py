@@ -1,0 +1,125 @@
+"""A container: a folder or an archive with image files in it, listed once and read by many workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from preprocess.errors import UnreadableImage, UsageError
+from preprocess.images.decode import Decoder
+from preprocess.shards.manifest import LeftOut
+
+MAX_LIST_BYTES = 1 << 26  # of an annotation file; CelebA's longest has 27 MB
+MAX_FILE_BYTES = 1 << 28  # no photograph has more; a hostile archive member may claim any size
+
+
+@dataclass(frozen=True)
+class IgnoredFile:
+    """A file, or a folder of files, that is not used because it is not an image of the source.
+
+    Attributes:
+        name: relative to the source, printable; a folder's ends with a slash.
+        reason: for a person.
+        files: how many files this entry stands for.
+    """
+
+    name: str
+    reason: str
+    files: int = 1
+
+
+class PixelReader(Protocol):
+    """Reads the pixels of one shard's images. It is picklable, and opens its files in the worker."""
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        ...
+
+    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields uint8 (h, w, C) for each image, valid until the next one; or the reason why it cannot be read."""
+        ...
+
+
+class Container(Protocol):
+    """A folder or archive with image files in it.
+
+    Attributes:
+        path: where it lies.
+        names: the image files' names relative to it, with slashes, sorted.
+        left_out: pictures in it that cannot be used.
+        ignored: its other files.
+        notes: lines for the terminal.
+        unpack: puts what `reader` needs into the scratch folder; None where images can be read at random.
+    """
+
+    path: Path
+    names: list[str]
+    left_out: list[LeftOut]
+    ignored: list[IgnoredFile]
+    notes: list[str]
+    unpack: Callable[[Path], None] | None
+
+    def identity(self) -> Iterable[tuple[str, str]]:
+        """For each image its name, and a text that changes when the image does (size, checksum)."""
+        ...
+
+    def stamp(self) -> int:
+        """A number that changes when an image is written again with the same name and size. Of this machine only."""
+        ...
+
+    def list_again(self) -> Container:
+        """The same folder or archive as it is now."""
+        ...
+
+    def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
+        """Reads the pixels of chosen images in a worker."""
+        ...
+
+    def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
+        """Pixels of some of the first images."""
+        ...
+
+    def content_hash(self, name: str) -> str:
+        """SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
+        ...
+
+    def text(self, name: str) -> bytes | None:
+        """The content of a list inside an archive by its file name; None where there is none."""
+        ...
+
+
+def refuse_long_list(size: int, where: str) -> None:
+    """Raises UsageError where an annotation file is too large to be one."""
+    if size > MAX_LIST_BYTES:
+        raise UsageError(f"{where} has more than {MAX_LIST_BYTES:,} bytes: an annotation file is smaller; remove it")
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def file_key(name: str) -> str:
+    """The key of a file that never becomes a sample: it has a dot or a slash, which no sample's key has."""
+    text = printable(name)
+    return text if "." in text or "/" in text else f"./{text}"
+
+
+def printable(name: str) -> str:
+    """A name with escapes for bytes that are not UTF-8 and for characters that would control a terminal."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | UnreadableImage]:
+    """Decodes files one after the other: uint8 (h, w, 3), valid until the next, or the reason why not."""
+    decoder = Decoder()
+    for content in files:
+        try:
+            yield content if isinstance(content, UnreadableImage) else decoder.rgb(content)
+        except UnreadableImage as reason:
+            yield reason
