@@ -20,7 +20,7 @@ from preprocess.build.summary import print_summary, refuse_too_many_bad, train_c
 from preprocess.errors import UsageError, UserError
 from preprocess.images.crop_resize import Crop, Preset, Resample, choose_crop
 from preprocess.progress import ProgressReporter, exit_on_error
-from preprocess.shards.manifest import MAX_SIDE, Codec
+from preprocess.shards.manifest import MAX_SIDE, Codec, Faces
 
 if TYPE_CHECKING:  # the commands import what lists and reads images, so that --help stays fast
     from preprocess.sources.index import Catalogue
@@ -41,6 +41,12 @@ CropText = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
 Yes = Annotated[bool, typer.Option("--yes", help="Download what is missing without asking.")]
+AlignFlag = Annotated[
+    bool, typer.Option("--align", help="Find the face of each picture and bring it into CelebA's frame first.")
+]
+WhichFaces = Annotated[
+    Faces | None, typer.Option("--faces", help="Of several faces, the largest (default) or all.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
 
 
@@ -141,15 +147,18 @@ def celeba(
     kind: Annotated[SourceKind, typer.Option(help="Kind of the source; auto recognizes it by its files.")] = "auto",
     crop: CropText = None,
     preset: Annotated[Preset | None, typer.Option(help="A published crop.")] = None,
+    align: AlignFlag = False,
+    faces: WhichFaces = None,
     yes: Yes = False,
     *,
     options: ShardOptions,
 ) -> None:
     """Turn CelebA, or a folder like it, into shards (by default the center 148 of CelebA, all of square images)."""
+    from preprocess.build.alignment import choose_alignment  # noqa: PLC0415
     from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
 
     with exit_on_error():
-        chosen = choose_crop(crop, preset)
+        chosen, chosen_faces = choose_crop(crop, preset), choose_alignment(align, faces)
         path = find_source(source)
         if path is None:
             from preprocess.sources.download import CELEBA_LICENSE, download_celeba  # noqa: PLC0415
@@ -157,7 +166,8 @@ def celeba(
             if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENSE}."):
                 raise no_source()
             path = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
-        _build("celeba", partial(open_celeba, path, options.seed, None if kind == "auto" else kind), chosen, options)
+        open_source = partial(open_celeba, path, options.seed, None if kind == "auto" else kind)
+        _build("celeba", open_source, chosen, options, chosen_faces)
 
 
 @app.command()
@@ -165,18 +175,22 @@ def celeba(
 def images(
     folder: Annotated[Path, typer.Argument(help="Any folder (or zip or tar) of images; subfolders are labels.")],
     crop: CropText = None,
+    align: AlignFlag = False,
+    faces: WhichFaces = None,
     *,
     options: ShardOptions,
 ) -> None:
-    """Turn any folder of images into shards (the largest central square by default).
+    """Turn any folder of images into shards (the largest central square by default; of aligned faces, CelebA's crop).
 
     Subfolders are labels. A train/valid/test level above them is the split; otherwise it is a seeded hash of each
     file's content.
     """
+    from preprocess.build.alignment import choose_alignment  # noqa: PLC0415
     from preprocess.sources.images import open_images  # noqa: PLC0415
 
     with exit_on_error():
-        _build("images", partial(open_images, folder, options.seed), choose_crop(crop), options)
+        chosen, chosen_faces = choose_crop(crop), choose_alignment(align, faces)
+        _build("images", partial(open_images, folder, options.seed), chosen, options, chosen_faces)
 
 
 @app.command()
@@ -249,7 +263,13 @@ def show(
         typer.echo(f"contact sheet: {out}")
 
 
-def _build(name: str, open_source: Callable[[], Catalogue], crop: Crop | None, options: ShardOptions) -> None:
+def _build(
+    name: str,
+    open_source: Callable[[], Catalogue],
+    crop: Crop | None,
+    options: ShardOptions,
+    align: Faces | None = None,
+) -> None:
     """Makes the shards, prints what is in them, and says how to train on them."""
     from preprocess.build.build import BuildOptions, build  # noqa: PLC0415
     from preprocess.build.executors import choose_executor  # noqa: PLC0415
@@ -267,6 +287,7 @@ def _build(name: str, open_source: Callable[[], Catalogue], crop: Crop | None, o
         overwrite=options.overwrite,
         codec=options.codec,
         resample=options.resample,
+        align=align,
     )
     with ProgressReporter(name, options.quiet) as progress:
         manifest = build(open_source(), chosen, output, progress, make_executor)

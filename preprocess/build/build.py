@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from preprocess.build.alignment import SUFFIX_BYTES, aligned_catalogue
 from preprocess.build.executors import local_processes, run_tasks
 from preprocess.build.output import Output
 from preprocess.build.task import ShardRecord, ShardTask
@@ -24,6 +25,7 @@ from preprocess.shards.manifest import (
     MAX_MANIFEST_BYTES,
     SPLITS,
     Codec,
+    Faces,
     LeftOut,
     Manifest,
     Shard,
@@ -50,6 +52,7 @@ class BuildOptions:
         overwrite: whether shards of another source or other options are replaced.
         codec: how images are stored.
         resample: filter of the resize.
+        align: which faces of each picture are brought into CelebA's frame; None to take pictures as they are.
     """
 
     size: int
@@ -61,6 +64,7 @@ class BuildOptions:
     overwrite: bool
     codec: Codec
     resample: Resample
+    align: Faces | None = None
 
 
 class Progress(Protocol):
@@ -89,6 +93,8 @@ def build(
         UsageError: the output holds shards of another specification.
         UserError: another run holds the output, the disk is full, no image could be read, or the source changed.
     """
+    if options.align is not None:
+        catalogue = aligned_catalogue(catalogue)
     for note in catalogue.notes:
         progress.say(note)
     spec = make_spec(catalogue, options)
@@ -130,7 +136,7 @@ def make_spec(catalogue: Catalogue, options: BuildOptions) -> ShardSpec:
     """Returns everything that determines the shards' bytes, before an image is read."""
     shape = (options.size, options.size, catalogue.channels)
     encoder = JsonEncoder(catalogue.attribute_names, catalogue.factor_names, catalogue.landmark_names)
-    longest = encoder.longest(catalogue.table)
+    longest = encoder.longest(catalogue.table) + (SUFFIX_BYTES if options.align == "all" else 0)
     return ShardSpec(
         source=catalogue.source,
         crop=options.crop or catalogue.default_crop,
@@ -145,6 +151,8 @@ def make_spec(catalogue: Catalogue, options: BuildOptions) -> ShardSpec:
         seed=options.seed,
         shard_size=options.shard_size,
         limit=options.limit,
+        source_size=catalogue.source_size,
+        align=options.align,
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from preprocess.errors import UserError
-from preprocess.shards.manifest import MANIFEST_NAME, Manifest
+from preprocess.shards.manifest import MANIFEST_NAME, NO_FACE, LeftOut, Manifest
 from preprocess.synthetic.factors import FACTOR_NAMES
 
 _MANY_IMAGES = 50_000  # from here on the recipe of all of CelebA suits, below that the one of the photographs
@@ -44,7 +46,7 @@ def print_summary(manifest: Manifest, address: str) -> None:
     left_out = []
     if manifest.left_out:
         left_out.append(f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
-        left_out += [f"  {left.key}: {left.reason}" for left in manifest.left_out[:5]]
+        left_out += _by_reason(manifest.left_out)
     left_out += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
     console = Console()
     for line in lines:
@@ -54,9 +56,20 @@ def print_summary(manifest: Manifest, address: str) -> None:
         console.print(escape(line), highlight=False, soft_wrap=True)
 
 
+def _by_reason(left_out: Sequence[LeftOut], most: int = 5) -> list[str]:
+    """Counts the images for each reason, most images first."""
+    reasons = Counter(left.reason for left in left_out)
+    first = {left.reason: left.key for left in reversed(left_out)}
+    lines = [
+        f"  {first[reason]}: {reason}" if count == 1 else f"  {count:,} images, the first {first[reason]}: {reason}"
+        for reason, count in reasons.most_common(most)
+    ]
+    return [*lines, f"  and {len(reasons) - most:,} other reasons"] if len(reasons) > most else lines
+
+
 def refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
     """Fails a finished run that left out too many images; its shards are kept, and the next command can accept it."""
-    bad = len(manifest.left_out)
+    bad = sum(left.reason != NO_FACE for left in manifest.left_out)  # photographs without a face are not damaged
     total = manifest.samples + bad
     if bad > max_bad * total:
         accepting = math.ceil(bad / total * 10_000) / 10_000

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from preprocess.build.alignment import face_samples
 from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.errors import UnreadableImage
 from preprocess.images.codecs import encode
@@ -63,7 +64,8 @@ def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:
         try:
             if isinstance(image, UnreadableImage):
                 raise image
-            batches.add(key, text, image)
+            for sample in face_samples(key, text, image, task.spec.align):
+                batches.add(*sample)
         except UnreadableImage as reason:
             left_out.append(LeftOut(key=key, reason=str(reason)))
     batches.flush()

@@ -35,6 +35,8 @@ MAX_SIDE = 4096  # pixels; a manifest may claim any shape, and buffers are made 
 SPLITS = ("train", "valid", "test")
 
 Codec = Literal["npy", "png", "jpg", "webp"]
+Faces = Literal["largest", "all"]
+NO_FACE = "no face was found"  # why a picture is left out that was to be aligned
 
 
 _LEAST_COMPRESSED_BYTES = 2048  # two members, each a header and a body of at least one block
@@ -113,13 +115,15 @@ class ShardSpec(_Frozen):
     seed: int
     shard_size: PositiveInt
     limit: PositiveInt | None
+    source_size: tuple[PositiveInt, PositiveInt] | None = None  # H, W that the crop refers to; None where sizes differ
+    align: Faces | None = None  # which faces of each picture were brought into CelebA's frame
 
     def differences(self, other: ShardSpec) -> list[str]:
         """Names each field in which `other` differs from this one, in words for a terminal."""
         found = []
         for name in ShardSpec.model_fields:
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine == theirs or name == "layout":  # the layout follows from the other fields
+            if mine == theirs or name in {"layout", "source_size"}:  # these follow from the other fields
                 continue
             if name == "source":
                 found.append(f"another source ({mine.kind}, {mine.images:,} images there)")
