@@ -31,7 +31,7 @@ from pipeline.data.shard_reader import load_images
 from pipeline.distributed.setup import make_accelerator
 from pipeline.run.state import Run
 from pipeline.training.build import build_run
-from pipeline.training.loop import Window
+from pipeline.training.step_metrics import StepMetrics
 
 IMAGES = 4096
 CELEBA_TRAIN_IMAGES = 162_770
@@ -121,7 +121,7 @@ def main() -> None:
             launches = launches_table(config, options.recipe, data, folder / "runs", steps, options.rounds)
         memory = largest_child_bytes()  # before other children, the loaders' workers, are counted too
         run = build_run(config, make_accelerator(config, folder))
-        device, window = run.accelerator.device, Window(run)
+        device, window = run.accelerator.device, StepMetrics(run)
         fixed_batch(run, window, 5)
         images = load_images(run.data.source, "train", IMAGES, False)
         write_image_folder(images, folder / "files")

@@ -17,7 +17,8 @@ from torchvision.datasets import ImageFolder
 from pipeline.losses.objective import Objective
 from pipeline.model.vlae import VLAE
 from pipeline.run.state import Run
-from pipeline.training.loop import Window, train_step
+from pipeline.training.loop import train_step
+from pipeline.training.step_metrics import StepMetrics
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -31,21 +32,21 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
-def whole_loop(run: Run, window: Window, steps: int) -> tuple[float, float]:
+def whole_loop(run: Run, steps_metrics: StepMetrics, steps: int) -> tuple[float, float]:
     """(images/s, share of the time spent waiting for data) of the trainer's steps on the trainer's feed."""
     waited = run.data.train.waited_seconds
     prefetch = run.config.data.prefetch_batches
 
     def work() -> None:
         for batch in run.data.train.batches(run.data.sampler, run.step, run.step + steps, prefetch):
-            train_step(run, batch, window)
+            train_step(run, batch, steps_metrics)
 
     seconds = seconds_of(work, run.accelerator.device)
     images = steps * run.config.training.global_batch_size
     return images / seconds, (run.data.train.waited_seconds - waited) / seconds
 
 
-def fixed_batch(run: Run, window: Window, steps: int) -> float:
+def fixed_batch(run: Run, steps_metrics: StepMetrics, steps: int) -> float:
     """The same steps on one batch that is on the device already: the limit."""
     batch = next(run.data.train.batches(run.data.sampler, 0, 1, 1))
 
@@ -53,7 +54,7 @@ def fixed_batch(run: Run, window: Window, steps: int) -> float:
 
     def work() -> None:
         for _ in range(steps):
-            train_step(run, batch, window)
+            train_step(run, batch, steps_metrics)
 
     return steps * run.config.training.global_batch_size / seconds_of(work, run.accelerator.device)
 

@@ -1,6 +1,6 @@
-"""Noise as a pure function of (seed, step, position): the same numbers on any device and any number of ranks.
+"""Random numbers as a pure function of (seed, step, position): the same on any device and any number of ranks.
 
-A counter-based generator: each value hashes its own address, so a rank computes exactly its rows of the global
+A counter-based generator: each value is a hash of its address. So a rank computes the numbers of its part of the global
 batch and nothing else, and resuming needs no generator state.
 """
 
@@ -16,7 +16,7 @@ _MASK64 = (1 << 64) - 1
 
 
 class Stream(IntEnum):
-    """What a number is for; two streams never share numbers."""
+    """The purpose of a number. Two streams never share numbers."""
 
     POSTERIOR = 1
     PRIOR = 2
@@ -29,7 +29,7 @@ class Stream(IntEnum):
 
 
 def _splitmix64(value: int) -> int:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64-bit integers."""
+    """Returns the finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64-bit integers."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK64
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
@@ -37,7 +37,7 @@ def _splitmix64(value: int) -> int:
 
 
 def hash_key(*parts: int) -> tuple[int, int]:
-    """Two 32-bit key words (as signed ints, for int32 tensors) from any integers, order mattering."""
+    """Returns two 32-bit key words (signed, for int32 tensors) from integers in this order."""
     state = 0
     for part in parts:
         state = _splitmix64(state ^ (part & _MASK64))
@@ -46,7 +46,7 @@ def hash_key(*parts: int) -> tuple[int, int]:
 
 
 def _scramble(bits: Tensor) -> Tensor:
-    """A 32-bit bijection with full avalanche (constants: Wellons 2018, 'lowbias32'), on int32 in place."""
+    """Applies a 32-bit bijection with full avalanche (Wellons 2018, 'lowbias32') to int32 in place."""
     bits ^= (bits >> 16) & 0xFFFF
     bits *= 0x7FEB352D
     bits ^= (bits >> 15) & 0x1FFFF
@@ -56,7 +56,7 @@ def _scramble(bits: Tensor) -> Tensor:
 
 
 def _bits(key: tuple[int, int], rows: Tensor, width: int) -> Tensor:
-    """Hashed addresses: (n, width) int32, one for each (row, column) under ``key``."""
+    """Returns hashed addresses: (n, width) int32, one for each (row, column) under ``key``."""
     low = (rows & 0xFFFFFFFF).to(torch.int32)
     high = (rows >> 32).to(torch.int32)
     row_words = _scramble(_scramble(low ^ key[0]) ^ high ^ key[1])
@@ -66,16 +66,23 @@ def _bits(key: tuple[int, int], rows: Tensor, width: int) -> Tensor:
 
 
 def uniform(rows: Tensor, width: int, stream: Stream, *key: int) -> Tensor:
-    """(n, width) float32 in (0, 1): value (i, j) depends on (stream, key, rows[i], j) alone.
+    """Draws uniform numbers. Value (i, j) depends on (stream, key, rows[i], j) alone.
 
-    ``rows`` is (n,) int64: positions in the global batch, or sample numbers.
+    Args:
+        rows: (n,) int64, positions in the global batch or samples of a split.
+        width: Numbers in each row.
+        stream: What the numbers are for.
+        key: Further integers, such as seed and step.
+
+    Returns:
+        (n, width) float32 in (0, 1), on the device of ``rows``.
     """
     bits = _bits(hash_key(stream, 0, *key), rows, width)
     return (((bits >> 8) & 0xFFFFFF).to(torch.float32) + 0.5) * 2.0**-24
 
 
 def normal(rows: Tensor, width: int, stream: Stream, *key: int) -> Tensor:
-    """(n, width) float32 ~ N(0, 1), addressed like :func:`uniform` (Box and Muller 1958)."""
+    """Draws (n, width) float32 ~ N(0, 1), addressed as in :func:`uniform` (Box and Muller 1958)."""
     radius_bits = _bits(hash_key(stream, 1, *key), rows, width)
     angle_bits = _bits(hash_key(stream, 2, *key), rows, width)
     radius = (((radius_bits >> 8) & 0xFFFFFF).to(torch.float32) + 0.5).mul_(2.0**-24).log_().mul_(-2).sqrt_()

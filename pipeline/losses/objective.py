@@ -37,7 +37,7 @@ def reconstruction_loss(output: Tensor, target: Tensor, kind: str) -> Tensor:
 
 
 def laplacian_band_count(height: int, width: int) -> int:
-    """Returns the number of bands of an image's Laplacian pyramid: it is halved while both sides are even, down to 8."""
+    """Counts the bands of an image's Laplacian pyramid. It is halved while both sides are even, down to 8."""
     count = 0
     while min(height, width) >= 8:
         count += 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from pipeline.config.load import to_yaml
 from pipeline.config.schema import Config
@@ -50,15 +51,23 @@ def write_config(folder: Path, config: Config) -> None:
 class MetricsLog:
     """metrics.jsonl: one JSON object per line; no step appears twice after a resume."""
 
-    def __init__(self, folder: Path, kept: Sequence[dict[str, Any]], show: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kept: Sequence[dict[str, Any]],
+        show: Callable[[dict[str, Any]], None],
+        show_pictures: Callable[[int, dict[str, Image.Image]], None] = lambda *_: None,
+    ) -> None:
         """Opens the log.
 
         Args:
             folder: the run's folder.
             kept: the lines up to the step that the run continues from; others are dropped.
             show: is called with every new line as well.
+            show_pictures: is called with the step and the pictures of every preview.
         """
         self._show = show
+        self.show_pictures = show_pictures
         with replace_file(folder / METRICS) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = (folder / METRICS).open("a", encoding="utf-8")

@@ -13,8 +13,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
+from PIL import Image
 
 from pipeline.config.load import flat_values
 from pipeline.config.schema import Config
@@ -61,8 +63,25 @@ class Trackers:
             try:
                 tracker.log(values, step=line["step"])
             except Exception as error:
-                del self._trackers[name]
-                warnings.warn(f"{name} failed and gets no more metrics: {first_line(error)}", stacklevel=2)
+                self._drop(name, error)
+
+    def log_pictures(self, step: int, pictures: dict[str, Image.Image]) -> None:
+        """Shows pictures by name in TensorBoard and wandb; the other trackers take numbers only."""
+        for name, tracker in list(self._trackers.items()):
+            if name not in ("tensorboard", "wandb") or step <= self._sent.get(name, -1):
+                continue
+            try:
+                if name == "wandb":
+                    tracker.log_images({f"previews/{key}": [image] for key, image in pictures.items()}, step=step)
+                else:
+                    arrays = {f"previews/{key}": np.asarray(image)[None] for key, image in pictures.items()}
+                    tracker.log_images(arrays, step=step, dataformats="NHWC")
+            except Exception as error:
+                self._drop(name, error)
+
+    def _drop(self, name: str, error: Exception) -> None:
+        del self._trackers[name]
+        warnings.warn(f"{name} failed and gets no more metrics: {first_line(error)}", stacklevel=3)
 
     def close(self) -> None:
         """Sends the rest and closes the trackers."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, checkpoint_state
 from pipeline.data.augment import prepare_batch
-from pipeline.data.batch import Batch
+from pipeline.data.batch import Batch, LoaderError, StoppedWaiting
 from pipeline.distributed.heartbeat import set_collective_timeout
 from pipeline.distributed.shutdown import StopRequest
 from pipeline.losses.objective import Losses
@@ -23,62 +21,28 @@ from pipeline.optim.optimizer import layer_fades, learning_rate
 from pipeline.run.console import TrainingLog
 from pipeline.run.run_dir import MetricsLog
 from pipeline.run.state import Run
-from pipeline.training.previews import draw_previews
+from pipeline.training.previews import draw_previews, save_png
+from pipeline.training.step_metrics import StepMetrics
+from pipeline.training.threads import AdaptiveThreads
 from pipeline.training.validation import validate
 from preprocess.errors import UserError
 
-STOP_CHECK_STEPS_ON_GPU = 10  # agreeing on a stop costs a round trip; on the CPU every step can afford it
+STOP_CHECK_STEPS_ON_GPU = 10
+"""The check for a request to stop costs a round trip. On the CPU every step can afford it."""
 
 
 class TrainingFailed(UserError):
     """The run cannot continue."""
 
 
-class Window:
-    """Sums of what is logged, kept on the device so that a step never waits for the host."""
-
-    def __init__(self, run: Run) -> None:
-        layers = len(run.model.vlae.latent_sizes)
-        self.parameter_names = [name for name, p in run.model.vlae.named_parameters() if p.requires_grad]
-        self.not_finite = torch.zeros(len(self.parameter_names), dtype=torch.bool, device=run.accelerator.device)
-        self.losses = torch.zeros(2 + layers, dtype=torch.float64, device=run.accelerator.device)
-        self.gradient_norm = torch.zeros((), device=run.accelerator.device)
-        self.in_a_row = torch.zeros((), device=run.accelerator.device)
-        self.skipped = torch.zeros((), device=run.accelerator.device)
-        self.reset(run)
-
-    def reset(self, run: Run) -> None:
-        self.losses.zero_()
-        self.gradient_norm.zero_()
-        self.begin, self.first_step = time.perf_counter(), run.step
-        self.waited_before = run.data.train.waited_seconds
-
-    def add(self, losses: Losses, world_size: int, norms: Tensor, norm: Tensor) -> None:
-        """``norms`` (P,) of each parameter's gradient and ``norm`` () of all, both averaged over ranks."""
-        shares = [losses.loss.detach() / world_size, losses.reconstruction, *losses.regularizer]
-        finite = norm.isfinite()
-        self.losses += torch.where(finite, torch.stack([s.double() for s in shares]), 0.0)
-        self.gradient_norm += torch.where(finite, norm, 0.0)
-        self.skipped += ~finite
-        self.not_finite = torch.where(finite, self.not_finite, ~norms.isfinite())
-        self.in_a_row = torch.where(finite, 0.0, self.in_a_row + 1)
-
-
-def train_step(run: Run, batch: Batch, window: Window) -> None:
-    """One optimizer step on this rank's rows of the global batch. A non-finite gradient changes no weight."""
-    config, plan = run.config, run.data.sampler
+def train_step(run: Run, batch: Batch, steps: StepMetrics) -> None:
+    """Makes one optimizer step on this rank's part of the global batch. A non-finite gradient changes no weight."""
+    config, sampler = run.config, run.data.sampler
     for group in run.model.optimizer.param_groups:
         group["lr"] = learning_rate(config, run.step) * group["rate_scale"]
-    layers = len(run.model.vlae.latent_sizes)
-    fades = layer_fades(run.step, run.growth_steps, layers, config.growth)
-    inputs = prepare_batch(
-        batch,
-        config,
-        sum(run.model.vlae.latent_sizes),
-        plan.rank * plan.local_batch_size,
-        run.step,
-        plan.epoch_of(run.step),
-    )
+    latents = run.model.vlae.latent_sizes
+    fades = layer_fades(run.step, run.growth_steps, len(latents), config.growth)
+    inputs = prepare_batch(batch, config, sum(latents), sampler.first_position, run.step, sampler.epoch_of(run.step))
     losses: Losses = run.model.objective(*inputs, fades)
     run.accelerator.backward(losses.loss)
     norms, norm = clip_gradient(run)
@@ -88,12 +52,16 @@ def train_step(run: Run, batch: Batch, window: Window) -> None:
     run.model.optimizer.step()
     run.model.optimizer.zero_grad()
     run.model.average.update(decay_at(run.step, config.training.global_batch_size, config.training.ema_images))
-    window.add(losses, plan.world_size, norms, norm)
+    steps.add(losses, sampler.world_size, norms, norm)
     run.step += 1
 
 
 def clip_gradient(run: Run) -> tuple[Tensor, Tensor]:
-    """Scales the gradient down to ``optimizer.clip_norm``. Returns the norms before: (P,) a parameter and () of all."""
+    """Scales the gradient down to ``optimizer.clip_norm``.
+
+    Returns:
+        The norms before: (P,) of each parameter's gradient, and () of all of them.
+    """
     run.accelerator.unscale_gradients()
     parameters = [p for p in run.model.vlae.parameters() if p.requires_grad]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -104,54 +72,39 @@ def clip_gradient(run: Run) -> tuple[Tensor, Tensor]:
     return norms, norm
 
 
-def nonfinite_parameters(window: Window) -> str:
-    """The parameters whose gradients were not finite in the last such step, in words."""
-    names = [name for name, bad in zip(window.parameter_names, window.not_finite.tolist(), strict=True) if bad]
-    if len(names) == len(window.parameter_names):
-        return "in every layer (the loss itself was not finite)"
-    return f"in {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def log_steps(run: Run, out: Path, steps: StepMetrics, metrics: MetricsLog | None, log: TrainingLog) -> None:
+    """Writes one line about the steps since the last one. Every rank must call it.
 
-
-def log_window(run: Run, out: Path, window: Window, metrics: MetricsLog | None, log: TrainingLog) -> None:
-    """Reads the window off the device, sums it over ranks and writes one line. Every rank must call it."""
-    steps = run.step - window.first_step
-    losses = window.losses.clone()
-    if dist.is_initialized():
-        dist.all_reduce(losses)
-    in_a_row, skipped = int(window.in_a_row.item()), int(window.skipped.item())
-    seconds = time.perf_counter() - window.begin
+    Raises:
+        TrainingFailed: The gradients were not finite for too many steps in a row.
+    """
+    line = steps.read(run)
     if run.is_main and metrics is not None:
-        finite = steps - skipped
-        loss, reconstruction, *regularizer = (losses / finite).tolist()  # nan where no step was finite
-        batch = run.config.training.global_batch_size
-        name = run.config.objective.regularizer
-        line: dict[str, Any] = {
-            "step": run.step,
-            "epoch": run.data.sampler.epoch_of(run.step),
-            "samples": run.step * batch,
-            "loss": loss,
-            "reconstruction": reconstruction,
-            name: regularizer,
-            "lr": learning_rate(run.config, run.step - 1),
-            "gradient_norm": float(window.gradient_norm / finite),
-            "images_per_second": steps * batch / seconds,
-            "data_wait_share": (run.data.train.waited_seconds - window.waited_before) / seconds,
-            "skipped_steps": skipped,
-        }
         metrics.append(line)
-        parts = f"loss {loss:.3f}  {run.config.objective.reconstruction} {reconstruction:.4f}  {name} "
-        parts += " ".join(f"{value:+.4f}" for value in regularizer)
-        if skipped:
-            parts += f"  {skipped} of {steps} steps skipped: the gradient is not finite"
-        left = (run.config.training.steps - run.step) * seconds / steps
-        log.step(run.step, parts, line["images_per_second"], left)
-    if in_a_row >= run.config.training.max_non_finite_steps:
+        log.step(run.step, describe_steps(run, line), line["images_per_second"], seconds_left(run, line))
+    if (in_a_row := steps.nonfinite_in_a_row) >= run.config.training.max_non_finite_steps:
         raise TrainingFailed(
             f"the gradient was not finite for {in_a_row} steps in a row, up to step {run.step}, "
-            f"{nonfinite_parameters(window)}; {last_good(out)}; lower optimizer.learning_rate, or train with "
+            f"{steps.nonfinite_parameters()}; {last_good(out)}; lower optimizer.learning_rate, or train with "
             "--mixed-precision bf16 or no"
         )
-    window.reset(run)
+    steps.reset(run)
+
+
+def describe_steps(run: Run, line: dict[str, Any]) -> str:
+    """Returns the losses of a line of the log for the terminal."""
+    objective = run.config.objective
+    text = f"loss {line['loss']:.3f}  {objective.reconstruction} {line['reconstruction']:.4f}  {objective.regularizer} "
+    text += " ".join(f"{value:+.4f}" for value in line[objective.regularizer])
+    if line["skipped_steps"]:
+        text += f"  {line['skipped_steps']} steps skipped so far: the gradient was not finite"
+    return text
+
+
+def seconds_left(run: Run, line: dict[str, Any]) -> float:
+    """Returns the time to the last step at the present rate."""
+    training = run.config.training
+    return (training.steps - run.step) * training.global_batch_size / line["images_per_second"]
 
 
 def last_good(out: Path) -> str:
@@ -161,7 +114,11 @@ def last_good(out: Path) -> str:
 
 
 def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> float:
-    """Validation with the averaged weights; the held-out L1 of [−1, 1] values. Every rank must call it."""
+    """Validates the averaged weights. Every rank must call it.
+
+    Returns:
+        The held-out L1 of values in [−1, 1]; infinity where there is no valid split.
+    """
     if run.data.valid is None:
         return math.inf
     figures = validate(
@@ -178,7 +135,7 @@ def validate_and_log(run: Run, metrics: MetricsLog | None, log: TrainingLog) -> 
 
 
 def _due(step: int, every: int, last: bool = False) -> bool:
-    """Whether something is to be done after ``step``; 0 = never, otherwise also after the last step."""
+    """Whether something that happens ``every`` steps happens after ``step``: 0 = never, otherwise at the end too."""
     return every > 0 and (last or step % every == 0)
 
 
@@ -199,63 +156,91 @@ def train(
 
     Raises:
         TrainingFailed: the gradient or the weights are not finite.
+        LoaderError: images cannot be loaded. The steps so far are saved.
     """
     training = run.config.training
     on_cpu = run.accelerator.device.type == "cpu"
     timeout = training.collective_timeout_seconds
     stop = StopRequest(run.accelerator.device, 1 if on_cpu else STOP_CHECK_STEPS_ON_GPU, timedelta(seconds=timeout))
-    window = Window(run)
+    steps, threads = StepMetrics(run), AdaptiveThreads(run.accelerator.device, run.data.sampler.world_size)
     batches = run.data.train.batches(run.data.sampler, run.step, training.steps, run.config.data.prefetch_batches)
     run.model.objective.train()
     first = run.step
     try:
         for batch in batches:
-            train_step(run, batch, window)
+            with threads.step():
+                train_step(run, batch, steps)
             if run.step == first + 1:  # with whatever was compiled
                 set_collective_timeout(timeout)
             last = run.step == training.steps
             if last or _due(run.step, training.log_every_steps):
-                log_window(run, out, window, metrics, log)
-            valid_l1 = None
-            if _due(run.step, training.validate_every_steps, last):
-                valid_l1 = validate_and_log(run, metrics, log)
+                log_steps(run, out, steps, metrics, log)
+            valid_l1 = (
+                validate_and_log(run, metrics, log) if _due(run.step, training.validate_every_steps, last) else None
+            )
             if run.is_main and _due(run.step, training.preview_every_steps, last):
-                folder = out / "previews" / f"step-{run.step:08d}"
-                draw_previews(run.model.average.module, run.data.preview, folder, run.config.seed)
+                save_previews(run, out, metrics)
             should_stop = stop.should_stop(run.step)
             if checkpoints is not None and (last or should_stop or checkpoints.is_due(run.step, valid_l1)):
-                save_if_finite(run, out, window, checkpoints, valid_l1, log)
+                save_if_finite(run, out, steps, checkpoints, valid_l1, log)
             if should_stop:
                 break
+    except (StoppedWaiting, LoaderError) as error:
+        end_without_batch(error, run, out, steps, checkpoints, log)
     finally:
         batches.close()
         if checkpoints is not None:
             checkpoints.wait()
     if run.step == training.steps:
-        refuse_non_finite_end(run, out, window)
+        refuse_non_finite_end(run, out, steps)
     return run.step == training.steps
+
+
+def save_previews(run: Run, out: Path, metrics: MetricsLog | None) -> None:
+    """Draws the previews of this step, writes them into the run's folder and shows them in the trackers."""
+    pictures = draw_previews(run.model.average.module, run.data.preview, run.config.seed)
+    for name, picture in pictures.items():
+        save_png(picture, out / "previews" / f"step-{run.step:08d}" / f"{name}.png")
+    if metrics is not None:
+        metrics.show_pictures(run.step, pictures)
 
 
 def save_if_finite(
     run: Run,
     out: Path,
-    window: Window,
+    steps: StepMetrics,
     checkpoints: CheckpointManager,
     valid_l1: float | None,
     log: TrainingLog,
 ) -> None:
     """Saves a checkpoint, unless the last step or the weights are not finite: the older checkpoints then remain."""
-    if window.in_a_row.item() > 0:
+    if steps.nonfinite_in_a_row:
         checkpoints.postpone()
     elif checkpoints.save(checkpoint_state(run), valid_l1):
         return
     log.say(f"step {run.step}: no checkpoint, because the run is not finite; {last_good(out)}")
 
 
-def refuse_non_finite_end(run: Run, out: Path, window: Window) -> None:
+def end_without_batch(
+    error: StoppedWaiting | LoaderError,
+    run: Run,
+    out: Path,
+    steps: StepMetrics,
+    checkpoints: CheckpointManager | None,
+    log: TrainingLog,
+) -> None:
+    """Saves the steps so far where the next batch does not come. Raises LoaderError again, with the checkpoint."""
+    if checkpoints is not None and run.step:
+        save_if_finite(run, out, steps, checkpoints, None, log)
+        checkpoints.wait()
+    if isinstance(error, LoaderError):
+        raise LoaderError(f"{error}; {last_good(out)}") from None
+
+
+def refuse_non_finite_end(run: Run, out: Path, steps: StepMetrics) -> None:
     """Raises TrainingFailed if the run ended with a gradient or weights that are not finite."""
     weights = [*run.model.vlae.parameters(), *run.model.average.module.parameters()]
-    if window.in_a_row.item() > 0 or not all(bool(weight.isfinite().all()) for weight in weights):
+    if steps.nonfinite_in_a_row or not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingFailed(
             f"the run ended at step {run.step} and is not finite; {last_good(out)}; lower optimizer.learning_rate and "
             "run the same command again"

@@ -94,7 +94,7 @@ def _run(config: Config, accelerator: Accelerator, progress: Progress, allow_pip
     metrics = checkpoints = None
     if run.is_main:
         kept = [line for line in logged if line["step"] <= run.step]
-        metrics = MetricsLog(out, kept, trackers.log)
+        metrics = MetricsLog(out, kept, trackers.log, trackers.log_pictures)
         log.on_failure(lambda reason: metrics.append({"step": run.step, "warning": reason}))
         if run.changed:
             metrics.append({"step": run.step, "changed": run.changed})

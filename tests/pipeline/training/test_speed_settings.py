@@ -15,20 +15,21 @@ import torch
 from pipeline.config.load import merge, parse_overrides, resolve
 from pipeline.distributed.setup import make_accelerator
 from pipeline.training.build import build_run
-from pipeline.training.loop import Window, train_step
+from pipeline.training.loop import train_step
+from pipeline.training.step_metrics import StepMetrics
 
 words = [*{small!r}, "training.global_batch_size=8", "training.mixed_precision=no"]
 recipe = Path({repository!r}) / "launch/recipes/demo.yaml"
 config = resolve(recipe, merge(parse_overrides(words), {{"data": {{"path": {shards!r}}}}}))
 run = build_run(config, make_accelerator(config, Path({out!r})))
 batch = next(run.data.train.batches(run.data.sampler, 0, 1, 1))
-train_step(run, batch, Window(run))
+train_step(run, batch, StepMetrics(run))
 last = torch.channels_last
 maps = []
 for module in run.model.vlae.modules():
     if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
         module.register_forward_hook(lambda m, i, o: maps.append(o.is_contiguous(memory_format=last)))
-train_step(run, batch, Window(run))
+train_step(run, batch, StepMetrics(run))
 weights = [p for p in run.model.vlae.parameters() if p.ndim == 4]
 found = {{
     "fused": all(group["fused"] for group in run.model.optimizer.param_groups),
