@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.drill import Mutation, NotOnThisMachine, Workspace, drill
+from tests.faults.fault import Mutation, NotSupportedHere, Workspace, fault
 from tests.faults.trainer_runs import EVERY_STEP, resumed_at
 from tests.launch.runs import trainer_words
 
@@ -18,7 +18,7 @@ TRAIN = ("python", "pipeline/train.py")
 SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_checkpoints=100")
 
 
-@drill(
+@fault(
     "disk full",
     "a full disk in preprocessing, training, the report: one clear sentence, earlier results intact, no partial file "
     "under a final name, resumable",
@@ -47,65 +47,65 @@ SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_che
         "    except ZeroDivisionError as error:\n        where",
     ),
 )
-def disk_full(ground: Workspace) -> str:
+def disk_full(workspace: Workspace) -> str:
     """Fills the disk in each stage, makes room, and goes on."""
-    kept = [_preprocess(ground), _train(ground), _report(ground, ground.folder / "kept")]
+    kept = [_preprocess(workspace), _train(workspace), _report(workspace, workspace.folder / "kept")]
     return "; ".join(kept)
 
 
-def _preprocess(ground: Workspace) -> str:
-    words = ["preprocess", "celeba", "--source", ground.faces, "--size", 32, "--shard-size", 30, "--workers", 1]
-    whole = ground.folder / "whole"
-    assert ground.run(*words, "--out", whole).returncode == 0
-    with small_disk(ground.room("preprocess"), 1000) as disk:
+def _preprocess(workspace: Workspace) -> str:
+    words = ["preprocess", "celeba", "--source", workspace.faces, "--size", 32, "--shard-size", 30, "--workers", 1]
+    whole = workspace.folder / "whole"
+    assert workspace.run(*words, "--out", whole).returncode == 0
+    with small_disk(workspace.subfolder("preprocess"), 1000) as disk:
         out = disk.folder / "shards"
-        full = ground.run(*words, "--out", out)
+        full = workspace.run(*words, "--out", out)
         _one_sentence(full, "is full")
         finished = {path.name for path in out.glob("*.tar")}
-        assert finished, "nothing fitted at all: the drill's disk is too small"
+        assert finished, "nothing fitted at all: the test's disk is too small"
         expected = hashes(whole)
         wrong = [name for name in finished if hashes(out)[name] != expected[name]]
         assert not wrong, f"half-written under its final name: {wrong}"
         assert not (out / "manifest.json").exists()
         disk.grow()
-        again = ground.run(*words, "--out", out)
+        again = workspace.run(*words, "--out", out)
         assert again.returncode == 0, again.stderr
-        assert f"{len(finished)} of {len(expected) - 1} shards are there already" in again.stderr, again.stderr
+        assert f"{len(finished)} of {len(expected) - 1} shards are already finished" in again.stderr, again.stderr
         assert hashes(out) == expected
     return f"preprocessing kept {len(finished)} shards"
 
 
-def _train(ground: Workspace) -> str:
-    with small_disk(ground.room("train"), 3000) as disk:
+def _train(workspace: Workspace) -> str:
+    with small_disk(workspace.subfolder("train"), 3000) as disk:
         out = disk.folder / "run"
-        words = [*TRAIN, *trainer_words(ground.shards, out, *SETTINGS, steps=200)]
-        full = ground.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+        words = [*TRAIN, *trainer_words(workspace.shards, out, *SETTINGS, steps=200)]
+        full = workspace.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
         _one_sentence(full, "checkpoints already written are whole")
         steps = [int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")]
-        assert steps, "not one checkpoint fitted: the drill's disk is too small"
+        assert steps, "not one checkpoint fitted: the test's disk is too small"
         assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
         disk.grow()
-        words = [*TRAIN, *trainer_words(ground.shards, out, *SETTINGS, steps=max(steps) + 2)]
-        again = ground.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+        words = [*TRAIN, *trainer_words(workspace.shards, out, *SETTINGS, steps=max(steps) + 2)]
+        again = workspace.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
         assert again.returncode == 0, again.stderr
         assert "passed over" not in again.stderr, f"half-written under its final name: {again.stderr}"
         assert resumed_at(again.stderr) == max(steps), again.stderr
-        shutil.copytree(out, ground.folder / "kept")
+        shutil.copytree(out, workspace.folder / "kept")
     return f"training kept {len(steps)} checkpoints and went on from step {max(steps)}"
 
 
-def _report(ground: Workspace, run: Path) -> str:
-    with small_disk(ground.room("small"), 300) as disk:
+def _report(workspace: Workspace, run: Path) -> str:
+    with small_disk(workspace.subfolder("small"), 300) as disk:
         out = disk.folder / "report"
         words = ["analysis", "report", run / "ckpt.pt", "--samples", 40, "--out", out]
-        full = ground.run(*words)
+        full = workspace.run(*words)
         _one_sentence(full, "No space left on device")
         assert not (out / "index.html").exists(), "a page without its pictures"
         assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
-        if not ground.full:
+        if not workspace.full:
             return "the report left nothing"
         disk.grow()
-        again = ground.run(*words)
+        again = workspace.run(*words)
         assert again.returncode == 0, again.stderr
         assert (out / "index.html").read_text().rstrip().endswith("</html>")
     return "the report was made again"
@@ -137,11 +137,11 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, kibibytes: int) -> Iterator[SmallDisk]:
-    """Mounts one. Raises NotOnThisMachine where that is not permitted."""
+    """Mounts one. Raises NotSupportedHere where that is not permitted."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
-        raise NotOnThisMachine(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+        raise NotSupportedHere(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
     try:
         yield SmallDisk(folder)
     finally:
