@@ -9,6 +9,7 @@ import torch
 
 from tests.conftest import REPOSITORY, run_command
 
+
 def launch(
     shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> subprocess.CompletedProcess:

@@ -53,7 +53,7 @@ def test_all_damaged_is_an_error_not_a_new_run(tmp_path):
     write(tmp_path, state(), keep=1)
     for path in [tmp_path / "ckpt.pt", *(tmp_path / "checkpoints").iterdir()]:
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="all checkpoints .* are damaged: .* is empty"):
+    with pytest.raises(CheckpointError, match=r"all checkpoints .* are damaged: .* is empty"):
         newest_valid(tmp_path)
 
 
@@ -86,3 +86,29 @@ def test_leftovers_of_a_killed_write_are_swept(tmp_path):
     (tmp_path / "checkpoints/.step-00000009.pt.tmp").write_bytes(b"half")
     sweep_leftovers(tmp_path)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000007.pt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        ((16).to_bytes(8, "little") + b'{"a": 1}        ' + bytes(64), "is a safetensors export"),
+        (b"PK\x03\x04" + bytes(200), "is truncated"),
+        (b"\x80\x04K\x01.", "is a pickle file"),
+        (b"some text", "is not a checkpoint of this trainer"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(content, message, tmp_path):
+    (tmp_path / "ckpt.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "ckpt.pt")
+
+
+def test_a_folder_and_a_file_saved_again_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder; name a checkpoint in it, such as"):
+        read_checkpoint(tmp_path)
+    torch.save(state(), tmp_path / "again.pt")
+    with pytest.raises(CheckpointError, match="has no checksum: another program saved it"):
+        read_checkpoint(tmp_path / "again.pt")
