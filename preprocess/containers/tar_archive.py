@@ -6,6 +6,7 @@ A plain tar is read at random. A compressed one is read in order: once to list i
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
@@ -66,9 +67,10 @@ class TarContainer:
         members = Members()
         self.left_out, self.ignored = members.left_out, members.ignored
         end = 0
-        for member, file in _members(path):
-            self._add(member, file, members)
-            end = member.offset_data + member.size
+        with _one_sentence(path):
+            for member, file in _members(path):
+                self._add(member, file, members)
+                end = member.offset_data + member.size
         if not self._compressed and end + 512 > self._status[0]:  # a compressed one ends with a checksum
             self.notes.append(f"{path} has no end mark: it may have been cut short after {len(self._images):,} images")
         self.names = sorted(self._images)
@@ -148,12 +150,12 @@ class TarContainer:
         else:
             refuse_long_list(self._kept + member.size, f"the lists in {self.path}, up to {name},")
             self._kept += member.size
-            self._lists[name] = (head or b"") + _exactly(file, member.size - len(head or b""), self.path)
+            self._lists[name] = (head or b"") + _exactly(file, member.size - len(head or b""))
 
     def _hash_content(self, member: tarfile.TarInfo, head: bytes | None, file: Any) -> str:
         if member.size > MAX_FILE_BYTES:
             return f"{member.size} bytes"
-        content = (head or b"") + _exactly(file, member.size - len(head or b""), self.path)
+        content = (head or b"") + _exactly(file, member.size - len(head or b""))
         if len(self._first) < _KEPT_IMAGES and len(content) <= _KEPT_BYTES:
             self._first.append(content)
         return hashlib.sha256(content).hexdigest()
@@ -163,13 +165,14 @@ class TarContainer:
 
     def _contents(self) -> Iterator[bytes | UnreadableImage]:
         """Yields the images' contents in the archive's order, the replaced ones too."""
-        for member, file in _members(self.path):
-            if member.offset_data not in self._in_spool:
-                continue
-            if member.size > MAX_FILE_BYTES:
-                yield UnreadableImage(f"has {member.size:,} bytes")
-            else:
-                yield _exactly(file, member.size, self.path)
+        with _one_sentence(self.path):
+            for member, file in _members(self.path):
+                if member.offset_data not in self._in_spool:
+                    continue
+                if member.size > MAX_FILE_BYTES:
+                    yield UnreadableImage(f"has {member.size:,} bytes")
+                else:
+                    yield _exactly(file, member.size)
 
 
 def is_old_tar(path: Path) -> bool:
@@ -194,30 +197,26 @@ class _BoundedReads:
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Any]]:
-    """Yields each member with the file at the start of its data.
-
-    Raises:
-        UsageError: the archive is damaged, cut short or not a tar.
-    """
+    """Yields each member with the file at the start of its data."""
     size = path.stat().st_size
     opener = _OPENERS.get(file_type(_head(path)))
+    with (
+        opener(path) if opener else path.open("rb") as file,
+        tarfile.open(fileobj=_BoundedReads(file), mode="r:", errorlevel=0) as archive,  # pyright: ignore
+    ):
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - 200,000 take 200 MB
+            if not opener and member.isreg() and member.offset_data + member.size > size:
+                raise EOFError(f"{member.name} ends beyond the archive's end")
+            file.seek(member.offset_data)
+            yield member, file
+
+
+@contextlib.contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Turns the errors of reading a damaged archive into a UsageError that names it."""
     try:
-        with (
-            opener(path) if opener else path.open("rb") as file,
-            tarfile.open(
-                fileobj=_BoundedReads(file),
-                mode="r:",
-                errorlevel=0,  # pyright: ignore[reportArgumentType]
-            ) as archive,
-        ):
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - 200,000 take 200 MB
-                if not opener and member.isreg() and member.offset_data + member.size > size:
-                    raise EOFError(f"{member.name} ends beyond the archive's end")
-                file.seek(member.offset_data)
-                yield member, file
-    except UsageError:
-        raise
+        yield
     except OSError as error:
         if error.errno:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
@@ -241,10 +240,10 @@ def _damaged(path: Path, error: BaseException) -> UsageError:
     return UsageError(f"{path} is not a whole tar archive: it was cut short or damaged ({reason}); download it again")
 
 
-def _exactly(file: Any, size: int, path: Path) -> bytes:
+def _exactly(file: Any, size: int) -> bytes:
     content = file.read(size)
     if len(content) != size:
-        raise UsageError(f"{path} is not a whole tar archive: it was cut short; download it again")
+        raise EOFError("unexpected end of data")
     return content
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from preprocess.errors import UsageError
-from preprocess.images.file_types import HEAD_BYTES, TEXT, UNKNOWN, WEB_PAGE, ZIP, file_type
+from preprocess.images.file_types import HEAD_BYTES, LFS_POINTER, TEXT, UNKNOWN, WEB_PAGE, ZIP, file_type
 
 _MAX_LINE = 100_000
 _SEPARATORS = (",", ";", "\t", "|")
@@ -70,6 +70,8 @@ class Lines:
                 return content.decode(encoding).removeprefix("\ufeff")
             except UnicodeDecodeError:
                 raise self._not_text("damaged UTF-16 text") from None
+        if found is LFS_POINTER:
+            raise UsageError(f"{self._where} is {found.name}: {found.remedy}")
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:

@@ -12,8 +12,7 @@ import pytest
 
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.reader import ShardSet
-from tests.preprocess.trees import command
-from tests.preprocess.trees import ATTRIBUTES, attribute_signs, hashes, jpeg, partition, shard
+from tests.preprocess.trees import ATTRIBUTES, attribute_signs, command, hashes, jpeg, partition, shard
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
