@@ -5,7 +5,6 @@ python docs/generate_reference.py
 
 from __future__ import annotations
 
-import ast
 import inspect
 import types
 import typing
@@ -15,29 +14,31 @@ from typing import Any, Literal
 
 import typer.main
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from analysis.cli import app as analysis_app
 from pipeline.cli import app as train_app
+from pipeline.config.load import is_resumable
 from pipeline.config.schema import Config
 from preprocess.cli import app as preprocess_app
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TARGET = REPOSITORY / "docs/reference.md"
-COMMAND_COLUMNS = ("option", "default", "meaning")
-KEY_COLUMNS = ("key", "type", "default", "meaning")
+Row = tuple[str, ...]
 
 HEAD = """# Reference
 
-Written by `python docs/generate_reference.py` from the code; a test fails when it is stale. Change the help texts and
-field descriptions there, not this page.
+Written by `python docs/generate_reference.py` from the code; a test fails when it is out of date. Change the help texts
+and field descriptions there, not this page.
 
 Exit codes of all commands: 0 done, 1 failed, 2 bad usage. The trainer also ends with 75 when it was asked to stop and
 has saved ([faults](faults.md)); launchers between it and the shell turn that into 1.
 """
+KEYS = """## Keys of a recipe
+In a YAML file, or as `key.path=value` after the trainer's options. Keys marked with * may change when a run is resumed.
+"""
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: Row, rows: list[Row]) -> str:
     """A Markdown table; bars in cells are escaped, and line breaks become spaces."""
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "".join("| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in line) + " |\n" for line in lines)
@@ -45,63 +46,41 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def plain(value: object) -> str:
     """A default as a recipe or a command line would have it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(f'"{v}"' if isinstance(v, str) else plain(v) for v in value) + "]"
-    if isinstance(value, Path):
-        return str(value.relative_to(REPOSITORY)) if value.is_relative_to(REPOSITORY) else str(value)
+    if isinstance(value, Path) and value.is_relative_to(REPOSITORY):
+        return str(value.relative_to(REPOSITORY))
     return str(value)
 
 
-def _default_of(parameter: Any) -> str:
-    if parameter.required:
-        return "required"
-    if isinstance(parameter.show_default, str):
-        return parameter.show_default
-    if parameter.default is None or parameter.default is False:
-        return ""
-    return f"`{plain(parameter.default)}`"
+def option_default(parameter: Any) -> str:
+    """The default of an option, "required", or "" for none."""
+    if parameter.required or isinstance(parameter.show_default, str):
+        return "required" if parameter.required else parameter.show_default
+    return "" if parameter.default is None or parameter.default is False else f"`{plain(parameter.default)}`"
 
 
-def options(command: Any) -> list[tuple[str, ...]]:
+def options(command: Any) -> list[Row]:
     """(names, default, help) of each parameter of a command."""
     rows = []
     for parameter in command.params:
-        if (
-            "--help" in parameter.opts
-            or "--install-completion" in parameter.opts
-            or "--show-completion" in parameter.opts
-        ):
+        if {"--help", "--install-completion", "--show-completion"} & set(parameter.opts):
             continue
         is_argument = parameter.param_type_name == "argument"
         names = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
         shown = ", ".join(f"`{name}`" for name in names)
-        rows.append((shown, _default_of(parameter), getattr(parameter, "help", "") or ""))
+        rows.append((shown, option_default(parameter), getattr(parameter, "help", "") or ""))
     return rows
 
 
-def commands(app: typer.Typer, program: str) -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+def commands(app: typer.Typer, program: str) -> Iterator[tuple[str, str, list[Row]]]:
     """(full name, first paragraph of its help, options) of each command of an app."""
     root: Any = typer.main.get_command(app)
     for name, command in getattr(root, "commands", {"": root}).items():
         text = inspect.cleandoc(command.help or "").replace("\f", "").partition("\n\n")[0]
         yield f"{program} {name}".strip(), text, options(command)
-
-
-def descriptions(section: type[BaseModel]) -> dict[str, str]:
-    """The text that follows each field in the source of a section."""
-    (tree,) = ast.parse(inspect.getsource(section)).body
-    assert isinstance(tree, ast.ClassDef)
-    found: dict[str, str] = {}
-    for statement, following in zip(tree.body, tree.body[1:], strict=False):
-        is_field = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-        is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if is_field and is_text and isinstance(following.value.value, str):
-            found[statement.target.id] = inspect.cleandoc(following.value.value)
-    return found
 
 
 def type_text(annotation: Any, metadata: list[Any]) -> str:
@@ -114,35 +93,29 @@ def type_text(annotation: Any, metadata: list[Any]) -> str:
     elif origin is typing.Annotated:
         return type_text(arguments[0], [m for extra in arguments[1:] for m in getattr(extra, "metadata", [extra])])
     elif origin is tuple:
-        each = [a for a in arguments if a is not Ellipsis]
-        text = (
-            f"list of {type_text(each[0], [])}" if Ellipsis in arguments else f"{len(each)} x {type_text(each[0], [])}"
-        )
+        count = "list of" if Ellipsis in arguments else f"{len(arguments)} x"
+        text = f"{count} {type_text(arguments[0], [])}"
     else:
-        text = {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
-            getattr(annotation, "__name__", ""), str(annotation)
-        )
+        names = {str: "text", int: "integer", float: "number", bool: "true or false"}
+        text = names.get(annotation, str(annotation))
     signs = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
     limits = [f"{sign} {getattr(m, name):g}" for m in metadata for name, sign in signs if hasattr(m, name)]
-    return f"{text}, {', '.join(limits)}" if limits else text
+    return ", ".join([text, *limits])
 
 
-def is_section(annotation: object) -> typing.TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def sections(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+def sections(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, list[Row]]]:
     """(dotted prefix, docstring, rows) of each section of the recipe, outermost first."""
-    texts = descriptions(section)
-    fields = {name: field for name, field in section.model_fields.items() if not is_section(field.annotation)}
-    rows = []
-    for name, field in fields.items():
-        default = "required" if field.default is PydanticUndefined else f"`{plain(field.default)}`"
-        rows.append((f"`{prefix}{name}`", type_text(field.annotation, field.metadata), default, texts.get(name, "")))
-    yield prefix.rstrip("."), inspect.cleandoc(section.__doc__ or ""), rows
+    rows, inner = [], []
     for name, field in section.model_fields.items():
-        if is_section(field.annotation):
-            yield from sections(field.annotation, f"{prefix}{name}.")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            inner.append((name, field.annotation))
+            continue
+        key = f"`{prefix}{name}`{' *' if is_resumable(field) else ''}"
+        text = type_text(field.annotation, field.metadata)
+        rows.append((key, text, f"`{plain(field.default)}`", field.description or ""))
+    yield prefix.rstrip("."), inspect.cleandoc(section.__doc__ or ""), rows
+    for name, annotation in inner:
+        yield from sections(annotation, f"{prefix}{name}.")
 
 
 def render() -> str:
@@ -156,13 +129,11 @@ def render() -> str:
     for title, app, program in programs:
         parts.append(f"## {title}\n")
         for name, text, rows in commands(app, program):
-            parts.append(f"### `{name}`\n{text}\n\n{table(COMMAND_COLUMNS, rows)}")
-    parts.append(
-        "## Keys of a recipe\n"
-        "In a YAML file under `launch/recipes/`, or as `key.path=value` after the trainer's options.\n"
-    )
+            parts.append(f"### `{name}`\n{text}\n\n{table(('option', 'default', 'meaning'), rows)}")
+    parts.append(KEYS)
     for prefix, text, rows in sections():
-        parts.append(f"### {f'`{prefix}`' if prefix else 'Top level'}\n{text}\n\n{table(KEY_COLUMNS, rows)}")
+        title = f"`{prefix}`" if prefix else "Top level"
+        parts.append(f"### {title}\n{text}\n\n{table(('key', 'type', 'default', 'meaning'), rows)}")
     return "\n".join(parts)
 
 
