@@ -31,7 +31,10 @@ def contact_sheet(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
         gap: White pixels between two images.
     """
     blank = images.new_ones(-len(images) % columns, *images.shape[1:])
-    grid = make_grid(torch.cat([images, blank]), nrow=columns, padding=gap, pad_value=1.0)
+    full = torch.cat([images, blank])
+    if len(full) == 1:  # make_grid puts no border around a single image
+        return Image.fromarray(to_rgb(full)[0])
+    grid = make_grid(full, nrow=columns, padding=gap, pad_value=1.0)
     inner = grid[:, gap : grid.shape[1] - gap, gap : grid.shape[2] - gap]
     return Image.fromarray(to_rgb(inner[None])[0])
 

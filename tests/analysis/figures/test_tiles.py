@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analysis.figures.tiles import contact_sheet, data_uri, enlarged_sheet, labeled_rows
+from analysis.figures.tiles import data_uri, enlarged_sheet, labeled_rows
 from pipeline.model.pixels import to_rgb
+from pipeline.training.previews import contact_sheet
 
 
 def images(count, size=8):
