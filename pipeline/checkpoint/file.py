@@ -114,9 +114,14 @@ def write_checkpoint(folder: Path, state: dict[str, Any], keep: int, is_best: bo
                 os.link(path, temporary)
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, temporary)
-    for old in sorted(archive.glob("step-*.pt"))[:-keep]:
+    for old in _surplus(archive, keep):
         old.unlink()
     return path
+
+
+def _surplus(archive: Path, keep: int) -> list[Path]:
+    """The checkpoints of the lowest steps, beyond the newest ``keep``."""
+    return sorted(archive.glob("step-*.pt"))[:-keep]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -46,8 +46,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a name stays in its folder, on every system."""
+    return name not in {"", ".", ".."} and name == Path(name).name and "\\" not in name and "\0" not in name
+
+
 def _plain_file_name(name: str) -> str:
-    if not name or name in {".", ".."} or name != Path(name).name or "\\" in name or "\0" in name:
+    if not _is_plain(name):
         raise ValueError(f"{name!r} is not a plain file name")
     return name
 
@@ -81,6 +86,13 @@ class Split(_Frozen):
         if sum(shard.samples for shard in self.shards) != self.samples:
             raise ValueError(f"the shards do not add up to {self.samples:,} samples")
         return self
+
+
+def _can_hold(shard: Shard, layout: Layout | None) -> bool:
+    """Whether a shard's file can have the samples that the manifest states; `layout` is None for compressed images."""
+    if layout is not None:
+        return shard.bytes == shard.samples * layout.record_bytes + len(END_OF_ARCHIVE)
+    return shard.bytes >= shard.samples * _LEAST_COMPRESSED_BYTES + len(END_OF_ARCHIVE)
 
 
 class LeftOut(_Frozen):
@@ -158,11 +170,7 @@ class Manifest(ShardSpec):
         if len({shard.file for shard in shards}) != len(shards):
             raise ValueError("it names a shard twice")
         for shard in shards:
-            if self.layout is not None:
-                possible = shard.bytes == shard.samples * self.layout.record_bytes + len(END_OF_ARCHIVE)
-            else:
-                possible = shard.bytes >= shard.samples * _LEAST_COMPRESSED_BYTES + len(END_OF_ARCHIVE)
-            if not possible:
+            if not _can_hold(shard, self.layout):
                 raise ValueError(f"{shard.file} cannot hold {shard.samples:,} samples in {shard.bytes:,} bytes")
         return self
 

@@ -206,11 +206,20 @@ def _parse(header: bytes, suffixes: tuple[str, str]) -> tuple[str, int]:
         raise TarDamage("a header of a member is damaged")
     if header[156:157] != _REGULAR:
         raise TarDamage(f"its member {name!r} is a link or another special entry, which no shard holds")
-    if not name.endswith(suffixes) or "/" in name or "\\" in name:
+    if not _is_member_name(name, suffixes):
         raise TarDamage(f"it holds a member {name!r}, which no shard has: only {' and '.join(suffixes)} are read")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise TarDamage(f"its member {name!r} claims to have {size:,} bytes")
     return name, size
+
+
+def _is_member_name(name: str, suffixes: tuple[str, str]) -> bool:
+    """Whether shards have members of this name."""
+    return name.endswith(suffixes) and "/" not in name and "\\" not in name
+
+
+def _all_end_with(names: np.ndarray, suffix: str) -> bool:
+    return bool(np.strings.endswith(names, suffix.encode()).all())
 
 
 def are_records(records: np.ndarray, layout: Layout, image_shape: tuple[int, int, int]) -> bool:
@@ -232,7 +241,7 @@ def are_records(records: np.ndarray, layout: Layout, image_shape: tuple[int, int
             if not (header[:, part] == expected[part]).all():
                 return False
         names = np.ascontiguousarray(header[:, :_NAME_BYTES]).view(f"S{_NAME_BYTES}")
-        if not np.strings.endswith(names, suffix.encode()).all():
+        if not _all_end_with(names, suffix):
             return False
     npy = np.frombuffer(npy_header(image_shape), np.uint8)
     return bool((records[:, BLOCK : layout.image_offset] == npy).all())

@@ -1,1 +1,1 @@
-"""Fault drills on the real commands: ``make drill`` runs all, the test suite a short case of each."""
+"""Fault tests break real runs on purpose: ``make faults`` runs all, the test suite a short case of each."""

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from tests.faults.damaged_shards import one_sentence
-from tests.faults.drill import Mutation, Workspace, drill
-from tests.pipeline.training import launch_words
+from tests.faults.fault import Mutation, Workspace, fault
+from tests.pipeline.launching import launch_words
 
 SCRIPT = """
 import json, sys
@@ -38,40 +38,44 @@ print(json.dumps({"missed": missed, "fallen_back": fallen_back}))
 """
 
 
-@drill(
+@fault(
     "damaged checkpoints",
     "100 bit flips, 20 truncations: all found; the trainer falls back to the newest whole one and says so; the report "
     "refuses",
     Mutation(
-        "the comparison of a checkpoint with its seal",
-        "pipeline/checkpoint/file.py",
-        "if seal[len(_SEAL) :] != _digest(path, size - _SEAL_BYTES).encode():",
-        "if False:",
+        "comparison of a checkpoint with its checksum",
+        "pipeline.checkpoint.file:_digest",
+        "is_set_to",
+        "lambda path, length: path.read_bytes()[-64:].decode() if path.read_bytes()[length:] else "
+        "original(path, length)",
     ),
     Mutation(
-        "the line about a checkpoint passed over",
-        "pipeline/cli.py",
-        '[f"passed over: {line}" for line in damaged]',
-        "[]",
+        "line about a skipped checkpoint",
+        "pipeline.checkpoint.resume:find_resume_point",
+        "is_set_to",
+        "lambda out, resume: (lambda point: point and __import__('dataclasses').replace(point, "
+        "damaged={}))(original(out, resume))",
     ),
 )
-def damaged_checkpoints(ground: Workspace) -> str:
-    run = ground.folder / "run"
+def damaged_checkpoints(workspace: Workspace) -> str:
+    run = workspace.folder / "run"
     often = "training.checkpoint_every_steps=5"
-    done = ground.run(*launch_words(ground.shards, run, often, steps=10))
+    done = workspace.run(*launch_words(workspace.shards, run, often, steps=10))
     assert done.returncode == 0, done.stderr
     target = run / "checkpoints/step-00000010.pt"
     size, places = target.stat().st_size, random.Random(7)
     damages = [("flip", places.randrange(8 * size)) for _ in range(100)]
     damages += [("cut", length) for length in (0, 1, size - 1, size - 64, *(places.randrange(size) for _ in range(16)))]
-    (ground.folder / "damages.json").write_text(json.dumps(damages))
-    read = ground.run("python", "-c", SCRIPT, ground.folder / "damages.json", _unlinked_copy(run))
+    (workspace.folder / "damages.json").write_text(json.dumps(damages))
+    read = workspace.run("python", "-c", SCRIPT, workspace.folder / "damages.json", _unlinked_copy(run))
     assert read.returncode == 0, read.stderr
     result = json.loads(read.stdout)
     assert not result["missed"], f"{len(result['missed'])} of {len(damages)} damages were not found: {result['missed']}"
     assert result["fallen_back"] == len(damages), f"fell back {result['fallen_back']} of {len(damages)} times"
 
-    tried = (("flip", 4 * size), ("flip", 8 * size - 3), ("cut", size // 2)) if ground.full else (("flip", 4 * size),)
+    tried = (
+        (("flip", 4 * size), ("flip", 8 * size - 3), ("cut", size // 2)) if workspace.full else (("flip", 4 * size),)
+    )
     for number, (damage, place) in enumerate(tried):
         broken = _unlinked_copy(run)
         content = bytearray(target.read_bytes())
@@ -81,12 +85,12 @@ def damaged_checkpoints(ground: Workspace) -> str:
             content[place // 8] ^= 1 << place % 8
         for path in (broken / "checkpoints/step-00000010.pt", broken / "ckpt.pt"):
             path.write_bytes(content)
-        reported = ground.run(
-            "analysis", "report", broken / "ckpt.pt", "--quick", "--out", ground.folder / f"r{number}"
+        reported = workspace.run(
+            "analysis", "report", broken / "ckpt.pt", "--quick", "--out", workspace.folder / f"r{number}"
         )
         assert reported.returncode == 1, "a report was made of a damaged checkpoint"
         one_sentence(reported.stderr, str(broken / "ckpt.pt"))
-        resumed = ground.run(*launch_words(ground.shards, broken, often, steps=12))
+        resumed = workspace.run(*launch_words(workspace.shards, broken, often, steps=12))
         assert resumed.returncode == 0, resumed.stderr
         assert f"passed over: {broken / 'checkpoints/step-00000010.pt'}" in resumed.stderr, (
             "it fell back without a word"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.tar import BLOCK
-from tests.faults.drill import Mutation, Workspace, drill
 from tests.faults.every_sample_once import rows_of_an_epoch
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.pipeline.launching import launch_words
 
-TRAINED_STEPS = 30  # more than an epoch of the drills' shards: a stream has then passed every byte
+TRAINED_STEPS = 30  # more than an epoch of the shards: a stream has then read every byte
 
 
 def cut_at_a_member(path: Path, record: int) -> None:
@@ -65,10 +65,10 @@ MODES = ("mapped", "resident", "streamed")
 SHORT: dict[Callable[[Path, int], None], tuple[str, ...]] = {flip_in_data: ("mapped", "streamed"), swap: ("resident",)}
 
 
-def damaged_copy(ground: Workspace, name: str, damage: Callable[[Path, int], None], file: str) -> Path:
+def damaged_copy(workspace: Workspace, name: str, damage: Callable[[Path, int], None], file: str) -> Path:
     """The shards with one of them damaged."""
-    copy = ground.folder / name
-    shutil.copytree(ground.shards, copy)
+    copy = workspace.folder / name
+    shutil.copytree(workspace.shards, copy)
     layout = Manifest.read(copy).layout
     assert layout is not None
     damage(copy / file, layout.record_bytes)
@@ -83,109 +83,96 @@ def one_sentence(error: str, *words: str) -> None:
     assert all(word in sentences[0] for word in words), f"{words} not in {sentences[0]!r}"
 
 
-def training(ground: Workspace, shards: Path, out: Path, mode: str, *more: str) -> str:
+def training(workspace: Workspace, shards: Path, out: Path, mode: str, *more: str) -> str:
     """Trains on shards in one feed mode; what it says on stderr, with the exit code in front."""
     data = f"file://{shards}" if mode == "streamed" else ""
     words = launch_words(shards, out, f"data.mode={mode}", *more, steps=TRAINED_STEPS, data=data)
-    done = ground.run(*words)
+    done = workspace.run(*words)
     return f"{done.returncode} {done.stderr}"
 
 
-@drill(
+@fault(
     "damaged shards",
     "8 of 8 damages found before or while reading, the shard named, by every feed, `verify` and the report",
     Mutation(
-        "the comparison of a shard's SHA-256",
-        "preprocess/shards/verify.py",
-        "file_sha256(path) != shard.sha256",
-        "False",
+        "comparison of a shard's SHA-256",
+        "preprocess.shards.verify:damage_reason",
+        "is_set_to",
+        "lambda folder, shard, content=True: original(folder, shard, False)",
     ),
-    Mutation(
-        "the comparison of a stream's SHA-256",
-        "pipeline/data/shard_reader.py",
-        "self._digest.hexdigest() == shard.sha256",
-        "True",
-    ),
-    Mutation(
-        "the report's look at the shards' content",
-        "analysis/inputs/context.py",
-        "    shards.check_content(split, limit)\n",
-        "",
-    ),
+    Mutation("comparison of a stream's SHA-256", "pipeline.data.shard_reader:_Checked.is_whole", "returns", True),
+    Mutation("content check of the report", "preprocess.shards.reader:ShardSet.check_content", "returns"),
 )
-def damaged_shards(ground: Workspace) -> str:
-    checkpoint = ground.folder / "run/ckpt.pt"
-    done = ground.run(*launch_words(ground.shards, ground.folder / "run", steps=2))
+def damaged_shards(workspace: Workspace) -> str:
+    checkpoint = workspace.folder / "run/ckpt.pt"
+    done = workspace.run(*launch_words(workspace.shards, workspace.folder / "run", steps=2))
     assert done.returncode == 0, done.stderr
     found = {"verify": 0, "report": 0, "mapped": 0, "resident": 0, "streamed": 0}
-    for damage in DAMAGES if ground.full else (flip_in_data, swap):
+    for damage in DAMAGES if workspace.full else (flip_in_data, swap):
         name = damage.__name__
-        shards = damaged_copy(ground, name, damage, "train-000001.tar")
-        verified = ground.run("preprocess", "verify", shards)
+        shards = damaged_copy(workspace, name, damage, "train-000001.tar")
+        verified = workspace.run("preprocess", "verify", shards)
         assert verified.returncode == 1 and f"{shards}/train-000001.tar: " in verified.stderr, verified.stderr
         found["verify"] += 1
-        for mode in MODES if ground.full else SHORT[damage]:
-            said = training(ground, shards, ground.folder / f"{name} {mode}", mode)
+        for mode in MODES if workspace.full else SHORT[damage]:
+            said = training(workspace, shards, workspace.folder / f"{name} {mode}", mode)
             assert said.startswith("1 "), f"{mode}, {name}: trained on a damaged shard:\n{said}"
             one_sentence(said, "train-00000" if damage is swap else "train-000001.tar")
             found[mode] += 1
-        if ground.full or damage is flip_in_data:
-            reported = ground.run("analysis", "report", checkpoint, "--quick", "--data", shards)
+        if workspace.full or damage is flip_in_data:
+            reported = workspace.run("analysis", "report", checkpoint, "--quick", "--data", shards)
             assert reported.returncode == 1, f"report, {name}: a report was made of a damaged shard"
             one_sentence(reported.stderr, "train-000001.tar")
             found["report"] += 1
     return "found: " + ", ".join(f"{count} by {who}" for who, count in found.items())
 
 
-@drill(
+@fault(
     "training without a damaged shard",
     "only with data.damaged=skip; the shard and its images named; one plan on all ranks; resumed only without the same",
     Mutation(
-        "that all ranks learn what one found",
-        "pipeline/data/shard_checks.py",
-        "found if world_size == 1 else gather_object(found)",
-        "found",
+        "exchange of damaged shards between ranks",
+        "pipeline.data.shard_checks:_on_all_ranks",
+        "is_set_to",
+        "lambda damaged, world_size: damaged",
     ),
     Mutation(
-        "the comparison of the shards left out on resume",
-        "pipeline/checkpoint/resume.py",
-        'if other := refuse_other_shards(state.get("left_out", []), run.data.source.left_out, str(path)):',
-        'if other := refuse_other_shards([], [], ""):',
+        "comparison of the shards left out, on resume", "pipeline.data.shard_checks:refuse_other_shards", "returns", ""
     ),
     Mutation(
-        "that a stream is not trusted to skip",
-        "pipeline/data/shard_checks.py",
-        'if data.damaged == "skip":',
-        "if False:",
+        "refusal to skip damaged shards of a stream",
+        "pipeline.data.shard_checks:usable_shards",
+        "is_set_to",
+        "lambda source, data, *ranks: (source, []) if source.local is None else original(source, data, *ranks)",
     ),
 )
-def training_without_a_damaged_shard(ground: Workspace) -> str:
-    run, skip = ground.folder / "run", "data.damaged=skip"
-    shards = damaged_copy(ground, "shards", flip_in_data, "train-000001.tar")
+def training_without_a_damaged_shard(workspace: Workspace) -> str:
+    run, skip = workspace.folder / "run", "data.damaged=skip"
+    shards = damaged_copy(workspace, "shards", flip_in_data, "train-000001.tar")
     samples = {shard.file: shard.samples for shard in Manifest.read(shards).splits["train"].shards}
     left = sum(samples.values()) - samples["train-000001.tar"]
 
-    done = ground.run(*launch_words(shards, run, skip, processes=2, steps=4))
+    done = workspace.run(*launch_words(shards, run, skip, processes=2, steps=4))
     assert done.returncode == 0, done.stderr
     said = done.stderr.count("left out train-000001.tar")
     assert said == 1, f"the shard left out was named {said} times:\n{done.stderr}"
     assert f"left out train-000001.tar ({samples['train-000001.tar']} images)" in done.stderr, done.stderr
     assert f" {left:,} training images" in done.stderr, done.stderr
-    if ground.full:
-        rows = rows_of_an_epoch(ground, shards, ranks=2, workers=0, mode="mapped", damaged="skip")
+    if workspace.full:
+        rows = rows_of_an_epoch(workspace, shards, ranks=2, workers=0, mode="mapped", damaged="skip")
         assert len(rows) == len(set(rows)) == left // 24 * 24, f"{len(rows)} of {left}"
 
-    shutil.copy(ground.shards / "train-000001.tar", shards)
-    refused = ground.run(*launch_words(shards, run, skip, steps=8))
+    shutil.copy(workspace.shards / "train-000001.tar", shards)
+    refused = workspace.run(*launch_words(shards, run, skip, steps=8))
     assert refused.returncode == 1, "resumed with a shard that was left out before"
     one_sentence(refused.stderr, "without train-000001.tar")
     flip_in_data(shards / "train-000001.tar", 20_000)
-    resumed = ground.run(*launch_words(shards, run, skip, steps=8))
+    resumed = workspace.run(*launch_words(shards, run, skip, steps=8))
     assert resumed.returncode == 0 and "at step 4" in resumed.stderr, resumed.stderr
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] >= 5
 
-    streamed = ground.run(*launch_words(shards, ground.folder / "streamed", skip, data=f"file://{shards}"))
+    streamed = workspace.run(*launch_words(shards, workspace.folder / "streamed", skip, data=f"file://{shards}"))
     assert streamed.returncode != 0, "a stream was trained on with data.damaged=skip"
     one_sentence(streamed.stderr, "data.damaged=skip needs shards in a folder")
     return (

@@ -23,28 +23,23 @@ SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_che
     "a full disk in preprocessing, training, the report: one clear sentence, earlier results intact, no partial file "
     "under a final name, resumable",
     Mutation(
-        "what could not be written whole is thrown away",
-        "pipeline/checkpoint/file.py",
-        "        temporary.unlink(missing_ok=True)\n        if isinstance",
-        "        temporary.exists() and temporary.replace(path)\n        if isinstance",
+        "temporary name of an unfinished file",
+        "preprocess.shards.atomic:replace_file",
+        "is_set_to",
+        "contextlib.contextmanager(lambda path, temporary=None, durable=True: (path for _ in [0]))",
+    ),
+    Mutation("message for torch's failed write", "pipeline.checkpoint.file:write_checkpoint", "shows_causes"),
+    Mutation(
+        "temporary name of an unfinished shard",
+        "preprocess.build.worker:_write_shard",
+        "is_set_to",
+        "lambda task, file: original(task, (task.folder / task.file).open('wb', buffering=0))",
     ),
     Mutation(
-        "torch's word for a failed write is understood",
-        "pipeline/checkpoint/file.py",
-        "        except RuntimeError as error:  # torch's word for a failed write; the cause is not kept",
-        "        except ZeroDivisionError as error:",
-    ),
-    Mutation(
-        "shards are written in a folder of their own and renamed",
-        "preprocess/build/worker.py",
-        "    finally:\n        Path(temporary).unlink(missing_ok=True)",
-        "    finally:\n        Path(temporary).exists() and Path(temporary).replace(task.folder / task.file)",
-    ),
-    Mutation(
-        "a full disk ends the report with a sentence",
-        "analysis/terminal.py",
-        "    except OSError as error:\n        where",
-        "    except ZeroDivisionError as error:\n        where",
+        "message for a full disk",
+        "preprocess.progress:_exit",
+        "is_set_to",
+        "lambda sentence, code, error: (_ for _ in ()).throw(error)",
     ),
 )
 def disk_full(workspace: Workspace) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 
 Case = tuple[str, int, int, str, int]
 """Feed mode, workers, global batch, data.damaged, epochs."""
@@ -15,56 +15,61 @@ Case = tuple[str, int, int, str, int]
 SECONDS = 240  # for one launch: longer is a hang
 
 
-def fed(ground: Workspace, shards: Path, ranks: int, cases: Sequence[Case]) -> tuple[int, list[list[list[list[int]]]]]:
+def fed(
+    workspace: Workspace, shards: Path, ranks: int, cases: Sequence[Case]
+) -> tuple[int, list[list[list[list[int]]]]]:
     """The number of training samples, and the rows of every step: [case][rank][step]."""
-    out = ground.room(f"fed {len(list(ground.folder.glob('fed *')))}") / "rows"
+    out = workspace.subfolder(f"fed {len(list(workspace.folder.glob('fed *')))}") / "rows"
     how = ("--nnodes", 1, "--nproc_per_node", ranks, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
-    script = ground.code / "tests/faults/feed_rows.py"
+    script = workspace.code / "tests/faults/feed_rows.py"
     cpu = {"ACCELERATE_USE_CPU": "true"}
-    done = ground.run("torchrun", *how, script, shards, out, json.dumps(cases), env=cpu, timeout=SECONDS)
+    done = workspace.run("torchrun", *how, script, shards, out, json.dumps(cases), env=cpu, timeout=SECONDS)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks_found = [json.loads(Path(f"{out}-{rank}.json").read_text()) for rank in range(ranks)]
     return ranks_found[0]["samples"], [[found["rows"][case] for found in ranks_found] for case in range(len(cases))]
 
 
-def rows_of_an_epoch(ground: Workspace, shards: Path, ranks: int, workers: int, mode: str, damaged: str) -> list[int]:
+def rows_of_an_epoch(
+    workspace: Workspace, shards: Path, ranks: int, workers: int, mode: str, damaged: str
+) -> list[int]:
     """All rows that all ranks are fed in the first epoch, in batches of 24."""
-    _, ((*by_rank,),) = fed(ground, shards, ranks, [(mode, workers, 24, damaged, 1)])
+    _, ((*by_rank,),) = fed(workspace, shards, ranks, [(mode, workers, 24, damaged, 1)])
     return [row for steps in by_rank for rows in steps for row in rows]
 
 
-@drill(
+@fault(
     "every sample once",
     "1, 2, 3 ranks x 0, 1, 2 workers, each feed: each sample once an epoch but for less than one global batch; equal "
     "steps on all ranks; no hang",
     Mutation(
-        "the rank's place in the plan",
-        "pipeline/data/sampler.py",
-        "start = batch * self.global_batch_size + self.first_position",
-        "start = batch * self.global_batch_size",
+        "position of a rank in the global batch",
+        "pipeline.data.sampler:GlobalBatchSampler.first_position",
+        "is_set_to",
+        "property(lambda self: 0)",
     ),
     Mutation(
-        "the worker's place in a stream",
-        "pipeline/data/streaming.py",
-        "before = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])",
-        "before = sampler.rank * sampler.batches_per_epoch",
+        "part of a worker in a stream",
+        "pipeline.data.streaming:part_of",
+        "is_set_to",
+        "lambda sampler, worker, workers: Part(original(sampler, 0, workers).start, "
+        "original(sampler, worker, workers).batches)",
     ),
     Mutation(
-        "the rank's place in a stream",
-        "pipeline/data/streaming.py",
-        "before = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])",
-        "before = sum(sizes[:worker])",
+        "part of a rank in a stream",
+        "pipeline.data.streaming:part_of",
+        "is_set_to",
+        "lambda sampler, *worker: original(__import__('dataclasses').replace(sampler, rank=0), *worker)",
     ),
 )
-def every_sample_once(ground: Workspace) -> str:
+def every_sample_once(workspace: Workspace) -> str:
     batches, epochs = (24, 30), 2
     local = [(mode, 0, batch, "refuse", epochs) for mode in ("mapped", "resident") for batch in batches]
     many = [("streamed", workers, batch, "refuse", epochs) for workers in (0, 1, 2) for batch in batches]
     few = [("streamed", 0, 30, "refuse", epochs), ("streamed", 2, 24, "refuse", epochs)]
     checked = 0
-    for ranks in (1, 2, 3) if ground.full else (2,):
-        cases = [*local, *(many if ground.full else few)]
-        samples, found = fed(ground, ground.shards, ranks, cases)
+    for ranks in (1, 2, 3) if workspace.full else (2,):
+        cases = [*local, *(many if workspace.full else few)]
+        samples, found = fed(workspace, workspace.shards, ranks, cases)
         for case, by_rank in zip(cases, found, strict=True):
             _once(samples, case, by_rank)
             checked += 1

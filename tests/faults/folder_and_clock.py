@@ -8,53 +8,48 @@ import signal
 import time
 from pathlib import Path
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import EVERY_STEP, finish, ranked, resumed_at
 
 SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2")
 YEAR_S = 365 * 86400
 
 
-@drill(
+@fault(
     "folder and clock",
     "checkpoint times shuffled, clock set back: the right checkpoint is chosen, and the right ones are kept; two runs "
     "into one folder: the second refuses, a dead run's lock is taken over",
+    Mutation("lock of a run's folder", "pipeline.run.run_dir:lock_folder", "returns"),
     Mutation(
-        "a folder is locked",
-        "pipeline/run/run_dir.py",
-        "        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-        "        pass\n",
+        "order of checkpoints by step, for resuming",
+        "pipeline.checkpoint.manager:checkpoint_files",
+        "is_set_to",
+        "lambda folder: sorted((folder / ARCHIVE).glob('step-*.pt'), key=lambda path: -path.stat().st_mtime)",
     ),
     Mutation(
-        "checkpoints are ordered by their steps, to resume",
-        "pipeline/checkpoint/file.py",
-        'archive = sorted((folder / "checkpoints").glob("step-*.pt"), reverse=True)',
-        'archive = sorted((folder / "checkpoints").glob("step-*.pt"), key=lambda p: -p.stat().st_mtime)',
-    ),
-    Mutation(
-        "checkpoints are ordered by their steps, to be kept",
-        "pipeline/checkpoint/file.py",
-        'for old in sorted(archive.glob("step-*.pt"))[:-keep]:',
-        'for old in sorted(archive.glob("step-*.pt"), key=lambda p: p.stat().st_mtime)[:-keep]:',
+        "order of checkpoints by step, for keeping",
+        "pipeline.checkpoint.file:_surplus",
+        "is_set_to",
+        "lambda archive, keep: sorted(archive.glob('step-*.pt'), key=lambda path: path.stat().st_mtime)[:-keep]",
     ),
 )
-def folder_and_clock(ground: Workspace) -> str:
+def folder_and_clock(workspace: Workspace) -> str:
     """Sets times as a clock does that jumps; then has two runs want one folder."""
-    out = ground.room("run") / "run"
-    finish(ground, out, *SETTINGS, world=1, steps=6)
-    chance, step, trials = random.Random(3), 6, 4 if ground.full else 1
+    out = workspace.subfolder("run") / "run"
+    finish(workspace, out, *SETTINGS, world=1, steps=6)
+    chance, step, trials = random.Random(3), 6, 4 if workspace.full else 1
     for trial in range(trials):
         _shuffle_times(out, chance, future=trial % 2 == 0)
-        said = finish(ground, out, *SETTINGS, world=1, steps=step + 2).said()
+        said = finish(workspace, out, *SETTINGS, world=1, steps=step + 2).said()
         assert resumed_at(said) == step, f"went on from step {resumed_at(said)}, not from {step}"
         step += 2
         kept = sorted(int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt"))
         assert kept == [step - 4, step - 2, step], f"kept the checkpoints of steps {kept} at step {step}"
-    with ranked(ground, out, *SETTINGS, world=1) as first:
+    with ranked(workspace, out, *SETTINGS, world=1) as first:
         first.until_step(step + 1)
         first.processes[0].send_signal(signal.SIGSTOP)  # alive, and sure to hold the folder while the other looks
         before = _files(out)
-        with ranked(ground, out, *SETTINGS, world=1) as second:
+        with ranked(workspace, out, *SETTINGS, world=1) as second:
             assert second.ends(60) == [1], f"a second run was let in: {second.said()[-2000:]}"
             assert f"another run is training into {out}" in second.said(), second.said()[-2000:]
         assert _files(out) == before, "the run that was refused has changed the folder"
@@ -62,7 +57,7 @@ def folder_and_clock(ground: Workspace) -> str:
         first.ends(10)
     assert (out / ".lock").exists(), "the dead run left no lock to be taken over"
     stood = max(int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt"))
-    assert resumed_at(finish(ground, out, *SETTINGS, world=1, steps=stood + 1).said()) == stood
+    assert resumed_at(finish(workspace, out, *SETTINGS, world=1, steps=stood + 1).said()) == stood
     return f"{trials} shuffles: each went on from the last step; the second run was refused, the dead one's lock taken"
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 
 KINDS = ("annotation", "manifest", "recipe", "checkpoint", "zip", "parquet", "idx", "npy shard", "png shard")
 MEMORY = 1024  # MiB, with torch, which takes half of it
 SEED = 20
 
 
-def fuzzed(ground: Workspace, kinds: tuple[str, ...], count: int) -> dict[str, Any]:
+def fuzzed(workspace: Workspace, kinds: tuple[str, ...], count: int) -> dict[str, Any]:
     """Runs the fuzzer on some kinds in one process; its findings by kind."""
-    room = ground.folder / " ".join(kinds)
+    room = workspace.folder / " ".join(kinds)
     words = ("-m", "tests.faults.fuzz", ",".join(kinds), count, SEED, room)
-    done = ground.run("python", *words, timeout=1500, env={"MALLOC_ARENA_MAX": "2"})
+    done = workspace.run("python", *words, timeout=1500, env={"MALLOC_ARENA_MAX": "2"})
     assert done.returncode == 0, f"the reading process died ({done.returncode}): {done.stderr[-1500:]}"
     found = json.loads(done.stdout)
     for kind, result in found.items():
@@ -24,7 +24,7 @@ def fuzzed(ground: Workspace, kinds: tuple[str, ...], count: int) -> dict[str, A
         assert not findings, f"{len(findings)} of {count} files of kind {kind}, the first: {findings[0]}"
         assert result["outcomes"].get("refused", 0) > count // 10, f"{kind}: hardly a file is spoilt: {result}"
         assert result["peak_mib"] < MEMORY, f"{kind}: {result['peak_mib']} MiB"
-    assert not list(room.rglob("canary")) and not (ground.code / "canary").exists(), "something was executed"
+    assert not list(room.rglob("canary")) and not (workspace.code / "canary").exists(), "something was executed"
     return found
 
 
@@ -36,81 +36,42 @@ def _summary(found: dict[str, Any]) -> str:
     return f"{'; '.join(parts)}; the slowest in {slowest:.2f} s, peak {peak} MiB with torch"
 
 
-@drill(
+@fault(
     "fuzzed images",
     "10,000 spoilt images: pixels or a reason; no crash, no hang, memory below 1 GiB",
-    Mutation(
-        "one reason for whatever Pillow raises",
-        "preprocess/images/decode.py",
-        "except Exception as error:  # Pillow's readers raise nearly anything on hostile bytes",
-        "except UnicodeError as error:",
-    ),
-    Mutation(
-        "the reason for a JPEG that cannot be decoded",
-        "preprocess/images/decode.py",
-        "except (ValueError, RuntimeError, MemoryError) as error:",
-        "except MemoryError as error:",
-    ),
+    Mutation("reason for errors of Pillow", "preprocess.images.decode:_decode_with_pillow", "shows_causes"),
+    Mutation("reason for a JPEG that cannot be decoded", "preprocess.images.decode:_decode_jpeg", "shows_causes"),
 )
-def fuzzed_images(ground: Workspace) -> str:
-    return _summary(fuzzed(ground, ("image",), 10_000 if ground.full else 500))
+def fuzzed_images(workspace: Workspace) -> str:
+    return _summary(fuzzed(workspace, ("image",), 10_000 if workspace.full else 500))
 
 
-@drill(
+@fault(
     "fuzzed files",
     "1,000 spoilt annotation, manifest, recipe, checkpoint, zip, parquet, idx and shard files each: read or refused in "
     "one sentence; no crash, no hang, nothing executed, memory below 1 GiB",
+    Mutation("limit of a list's lines", "preprocess.sources.list_lines:_MAX_LINE", "is_set_to", "1 << 60"),
+    Mutation("message for errors of the YAML parser", "pipeline.config.load:read_recipe", "shows_causes"),
+    Mutation("message for errors of torch.load", "pipeline.checkpoint.file:read_checkpoint", "shows_causes"),
+    Mutation("reason for a damaged zip member", "preprocess.containers.zip_archive:_zip_member", "shows_causes"),
     Mutation(
-        "the limit of a list's lines",
-        "preprocess/sources/celeba_lists.py",
-        "if len(line) > _MAX_LINE:",
-        "if False:",
+        "message for a damaged parquet file",
+        "preprocess.sources.parquet_files:one_sentence",
+        "is_set_to",
+        "contextlib.contextmanager(lambda path: (None for _ in [0]))",
     ),
     Mutation(
-        "the sentence for whatever YAML's reader raises",
-        "pipeline/config/schema.py",
-        "except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:",
-        "except yaml.YAMLError as error:",
+        "comparison of an idx file's length with its shape",
+        "preprocess.sources.mnist:_exactly",
+        "is_set_to",
+        "lambda file, size: bytearray(file.read())",
     ),
     Mutation(
-        "the sentence for whatever torch's reader raises",
-        "pipeline/checkpoint/file.py",
-        "except Exception as error:  # torch's reader raises nearly anything on hostile bytes",
-        "except EOFError as error:",
+        "message for damaged annotations in a shard", "preprocess.shards.reader:ShardSet._samples", "shows_causes"
     ),
-    Mutation(
-        "the reason for a damaged zip member",
-        "preprocess/sources/archives.py",
-        "except zlib.error as error:",
-        "except UnicodeError as error:",
-    ),
-    Mutation(
-        "the sentence for a damaged parquet file",
-        "preprocess/sources/celeba_parquet.py",
-        "except Exception as error:  # pyarrow raises nearly anything on hostile files",
-        "except UnicodeError as error:",
-    ),
-    Mutation(
-        "the comparison of an idx file's length with its shape",
-        "preprocess/sources/mnist.py",
-        "return content if len(content) == size > 0 else None",
-        "return content",
-    ),
-    Mutation(
-        "the sentence for damaged annotations in a shard",
-        "preprocess/shards/reader.py",
-        "except (ValueError, RecursionError) as error:",
-        "except RecursionError as error:",
-    ),
-    Mutation(
-        "the sentence for a damaged member of a shard",
-        "pipeline/data/shard_reader.py",
-        '    except TarDamage as error:\n        raise LoaderError(f"{where} is damaged: {error}") from None\n'
-        "    except (OSError, ValueError) as error:",
-        "    except OSError as error:",
-    ),
+    Mutation("message for a damaged member of a shard", "pipeline.data.shard_reader:stream_shard", "shows_causes"),
 )
-def fuzzed_files(ground: Workspace) -> str:
-    if not ground.full:
-        return _summary(fuzzed(ground, KINDS, 120))
-    return _summary({kind: result for kind in KINDS for kind, result in fuzzed(ground, (kind,), 1000).items()})
+def fuzzed_files(workspace: Workspace) -> str:
+    if not workspace.full:
+        return _summary(fuzzed(workspace, KINDS, 120))
+    return _summary({kind: result for kind in KINDS for kind, result in fuzzed(workspace, (kind,), 1000).items()})

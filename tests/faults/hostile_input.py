@@ -6,18 +6,18 @@ import json
 import shutil
 
 from tests.faults.damaged_shards import one_sentence
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.pipeline.launching import launch_words
 
 MEMORY, SECONDS = 1024, 30  # MiB with torch, which takes half of it; for one file
 
 
-def refused(ground: Workspace, group: str) -> str:
+def refused(workspace: Workspace, group: str) -> str:
     """Has each file of a group read in a process of its own, and asserts that it is refused for the right reason."""
-    room = ground.folder / group
-    done = ground.run("python", "-m", "tests.faults.hostile", group, room, timeout=600)
+    room = workspace.folder / group
+    done = workspace.run("python", "-m", "tests.faults.hostile", group, room, timeout=600)
     assert done.returncode == 0, f"the reading process died ({done.returncode}): {done.stderr[-1500:]}"
-    canaries = [path for folder in (ground.folder, ground.code) for path in folder.rglob("canary*")]
+    canaries = [path for folder in (workspace.folder, workspace.code) for path in folder.rglob("canary*")]
     assert not canaries, f"a canary was made: {canaries}"
     said = json.loads(done.stdout)
     for each in said:
@@ -27,167 +27,108 @@ def refused(ground: Workspace, group: str) -> str:
     return f"{len(said)} of {len(said)} refused with the reason, peak {said[-1]['peak']} MiB with torch, no canary"
 
 
-@drill(
+@fault(
     "hostile checkpoints and recipes",
     "pickled calls, allocation bombs, strange configurations, YAML tags and aliases: refused with the reason; "
     "no canary; memory below 1 GiB",
+    Mutation("check of a pickle's contents", "pipeline.checkpoint.untrusted:_refuse_strange_pickle", "returns"),
+    Mutation("refusal of compressed archives", "pipeline.checkpoint.untrusted:check_archive", "returns"),
+    Mutation("comparison of tensors with their file", "pipeline.checkpoint.untrusted:check_tensors", "returns"),
     Mutation(
-        "the look at what a pickle asks for",
-        "pipeline/checkpoint/untrusted.py",
-        'if code.name in {"STACK_GLOBAL", "INST"} or (code.name == "GLOBAL" and not _PLAIN.fullmatch(str(argument))):',
-        "if False:",
+        "comparison of shapes without memory",
+        "pipeline.checkpoint.file:torch",
+        "is_set_to",
+        "type('Proxy', (), {'__getattr__': lambda self, name: getattr(original, name), 'device': "
+        "staticmethod(lambda kind: original.device('cpu'))})()",
     ),
     Mutation(
-        "the refusal of compressed archives",
-        "pipeline/checkpoint/untrusted.py",
-        "if any(member.compress_type != zipfile.ZIP_STORED for member in members):",
-        "if False:",
+        "YAML loader for plain values only", "pipeline.config.load:_StrictLoader", "is_set_to", "yaml.UnsafeLoader"
     ),
     Mutation(
-        "the comparison of tensors with their file",
-        "pipeline/checkpoint/untrusted.py",
-        "if claimed > path.stat().st_size:",
-        "if False:",
-    ),
-    Mutation(
-        "the comparison of shapes without memory",
-        "pipeline/checkpoint/file.py",
-        'with torch.device("meta"):',
-        'with torch.device("cpu"):',
-    ),
-    Mutation(
-        "a loader of YAML that makes plain values only",
-        "pipeline/config/schema.py",
-        "class _PlainLoader(yaml.SafeLoader):",
-        "class _PlainLoader(yaml.UnsafeLoader):",
-    ),
-    Mutation(
-        "the refusal of YAML's aliases",
-        "pipeline/config/schema.py",
-        "if self.check_event(yaml.AliasEvent):",
-        "if False:",
+        "refusal of YAML aliases",
+        "pipeline.config.load:_StrictLoader.compose_node",
+        "is_set_to",
+        "yaml.SafeLoader.compose_node",
     ),
 )
-def hostile_checkpoints(ground: Workspace) -> str:
-    return refused(ground, "checkpoints")
+def hostile_checkpoints(workspace: Workspace) -> str:
+    return refused(workspace, "checkpoints")
 
 
-@drill(
+@fault(
     "hostile sets of shards",
     "pickles, links, `../`, holes and compression in shards, names and counts in manifests: refused with the reason; "
     "no canary; memory below 1 GiB",
+    Mutation("refusal of unknown members", "preprocess.shards.tar:_is_member_name", "returns", True),
     Mutation(
-        "the refusal of members that no shard has",
-        "preprocess/shards/tar.py",
-        'if not name.endswith(suffixes) or "/" in name or "\\\\" in name:',
-        "if False:",
+        "refusal of links and other special members",
+        "preprocess.shards.tar:_REGULAR",
+        "is_set_to",
+        "type('AnyKind', (bytes,), {'__ne__': lambda self, other: False})(original)",
     ),
+    Mutation("check of the names of mapped records", "preprocess.shards.tar:_all_end_with", "returns", True),
     Mutation(
-        "the refusal of links and other special members",
-        "preprocess/shards/tar.py",
-        "if header[156:157] != _REGULAR:",
-        "if False:",
+        "check that a shard's file is in its folder",
+        "preprocess.shards.verify:damage_reason",
+        "is_set_to",
+        "lambda folder, shard, content=True: '' if (folder / shard.file).is_symlink() else "
+        "original(folder, shard, content)",
     ),
-    Mutation(
-        "the look at the names of mapped records",
-        "preprocess/shards/tar.py",
-        "if not np.strings.endswith(names, suffix.encode()).all():",
-        "if False:",
-    ),
-    Mutation(
-        "that a shard's file lies in its folder",
-        "preprocess/shards/verify.py",
-        "if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):",
-        "if False:",
-    ),
-    Mutation(
-        "that a manifest names plain files",
-        "preprocess/shards/manifest.py",
-        'if not name or name in {".", ".."} or name != Path(name).name or "\\\\" in name or "\\0" in name:',
-        "if False:",
-    ),
-    Mutation(
-        "that a manifest's counts fit its bytes",
-        "preprocess/shards/manifest.py",
-        "if not possible:",
-        "if False:",
-    ),
-    Mutation(
-        "the sentence for nesting without end in a manifest",
-        "preprocess/shards/manifest.py",
-        "except (ValueError, RecursionError) as error:",
-        "except ValueError as error:",
-    ),
+    Mutation("check for plain file names in a manifest", "preprocess.shards.manifest:_is_plain", "returns", True),
+    Mutation("check that a manifest's counts fit its bytes", "preprocess.shards.manifest:_can_hold", "returns", True),
+    Mutation("message for endless nesting in a manifest", "preprocess.shards.manifest:Manifest.parse", "shows_causes"),
 )
-def hostile_sets(ground: Workspace) -> str:
-    return refused(ground, "sets")
+def hostile_sets(workspace: Workspace) -> str:
+    return refused(workspace, "sets")
 
 
-@drill(
+@fault(
     "hostile images and archives",
     "20,000 x 20,000 PNG, zip bombs, `../` and links in zip, places in parquet, endless scans: refused with the "
     "reason; no canary; memory below 1 GiB",
+    Mutation("limit of pixels", "preprocess.images.decode:_refuse_bomb", "returns"),
+    Mutation("limit of a JPEG's scans", "preprocess.images.decode:MAX_SCANS", "is_set_to", "1 << 60"),
     Mutation(
-        "the limit of pixels",
-        "preprocess/images/decode.py",
-        "if width * height > limit:",
-        "if False:",
+        "refusal of links and of names that leave an archive",
+        "preprocess.containers.file_kinds:_unsafe_reason",
+        "returns",
+        "",
     ),
+    Mutation("limit of a member's size", "preprocess.containers.zip_archive:MAX_FILE_BYTES", "is_set_to", "1 << 60"),
     Mutation(
-        "the limit of a JPEG's scans",
-        "preprocess/images/decode.py",
-        "if data.count(_SCAN) > MAX_SCANS:",
-        "if False:",
+        "limit of a member's unpacked size",
+        "preprocess.containers.zip_archive:zlib",
+        "is_set_to",
+        "type('Proxy', (), {'__getattr__': lambda self, name: getattr(original, name), "
+        "'decompressobj': staticmethod(lambda bits: type('Unlimited', (), {'decompress': "
+        "staticmethod(lambda data, size: original.decompress(data, bits))})())})()",
     ),
+    Mutation("limit of an annotation list's size", "preprocess.containers.container:refuse_long_list", "returns"),
     Mutation(
-        "the refusal of names that leave an archive, and of links",
-        "preprocess/sources/archives.py",
-        "if reason := _why_strange(info):",
-        'if reason := "":',
-    ),
-    Mutation(
-        "the limit of a member's size",
-        "preprocess/sources/archives.py",
-        "if max(stored, size) > MAX_FILE_BYTES:",
-        "if False:",
-    ),
-    Mutation(
-        "the limit of what a member unpacks to",
-        "preprocess/sources/archives.py",
-        "decompress(data, size + 1)",
-        "decompress(data)",
-    ),
-    Mutation(
-        "the limit of an annotation list's size",
-        "preprocess/sources/archives.py",
-        "if size > MAX_LIST_BYTES:",
-        "if False:",
-    ),
-    Mutation(
-        "what counts as a number in a list",
-        "preprocess/sources/celeba_lists.py",
-        "return text.isdecimal() and len(text) <= _MAX_DIGITS",
-        "return text.isdigit()",
+        "check of numbers in a list",
+        "preprocess.sources.celeba_lists:_is_number",
+        "is_set_to",
+        "lambda text: text.isdigit()",
     ),
 )
-def hostile_images(ground: Workspace) -> str:
-    return refused(ground, "sources")
+def hostile_images(workspace: Workspace) -> str:
+    return refused(workspace, "sources")
 
 
-@drill(
+@fault(
     "a command in an address",
     "`pipe:` in --data is refused without --allow-pipe; no canary",
     Mutation(
-        "the question for --allow-pipe",
-        "pipeline/data/shard_reader.py",
-        "if not allow_pipe:",
-        "if False:",
+        "refusal of programs without --allow-pipe",
+        "pipeline.data.shard_reader:open_source",
+        "is_set_to",
+        "lambda path, allow_pipe=False: original(path, True)",
     ),
 )
-def command_in_an_address(ground: Workspace) -> str:
-    canary = ground.folder / "canary"
-    address = f"pipe:touch '{canary}'; cat '{ground.shards}'/{{}}"
-    done = ground.run(*launch_words(ground.shards, ground.folder / "run", steps=1, data=address))
+def command_in_an_address(workspace: Workspace) -> str:
+    canary = workspace.folder / "canary"
+    address = f"pipe:touch '{canary}'; cat '{workspace.shards}'/{{}}"
+    done = workspace.run(*launch_words(workspace.shards, workspace.folder / "run", steps=1, data=address))
     assert not canary.exists(), "the command was run"
     assert done.returncode == 1, done.stderr
     one_sentence(done.stderr, "--allow-pipe")
@@ -197,36 +138,35 @@ def command_in_an_address(ground: Workspace) -> str:
 MARKUP = "<img/src=x/onerror=alert(1)>$\\frac{$</script>"
 
 
-@drill(
+@fault(
     "markup in names",
     "an attribute called like HTML or TeX is shown as text in the report",
     Mutation(
-        "the escaping of the report",
-        "analysis/report/report.py",
-        "autoescape=True",
-        "autoescape=False",
+        "escaping in the report",
+        "analysis.report.page:jinja2",
+        "is_set_to",
+        "type('Proxy', (), {'__getattr__': lambda self, name: getattr(original, name), "
+        "'Environment': staticmethod(lambda **options: original.Environment(**{**options, "
+        "'autoescape': False}))})()",
     ),
-    Mutation(
-        "that names in charts are no formulas",
-        "analysis/figures/charts.py",
-        'matplotlib.rcParams["text.parse_math"] = False',
-        'matplotlib.rcParams["text.parse_math"] = True',
-    ),
+    Mutation("names in charts as plain text", "matplotlib.text:Text.set_parse_math", "returns"),
 )
-def markup_in_names(ground: Workspace) -> str:
-    tree = ground.folder / "tree"
-    shutil.copytree(ground.faces, tree)
+def markup_in_names(workspace: Workspace) -> str:
+    tree = workspace.folder / "tree"
+    shutil.copytree(workspace.faces, tree)
     attributes = tree / "list_attr_celeba.txt"
     lines = attributes.read_text().splitlines()
     names = [MARKUP if name == "Smiling" else name for name in lines[1].split()]
     assert MARKUP in names
     attributes.write_text("\n".join([lines[0], " ".join(names), *lines[2:]]) + "\n")
-    shards, run, out = ground.folder / "shards", ground.folder / "run", ground.folder / "report"
-    made = ground.run(*("preprocess", "celeba", "--source", tree, "--out", shards, "--size", 32, "--shard-size", 100))
+    shards, run, out = workspace.folder / "shards", workspace.folder / "run", workspace.folder / "report"
+    made = workspace.run(
+        *("preprocess", "celeba", "--source", tree, "--out", shards, "--size", 32, "--shard-size", 100)
+    )
     assert made.returncode == 0, made.stderr
-    trained = ground.run(*launch_words(shards, run, steps=2))
+    trained = workspace.run(*launch_words(shards, run, steps=2))
     assert trained.returncode == 0, trained.stderr
-    reported = ground.run("analysis", "report", run / "ckpt.pt", "--quick", "--out", out)
+    reported = workspace.run("analysis", "report", run / "ckpt.pt", "--quick", "--out", out)
     assert reported.returncode == 0, f"no report was made: {reported.stderr[-1500:]}"
     page = (out / "index.html").read_text()
     assert "<img/src=x" not in page, "the name of an attribute is markup in the report"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import psutil
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import EVERY_STEP, Started, launched, logged_step
 
 # 30 minutes with a checkpoint a minute are 30 checkpoints: the same happens in fewer minutes, more densely
@@ -23,29 +23,23 @@ SECONDS, SHORT_SECONDS, WARM_UP = 480, 40, 0.4
 MIB_PER_HUNDRED_CHECKPOINTS, MIB_OF_NOISE = 4.0, 6.0
 
 
-@drill(
+@fault(
     "long run",
     "half an hour's checkpoints and more: flat memory on every process, flat file descriptors (in 8 minutes, a "
     "checkpoint every 20 steps)",
     Mutation(
-        "checkpoints are let go",
-        "pipeline/checkpoint/writer.py",
-        "            write_checkpoint(self._folder, state, self._keep, is_best)\n",
-        "            write_checkpoint(self._folder, state, self._keep, is_best)\n"
-        "            self.__dict__.setdefault('kept', []).append([bytearray(1 << 20), open('/dev/null')])\n",
+        "release of a checkpoint's memory",
+        "pipeline.checkpoint.manager:write_checkpoint",
+        "is_set_to",
+        "lambda *arguments, kept=[]: (kept.append([bytearray(1 << 20), open('/dev/null')]), original(*arguments))[1]",
     ),
-    Mutation(
-        "old checkpoints are removed",
-        "pipeline/checkpoint/file.py",
-        "        old.unlink()\n",
-        "        pass\n",
-    ),
+    Mutation("removal of old checkpoints", "pipeline.checkpoint.file:_surplus", "returns", []),
 )
-def long_run(ground: Workspace) -> str:
+def long_run(workspace: Workspace) -> str:
     """Watches the launcher and both ranks, and fits a line through what each holds."""
-    seconds = SECONDS if ground.full else SHORT_SECONDS
-    out = ground.room("run") / "run"
-    with launched(ground, out, *SETTINGS) as run:
+    seconds = SECONDS if workspace.full else SHORT_SECONDS
+    out = workspace.subfolder("run") / "run"
+    with launched(workspace, out, *SETTINGS) as run:
         run.until_step(40)
         watched = [Watched(psutil.Process(run.processes[0].pid)), *map(Watched, run.ranks())]
         began, first = time.monotonic(), logged_step(out)
@@ -84,7 +78,7 @@ class Watched:
 
 def _judge(run: Started, watched: list[Watched], checkpoints: int, seconds: float) -> str:
     assert checkpoints >= seconds / 8, (
-        f"{checkpoints} checkpoints in {seconds} s: the machine is too slow for this drill"
+        f"{checkpoints} checkpoints in {seconds} s: the machine is too slow for this test"
     )
     kept = [path for path in (run.out / "checkpoints").iterdir() if path.suffix == ".pt" and path.name[0] != "."]
     assert len(kept) <= 4, f"{len(kept)} checkpoints are kept of 3"

@@ -11,68 +11,53 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.folder_hashes import hashes
 
 SHARD_SIZE = 15
 WORKERS = 2
 
 
-@drill(
+@fault(
     "preprocess killed",
     "SIGKILL of a worker, of the parent: the rerun makes only what is missing; bytes equal; no hang",
-    Mutation(
-        "trying a dead worker's shard again",
-        "preprocess/build/executors.py",
-        "MAX_DEATHS_IN_A_ROW = 3",
-        "MAX_DEATHS_IN_A_ROW = 1",
-    ),
-    Mutation(
-        "workers leave with their parent",
-        "preprocess/build/executors.py",
-        "    threading.Thread(target=_leave_with_parent, daemon=True).start()\n",
-        "",
-    ),
-    Mutation(
-        "a record of each finished shard",
-        "preprocess/build/worker.py",
-        "                _write_record(task, record, unfinished)\n",
-        "                pass\n",
-    ),
+    Mutation("second try of a dead worker's shard", "preprocess.build.executors:MAX_DEATHS_IN_A_ROW", "is_set_to", "1"),
+    Mutation("end of workers with their parent", "preprocess.build.executors:_exit_with_parent", "returns"),
+    Mutation("record of each finished shard", "preprocess.build.worker:_write_record", "returns"),
 )
-def preprocess_killed(ground: Workspace) -> str:
+def preprocess_killed(workspace: Workspace) -> str:
     """Each moment has a folder of its own: one process is killed there, and the set made whole."""
-    whole = ground.folder / "whole"
-    done = ground.run(*words(ground, whole))
+    whole = workspace.folder / "whole"
+    done = workspace.run(*words(workspace, whole))
     assert done.returncode == 0, done.stderr
     expected = hashes(whole)
     chance = random.Random(5)
-    moments = 10 if ground.full else 1
+    moments = 10 if workspace.full else 1
     shards = len(expected) - 1
     kept = 0
     for number in range(moments):
-        after = number * (shards - 4) // moments if ground.full else shards // 2
-        out = ground.folder / f"parent {number}"
-        before = kill_parent(ground, out, after, chance)
+        after = number * (shards - 4) // moments if workspace.full else shards // 2
+        out = workspace.folder / f"parent {number}"
+        before = kill_parent(workspace, out, after, chance)
         assert all(expected[name] == sha for name, (sha, _) in before.items()), "half a shard under a final name"
-        rerun(ground, out, before, expected)
+        rerun(workspace, out, before, expected)
         kept += len(before)
-        kill_worker(ground, ground.folder / f"worker {number}", after, chance, expected)
+        kill_worker(workspace, workspace.folder / f"worker {number}", after, chance, expected)
     return (
         f"the parent killed at {moments} moments: {kept} shards were there, of {shards} each, and none was made again; "
         f"a worker killed at {moments}: the same run finished; all bytes those of an undisturbed run"
     )
 
 
-def words(ground: Workspace, out: Path) -> list[object]:
+def words(workspace: Workspace, out: Path) -> list[object]:
     """The command whose processes are killed."""
     options = ["--size", 32, "--shard-size", SHARD_SIZE, "--workers", WORKERS, "--quiet"]
-    return ["preprocess", "celeba", "--source", ground.faces, "--out", out, *options]
+    return ["preprocess", "celeba", "--source", workspace.faces, "--out", out, *options]
 
 
-def kill_parent(ground: Workspace, out: Path, after: int, chance: random.Random) -> dict[str, tuple[str, int]]:
+def kill_parent(workspace: Workspace, out: Path, after: int, chance: random.Random) -> dict[str, tuple[str, int]]:
     """Kills the command once so many shards are there. The shards that it leaves: SHA-256 and time of change."""
-    with ground.started(*words(ground, out)) as parent:
+    with workspace.started(*words(workspace, out)) as parent:
         wait_for_shards(parent, out, after, chance)
         family = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
@@ -81,9 +66,9 @@ def kill_parent(ground: Workspace, out: Path, after: int, chance: random.Random)
     return {path.name: (sha, path.stat().st_mtime_ns) for path, sha in shards_of(out)}
 
 
-def kill_worker(ground: Workspace, out: Path, after: int, chance: random.Random, expected: dict[str, str]) -> None:
+def kill_worker(workspace: Workspace, out: Path, after: int, chance: random.Random, expected: dict[str, str]) -> None:
     """Kills one worker once so many shards are there; the command itself must make the set whole."""
-    with ground.started(*words(ground, out)) as parent:
+    with workspace.started(*words(workspace, out)) as parent:
         wait_for_shards(parent, out, max(1, after), chance)
         workers = [w for server in psutil.Process(parent.pid).children() for w in server.children()]
         assert workers, "no worker was found to kill"
@@ -109,9 +94,9 @@ def shards_of(out: Path) -> list[tuple[Path, str]]:
     return [(out / name, sha) for name, sha in found.items() if name.endswith(".tar")]
 
 
-def rerun(ground: Workspace, out: Path, before: dict[str, tuple[str, int]], expected: dict[str, str]) -> None:
+def rerun(workspace: Workspace, out: Path, before: dict[str, tuple[str, int]], expected: dict[str, str]) -> None:
     """The same command again: it makes what is missing, and no shard that was there."""
-    done = ground.run(*words(ground, out))
+    done = workspace.run(*words(workspace, out))
     assert done.returncode == 0, done.stderr
     assert hashes(out) == expected, "other bytes, or other files, after the parent was killed"
     assert not list(out.glob(".*")), "leftovers of the killed run"

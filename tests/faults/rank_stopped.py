@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import EVERY_STEP, gone, launched, ranked
 
 TIMEOUT_S, MORE_S = 5, 5.0
@@ -13,38 +13,28 @@ SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=5", f"training.collect
 LAUNCHER_KILLS_AFTER_S = 30.0
 
 
-@drill(
+@fault(
     "rank stopped",
     "a rank stopped with SIGSTOP: the others end within training.collective_timeout_seconds + 5 s, naming it; it is no "
     "orphan after the launcher",
-    Mutation(
-        "the time-out of steps",
-        "pipeline/training/loop.py",
-        "                set_collective_timeout(timeout)",
-        "                pass",
-    ),
-    Mutation(
-        "signs of life",
-        "pipeline/distributed/heartbeat.py",
-        "            lost = {rank: why for rank, why in left.items() if why} or self._silent()",
-        "            lost = {rank: why for rank, why in left.items() if why}",
-    ),
+    Mutation("timeout of steps", "pipeline.distributed.heartbeat:set_collective_timeout", "returns"),
+    Mutation("heartbeat", "pipeline.distributed.heartbeat:Heartbeat._silent_ranks", "returns", {}),
 )
-def rank_stopped(ground: Workspace) -> str:
+def rank_stopped(workspace: Workspace) -> str:
     """Stops each rank in turn; as on two machines, where only signs of life can tell which, and on one."""
     ended: list[float] = []
-    for stopped in (0, 1) if ground.full else (1,):
-        for elsewhere in (False, True) if ground.full else (True,):
-            ended.append(_without_launcher(ground, stopped, elsewhere))
+    for stopped in (0, 1) if workspace.full else (1,):
+        for elsewhere in (False, True) if workspace.full else (True,):
+            ended.append(_without_launcher(workspace, stopped, elsewhere))
     said = f"{len(ended)} stopped ranks named after at most {max(ended):.1f} s with a time-out of {TIMEOUT_S} s"
-    return f"{said}; {_with_launcher(ground)}" if ground.full else said
+    return f"{said}; {_with_launcher(workspace)}" if workspace.full else said
 
 
-def _without_launcher(ground: Workspace, stopped: int, elsewhere: bool) -> float:
+def _without_launcher(workspace: Workspace, stopped: int, elsewhere: bool) -> float:
     """Seconds after which the other rank had ended."""
-    out = ground.room(f"rank {stopped} {elsewhere}") / "run"
+    out = workspace.subfolder(f"rank {stopped} {elsewhere}") / "run"
     apart = ["unshare", "--user", "--map-root-user", "--uts", "bash", "-c", 'hostname "rank-$RANK"; exec "$@"', "bash"]
-    with ranked(ground, out, *SETTINGS, before=apart if elsewhere else []) as run:
+    with ranked(workspace, out, *SETTINGS, before=apart if elsewhere else []) as run:
         run.until_step(6)
         victim, other = run.ranks()[stopped], run.processes[1 - stopped]
         victim.send_signal(signal.SIGSTOP)
@@ -62,9 +52,9 @@ def _without_launcher(ground: Workspace, stopped: int, elsewhere: bool) -> float
     return took
 
 
-def _with_launcher(ground: Workspace) -> str:
-    out = ground.room("launched") / "run"
-    with launched(ground, out, *SETTINGS) as run:
+def _with_launcher(workspace: Workspace) -> str:
+    out = workspace.subfolder("launched") / "run"
+    with launched(workspace, out, *SETTINGS) as run:
         run.until_step(6)
         ranks = run.ranks()
         ranks[1].send_signal(signal.SIGSTOP)

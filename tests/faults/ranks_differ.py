@@ -7,54 +7,54 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import ranked
 
 REFUSED_S = 60.0
 
 
-@drill(
+@fault(
     "ranks differ",
     "two ranks with different data, recipe or code version, or that would go on from different steps: refused at the "
     "start, the difference named",
     Mutation(
-        "ranks compare what they are about to do",
-        "pipeline/training/build.py",
-        "    agree(run_fingerprint(config, source.digest))  # before",
-        "    # before",
+        "comparison of the ranks at start",
+        "pipeline.distributed.consistency:check_ranks_match",
+        "is_set_to",
+        "lambda fingerprint: original(fingerprint) if 'checkpoint to resume' in fingerprint else None",
     ),
     Mutation(
-        "the code is compared",
-        "pipeline/distributed/consistency.py",
-        '"code": code, ',
-        "",
+        "comparison of the code",
+        "pipeline.distributed.consistency:run_fingerprint",
+        "is_set_to",
+        "lambda *arguments: {part: value for part, value in original(*arguments).items() if part != 'code'}",
     ),
     Mutation(
-        "the step to go on from is compared",
-        "pipeline/cli.py",
-        '    agree({"place to go on from": {"step": run.step}})',
-        "    ",
+        "comparison of the step to resume from",
+        "pipeline.distributed.consistency:check_ranks_match",
+        "is_set_to",
+        "lambda fingerprint: None if 'checkpoint to resume' in fingerprint else original(fingerprint)",
     ),
 )
-def ranks_differ(ground: Workspace) -> str:
+def ranks_differ(workspace: Workspace) -> str:
     """Starts rank 1 otherwise than rank 0, in each way."""
     ways: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         "data": (
-            lambda words: _instead(words, str(ground.shards), str(_other_data(ground))),
+            lambda words: _instead(words, str(workspace.shards), str(_other_data(workspace))),
             "the shards' manifest is",
         ),
         "recipe": (lambda words: [*words, "optimizer.learning_rate=0.5"], "optimizer.learning_rate is 0.5 there"),
         "code": (
-            lambda words: _instead(words, "pipeline/train.py", str(_other_code(ground) / "pipeline/train.py")),
+            lambda words: _instead(words, "pipeline/train.py", str(_other_code(workspace) / "pipeline/train.py")),
             "pipeline/losses/mmd.py is",
         ),
         "step": (lambda words: words, "step is 0 there and 2 on rank 0"),
     }
     said = []
-    for way, (differs, named) in ways.items() if ground.full else [(way, ways[way]) for way in ("code", "step")]:
-        out = ground.room(way) / "run"
+    for way, (differs, named) in ways.items() if workspace.full else [(way, ways[way]) for way in ("code", "step")]:
+        out = workspace.subfolder(way) / "run"
         if way == "step":
-            with ranked(ground, out, world=1, steps=2) as run:
+            with ranked(workspace, out, world=1, steps=2) as run:
                 assert run.ends(REFUSED_S) == [0], run.said()[-3000:]
             differs = _elsewhere(out)  # noqa: PLW2901
         changed = differs
@@ -63,7 +63,7 @@ def ranks_differ(ground: Workspace) -> str:
             return changed(words) if rank else words
 
         began = time.monotonic()
-        with ranked(ground, out, steps=4, differs=of_rank) as run:
+        with ranked(workspace, out, steps=4, differs=of_rank) as run:
             codes = run.ends(REFUSED_S)
         said.append(f"{way} {time.monotonic() - began:.0f} s")
         assert codes == [1, 1], f"{way}: exit codes {codes}: {run.said()[-3000:]}"
@@ -83,21 +83,21 @@ def _elsewhere(out: Path) -> Callable[[list[str]], list[str]]:
     return lambda words: _instead(words, str(out), str(out.with_name("not shared")))
 
 
-def _other_data(ground: Workspace) -> Path:
-    other = ground.folder / "other shards"
-    done = ground.run(
-        *("preprocess", "celeba", "--source", ground.faces, "--out", other),
+def _other_data(workspace: Workspace) -> Path:
+    other = workspace.folder / "other shards"
+    done = workspace.run(
+        *("preprocess", "celeba", "--source", workspace.faces, "--out", other),
         *("--size", 32, "--shard-size", 90, "--workers", 1),
     )
     assert done.returncode == 0, done.stderr
     return other
 
 
-def _other_code(ground: Workspace) -> Path:
+def _other_code(workspace: Workspace) -> Path:
     """A copy of the code with one comment more."""
-    other = ground.folder / "other code"
+    other = workspace.folder / "other code"
     for name in ("pipeline", "preprocess", "launch"):
-        shutil.copytree(ground.code / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(workspace.code / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (other / "pipeline/losses/mmd.py").open("a") as file:
         file.write("# another version\n")
     return other

@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import (
     EVERY_STEP,
     Started,
@@ -23,27 +23,19 @@ from tests.faults.trainer_runs import (
 OFTEN = ("training.checkpoint_every_steps=5", *EVERY_STEP)
 TO_END_S, TO_LEAVE_S = 10.0, 5.0
 
-NO_ORPHANS = Mutation(
-    "ranks die with their launcher",
-    "pipeline/distributed/shutdown.py",
-    '    if sys.platform == "linux":\n        ctypes.CDLL(None).prctl(',
-    '    if sys.platform == "none":\n        ctypes.CDLL(None).prctl(',
-)
+NO_ORPHANS = Mutation("end of ranks with their launcher", "pipeline.distributed.shutdown:die_with_parent", "returns")
 ONE_SENTENCE = Mutation(
-    "a lost connection is told from other errors",
-    "pipeline/distributed/heartbeat.py",
-    "        if not is_lost_connection(error):\n            peers",
-    "        if error:\n            peers",
+    "distinction of lost connections from other errors",
+    "pipeline.distributed.heartbeat:is_lost_connection",
+    "returns",
+    False,
 )
 NO_PARTNER = Mutation(
-    "the process of a lost rank is looked for",
-    "pipeline/distributed/heartbeat.py",
-    '    if host != socket.gethostname() or not Path("/proc/self/stat").exists():',
-    "    if host:",
+    "search for the process of a lost rank", "pipeline.distributed.heartbeat:_local_state", "returns", ""
 )
 
 
-@drill(
+@fault(
     "one killed",
     "SIGKILL of one rank in mid-step, of the launcher: the launcher ends non-zero within 10 s, no rank lives 5 s after "
     "it, the survivors name the lost rank and the checkpoint in one sentence",
@@ -51,20 +43,20 @@ NO_PARTNER = Mutation(
     ONE_SENTENCE,
     NO_PARTNER,
 )
-def one_killed(ground: Workspace) -> str:
+def one_killed(workspace: Workspace) -> str:
     """The launcher's ranks, and ranks without one."""
     chance = random.Random(7)
-    victims = ["rank 0", "rank 1", "launcher"] * 3 if ground.full else ["rank 1", "launcher"]
+    victims = ["rank 0", "rank 1", "launcher"] * 3 if workspace.full else ["rank 1", "launcher"]
     ended: list[float] = []
     for number, victim in enumerate(victims):
-        out = ground.room(f"launched {number}") / "run"
-        with launched(ground, out, *OFTEN) as run:
+        out = workspace.subfolder(f"launched {number}") / "run"
+        with launched(workspace, out, *OFTEN) as run:
             run.until_step(6)
             time.sleep(chance.uniform(0, 0.1))
             ended.append(_kill(run, victim))
-    for number in range(4 if ground.full else 0):
-        out = ground.room(f"without launcher {number}") / "run"
-        with ranked(ground, out, *OFTEN) as run:
+    for number in range(4 if workspace.full else 0):
+        out = workspace.subfolder(f"without launcher {number}") / "run"
+        with ranked(workspace, out, *OFTEN) as run:
             run.until_step(6)
             run.processes[number % 2].kill()
             began = time.monotonic()
@@ -72,9 +64,9 @@ def one_killed(ground: Workspace) -> str:
             ended.append(time.monotonic() - began)
             _named(run, number % 2)
             assert codes[1 - number % 2] == 1, codes
-    out = ground.folder / "launched 0/run"
+    out = workspace.folder / "launched 0/run"
     last = logged_steps(out)[-1]
-    found = resumed_at(finish(ground, out, *OFTEN, steps=last + 3).said())
+    found = resumed_at(finish(workspace, out, *OFTEN, steps=last + 3).said())
     assert last - 5 <= found <= last, f"resumed at step {found} after step {last}"
     return f"{len(ended)} kills; slowest end {max(ended):.1f} s; the first went on from step {found} of {last}"
 

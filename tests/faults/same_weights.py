@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import EVERY_STEP, finish, ranked, resumed_at, send
 from tests.pipeline.launching import weights
 
@@ -24,58 +24,59 @@ from pipeline.data.sampler import GlobalBatchSampler
 from preprocess.shards.manifest import Manifest
 samples = Manifest.read(Path(sys.argv[1])).splits["train"].samples
 for step in range(int(sys.argv[2])):
-    ranks = [GlobalBatchSampler(samples, int(sys.argv[4]), 0, rank, int(sys.argv[3])) for rank in range(int(sys.argv[3]))]
+    world = int(sys.argv[3])
+    ranks = [GlobalBatchSampler(samples, int(sys.argv[4]), 0, rank, world) for rank in range(world)]
     print(*[row for plan in ranks for row in plan.indices(step)])
 """
 
 
-@drill(
+@fault(
     "same weights",
     "20 steps against 10 + SIGKILL + 10: bit-equal weights on the same number of ranks; 10 on 2 ranks + 10 on 1: the "
     "same sample sequence, loss within 1e-5",
     Mutation(
-        "the optimizer's state is resumed",
-        "pipeline/checkpoint/resume.py",
-        '        run.model.optimizer.load_state_dict(state["optimizer"])\n',
-        "",
+        "resumed optimizer state",
+        "pipeline.checkpoint.resume:_load",
+        "is_set_to",
+        "lambda run, state, path: original(run, {**state, 'optimizer': run.model.optimizer.state_dict()}, path)",
     ),
     Mutation(
-        "the order of samples goes on where it was",
-        "pipeline/training/loop.py",
-        "run.data.train.batches(run.data.sampler, run.step, training.steps,",
-        "run.data.train.batches(run.data.sampler, 0, training.steps - run.step,",
+        "resumed order of samples",
+        "pipeline.data.mapped:MmapLoader.batches",
+        "is_set_to",
+        "lambda self, sampler, first, last, prefetch: original(self, sampler, 0, last - first, prefetch)",
     ),
     Mutation(
-        "each rank takes its own rows of the noise",
-        "pipeline/training/loop.py",
-        "        plan.rank * plan.local_batch_size,\n",
-        "        0,\n",
+        "own noise of each rank",
+        "pipeline.data.augment:prepare_batch",
+        "is_set_to",
+        "lambda batch, config, latents, first, *rest: original(batch, config, latents, 0, *rest)",
     ),
 )
-def same_weights(ground: Workspace) -> str:
+def same_weights(workspace: Workspace) -> str:
     """Undisturbed runs of 20 steps against those that were killed, or changed, after 10."""
     whole, said = {}, []
-    changed = ground.folder / "changed"
-    for world in (1, 2) if ground.full else (2,):
-        whole[world] = ground.room(f"whole {world}") / "run"
-        finish(ground, whole[world], *SETTINGS, world=world, steps=WHOLE, batch=BATCH)
-        killed = ground.room(f"killed {world}") / "run"
-        with ranked(ground, killed, *SETTINGS, world=world, batch=BATCH, steps=WHOLE) as run:
+    changed = workspace.folder / "changed"
+    for world in (1, 2) if workspace.full else (2,):
+        whole[world] = workspace.subfolder(f"whole {world}") / "run"
+        finish(workspace, whole[world], *SETTINGS, world=world, steps=WHOLE, batch=BATCH)
+        killed = workspace.subfolder(f"killed {world}") / "run"
+        with ranked(workspace, killed, *SETTINGS, world=world, batch=BATCH, steps=WHOLE) as run:
             run.until((killed / f"checkpoints/step-{HALF:08d}.pt").exists, f"step {HALF}")
             send(signal.SIGKILL, [process.pid for process in run.processes])
         assert not (killed / f"checkpoints/step-{WHOLE:08d}.pt").exists(), "it ended before it was killed"
         if world == 2:
             shutil.copytree(killed, changed)
-        assert resumed_at(finish(ground, killed, *SETTINGS, world=world, steps=WHOLE, batch=BATCH).said()) == HALF
+        assert resumed_at(finish(workspace, killed, *SETTINGS, world=world, steps=WHOLE, batch=BATCH).said()) == HALF
         other = [key for key, value in weights(whole[world]).items() if not torch.equal(value, weights(killed)[key])]
         assert not other, f"{world} ranks: {len(other)} weights differ after SIGKILL, the first is {other[0]}"
         said.append(f"{world} rank{'s' * (world > 1)}: bit-equal")
-    assert resumed_at(finish(ground, changed, *SETTINGS, world=1, steps=WHOLE, batch=BATCH).said()) == HALF
+    assert resumed_at(finish(workspace, changed, *SETTINGS, world=1, steps=WHOLE, batch=BATCH).said()) == HALF
     expected, found = losses(whole[2]), losses(changed)
     assert expected.keys() == found.keys() == set(range(1, WHOLE + 1)), "a step is missing in a log"
     apart = max(abs(found[step] - loss) / loss for step, loss in expected.items())
     assert apart < NEAR, f"a loss is {apart:.1e} of itself apart on another number of ranks"
-    first, second = (_order(ground, world) for world in (1, 2))
+    first, second = (_order(workspace, world) for world in (1, 2))
     assert first == second and len(first) == WHOLE, "another sequence of samples on another number of ranks"
     return f"{', '.join(said)}; 10 on 2 ranks + 10 on 1: the same {WHOLE * BATCH} samples, loss within {apart:.1e}"
 
@@ -89,8 +90,8 @@ def losses(out: Path) -> dict[int, float]:
     }
 
 
-def _order(ground: Workspace, world: int) -> list[str]:
+def _order(workspace: Workspace, world: int) -> list[str]:
     """The rows of each global batch, as the ranks take them."""
-    done = ground.run("python", "-c", ORDER, ground.shards, WHOLE, world, BATCH)
+    done = workspace.run("python", "-c", ORDER, workspace.shards, WHOLE, world, BATCH)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

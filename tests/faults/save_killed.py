@@ -8,7 +8,7 @@ import random
 import time
 from pathlib import Path
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import EVERY_STEP, Started, finish, ranked, resumed_at
 
 # some 70 MB a checkpoint and one a step: most of the time goes into writing them
@@ -17,34 +17,29 @@ EVERY = (*WIDE, "training.checkpoint_every_steps=1")
 SEAL, HEX = b"sha256:", 64
 
 BESIDE = Mutation(
-    "files are written beside their place and renamed",
-    "pipeline/checkpoint/file.py",
-    '    temporary = path.with_name(f".{path.name}.tmp")\n    try:\n        yield temporary',
-    "    temporary = path\n    try:\n        yield temporary",
+    "temporary name of an unfinished file",
+    "preprocess.shards.atomic:replace_file",
+    "is_set_to",
+    "contextlib.contextmanager(lambda path, temporary=None, durable=True: (path for _ in [0]))",
 )
-SWEPT = Mutation(
-    "leftovers are swept",
-    "pipeline/cli.py",
-    "        sweep_leftovers(out)\n",
-    "",
-)
+SWEPT = Mutation("removal of leftovers", "pipeline.checkpoint.manager:sweep_leftovers", "returns")
 
 
-@drill(
+@fault(
     "save killed",
     "SIGKILL during a checkpoint write: a valid checkpoint is always found, never older than the one before; no "
     "damaged file has a final name; leftovers swept",
     BESIDE,
     SWEPT,
 )
-def save_killed(ground: Workspace) -> str:
+def save_killed(workspace: Workspace) -> str:
     """One run, killed in its saves and gone on with, again and again."""
     chance = random.Random(13)
-    out = ground.room("run") / "run"
-    moments = 30 if ground.full else 2
+    out = workspace.subfolder("run") / "run"
+    moments = 30 if workspace.full else 2
     stood, resumed, cut = 0, [0], 0
     for moment in range(moments):
-        with ranked(ground, out, *EVERY, world=1) as run:
+        with ranked(workspace, out, *EVERY, world=1) as run:
             _until_after(stood, run)
             before = _newest(out)
             time.sleep(chance.uniform(0, 0.4))
@@ -61,7 +56,7 @@ def save_killed(ground: Workspace) -> str:
         assert stood >= before, f"step {before} was there before the kill, {stood} is the newest after it"
         cut += any(out.rglob(".*.tmp"))
     assert cut, "no kill came while a file was being written"
-    last = finish(ground, out, *WIDE, "training.checkpoint_every_steps=0", world=1, steps=stood + 9)
+    last = finish(workspace, out, *WIDE, "training.checkpoint_every_steps=0", world=1, steps=stood + 9)
     assert resumed_at(last.said()) == stood
     left = [path.name for path in out.rglob(".*.tmp")]
     assert not left, f"left by killed runs: {left}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.faults.drill import Mutation, Workspace, drill
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import (
     ALONE,
     EVERY_STEP,
@@ -28,26 +28,26 @@ SETTINGS = ("training.checkpoint_every_steps=4", *EVERY_STEP)
 STOPPED, TO_END_S = 75, 30.0
 
 HEARD_EARLY = Mutation(
-    "signals are heard before torch is imported",
-    "pipeline/train.py",
-    "    SIGNALS.listen()  # before torch",
-    "    # before torch",
+    "signals before the import of torch",
+    "pipeline.distributed.signals:StopSignals.listen",
+    "is_set_to",
+    "lambda self: original(self) if 'torch' in sys.modules else None",
 )
 AGREED = Mutation(
-    "the ranks agree on the step to stop after",
-    "pipeline/distributed/shutdown.py",
-    "        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)\n",
-    "",
+    "agreement on the step to stop after",
+    "pipeline.distributed.shutdown:StopRequest.should_stop",
+    "is_set_to",
+    "lambda self, step: SIGNALS.stop_requested",
 )
 SAVED_WITHOUT_LAUNCHER = Mutation(
-    "a lone rank saves though its launcher did not wait",
-    "pipeline/distributed/shutdown.py",
-    "signal.SIGTERM if alone else signal.SIGKILL",
-    "signal.SIGKILL",
+    "save of a single rank without its launcher",
+    "pipeline.distributed.shutdown:die_with_parent",
+    "is_set_to",
+    "lambda: ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)",
 )
 
 
-@drill(
+@fault(
     "asked to stop",
     "SIGTERM, SIGUSR1, SIGINT at random moments, also before the first step and during a save: all ranks stop at the "
     "same step, its checkpoint exists, end within 30 s, the resume goes on at the next step",
@@ -55,24 +55,24 @@ SAVED_WITHOUT_LAUNCHER = Mutation(
     AGREED,
     SAVED_WITHOUT_LAUNCHER,
 )
-def asked_to_stop(ground: Workspace) -> str:
+def asked_to_stop(workspace: Workspace) -> str:
     """One run, stopped and gone on with again and again."""
     chance = random.Random(11)
-    out = ground.room("ranks") / "run"
-    moments = ["import", "start", "step", "one rank", "save"] * 2 if ground.full else ["import", "one rank", "save"]
+    out = workspace.subfolder("ranks") / "run"
+    moments = ["import", "start", "step", "one rank", "save"] * 2 if workspace.full else ["import", "one rank", "save"]
     numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
     stops: list[int] = []
     slowest = 0.0
     for number, moment in enumerate(moments):
-        step, took = _stop(ground, out, moment, numbers[number % 3], chance, stops[-1] if stops else 0)
+        step, took = _stop(workspace, out, moment, numbers[number % 3], chance, stops[-1] if stops else 0)
         stops.append(step)
         slowest = max(slowest, took)
-    last = finish(ground, out, *SETTINGS, steps=stops[-1] + 2)
+    last = finish(workspace, out, *SETTINGS, steps=stops[-1] + 2)
     assert resumed_at(last.said()) == stops[-1]
     steps = logged_steps(out)
     assert steps == list(range(1, stops[-1] + 3)), f"a step is missing or stands twice in the log: {steps}"
     launchers = [(ALONE, 1, signal.SIGTERM), (LAUNCHED, 2, signal.SIGINT), (LAUNCHED, 2, signal.SIGTERM)]
-    took = [_at_the_launcher(ground, *each) for each in (launchers if ground.full else launchers[:1])]
+    took = [_at_the_launcher(workspace, *each) for each in (launchers if workspace.full else launchers[:1])]
     return (
         f"{len(moments)} signals at ranks, {len(took)} at launchers; stopped at steps "
         f"{', '.join(map(str, stops))}; slowest end {max(slowest, *took):.1f} s"
@@ -80,10 +80,10 @@ def asked_to_stop(ground: Workspace) -> str:
 
 
 def _stop(
-    ground: Workspace, out: Path, moment: str, number: int, chance: random.Random, before: int
+    workspace: Workspace, out: Path, moment: str, number: int, chance: random.Random, before: int
 ) -> tuple[int, float]:
     """Starts the run, stops it at ``moment``; at which step it stands now, and how many seconds it took to end."""
-    with ranked(ground, out, *SETTINGS) as run:
+    with ranked(workspace, out, *SETTINGS) as run:
         _wait_for(moment, run, out, before, chance)
         victims = [process.pid for process in run.processes]
         send(number, victims[1:] if moment == "one rank" else victims)
@@ -124,10 +124,10 @@ def _imports_torch(process: int) -> bool:
     return "libtorch" in Path(f"/proc/{process}/maps").read_text()
 
 
-def _at_the_launcher(ground: Workspace, how: tuple[str, ...], world: int, number: int) -> float:
+def _at_the_launcher(workspace: Workspace, how: tuple[str, ...], world: int, number: int) -> float:
     """A signal to the launcher alone: it forwards it to several ranks, and of a single one it is just gone."""
-    out = ground.room(f"launched {world} {number}") / "run"
-    with launched(ground, out, "training.checkpoint_every_steps=0", *EVERY_STEP, how=how) as run:
+    out = workspace.subfolder(f"launched {world} {number}") / "run"
+    with launched(workspace, out, "training.checkpoint_every_steps=0", *EVERY_STEP, how=how) as run:
         run.until_step(3)
         ranks = run.ranks(world)
         began = time.monotonic()

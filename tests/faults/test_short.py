@@ -1,4 +1,4 @@
-"""The short case of every drill, on the code as it is."""
+"""The short case of every fault test, on the code as it is."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.faults.drill import Drill, NotOnThisMachine, Workspace, copy_of_the_code
-from tests.faults.every import DRILLS
+from tests.faults.fault import Fault, NotSupportedHere, Workspace
+from tests.faults.registry import FAULTS
 
 
-@pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
-def test_what_must_hold_does(drill: Drill, faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_what_must_hold_does(fault: Fault, faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
     try:
-        assert drill.run(Workspace(tmp_path, REPOSITORY, faces_tree, face_shards))
-    except NotOnThisMachine as reason:
+        assert fault.run(Workspace(tmp_path, faces_tree, face_shards))
+    except NotSupportedHere as reason:
         pytest.skip(str(reason))
 
 
-def test_every_removal_still_finds_its_protection(tmp_path: Path) -> None:
-    assert all(drill.removals for drill in DRILLS)
-    for drill in DRILLS:
-        for number, removal in enumerate(drill.removals):
-            removal.apply(copy_of_the_code(tmp_path / f"{drill.name} {number}"))
+def test_every_mutation_names_something_that_exists() -> None:
+    assert all(fault.mutations for fault in FAULTS)
+    for fault in FAULTS:
+        for mutation in fault.mutations:
+            mutation.check()
+
+
+def test_a_mutation_reaches_a_process(faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
+    from tests.faults.fault import Mutation
+
+    limit = Mutation("a limit", "preprocess.images.decode:MAX_PIXELS", "is_set_to", "original + 1")
+    workspace = Workspace(tmp_path, faces_tree, face_shards, mutation=limit)
+    code = "from preprocess.images.decode import MAX_PIXELS; print(MAX_PIXELS)"
+    plain = Workspace(tmp_path, faces_tree, face_shards).run("python", "-c", code)
+    assert int(workspace.run("python", "-c", code).stdout) == int(plain.stdout) + 1

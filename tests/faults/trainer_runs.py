@@ -1,4 +1,4 @@
-"""Trainers for drills: started by the launcher, or rank by rank as srun does, watched, and never left behind."""
+"""Trainers for fault tests: started by the launcher, or rank by rank as srun does; none outlives its test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.drill import Workspace, kill_session
+from tests.faults.fault import Workspace, kill_session
 from tests.launch.runs import free_port, logged_step, trainer_words, wait_until
 
 EVERY_STEP = ("training.log_every_steps=1", "optimizer.schedule=constant")
@@ -95,17 +95,22 @@ def _still(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 @contextmanager
 def launched(
-    ground: Workspace, out: Path, *overrides: str, how: Sequence[str] = LAUNCHED, steps: int = FOR_EVER, batch: int = 24
+    workspace: Workspace,
+    out: Path,
+    *overrides: str,
+    how: Sequence[str] = LAUNCHED,
+    steps: int = FOR_EVER,
+    batch: int = 24,
 ) -> Iterator[Started]:
     """A run under accelerate's launcher, as the documents have it."""
-    words = [*how, "pipeline/train.py", *trainer_words(ground.shards, out, *overrides, steps=steps, batch=batch)]
-    with _started(ground, out, [(words, {})]) as run:
+    words = [*how, "pipeline/train.py", *trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch)]
+    with _started(workspace, out, [(words, {})]) as run:
         yield run
 
 
 @contextmanager
 def ranked(
-    ground: Workspace,
+    workspace: Workspace,
     out: Path,
     *overrides: str,
     world: int = 2,
@@ -124,18 +129,18 @@ def ranked(
         words = [
             "python",
             "pipeline/train.py",
-            *trainer_words(ground.shards, out, *overrides, steps=steps, batch=batch),
+            *trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch),
         ]
         env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         commands.append((differs(rank, words), env if world > 1 else {}))
-    with _started(ground, out, commands, before) as run:
+    with _started(workspace, out, commands, before) as run:
         yield run
 
 
 @contextmanager
 def _started(
-    ground: Workspace, out: Path, commands: list[tuple[list[str], dict[str, str]]], before: Sequence[str] = ()
+    workspace: Workspace, out: Path, commands: list[tuple[list[str], dict[str, str]]], before: Sequence[str] = ()
 ) -> Iterator[Started]:
     out.parent.mkdir(parents=True, exist_ok=True)
     run = Started(out, [], [])
@@ -148,8 +153,8 @@ def _started(
                 run.processes.append(
                     subprocess.Popen(
                         [*before, str(binaries / program), *rest],
-                        cwd=ground.code,
-                        env=ground.environment({"CUDA_VISIBLE_DEVICES": "", **env}),
+                        cwd=workspace.code,
+                        env=workspace.environment({"CUDA_VISIBLE_DEVICES": "", **env}),
                         stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=subprocess.STDOUT,
@@ -166,9 +171,9 @@ def _started(
             process.wait()
 
 
-def finish(ground: Workspace, out: Path, *overrides: str, world: int = 2, steps: int, batch: int = 24) -> Started:
+def finish(workspace: Workspace, out: Path, *overrides: str, world: int = 2, steps: int, batch: int = 24) -> Started:
     """A run to its end. Raises AssertionError where it does not end well."""
-    with ranked(ground, out, *overrides, world=world, steps=steps, batch=batch) as run:
+    with ranked(workspace, out, *overrides, world=world, steps=steps, batch=batch) as run:
         codes = run.ends(300)
         assert codes == [0] * world, f"exit codes {codes}: {run.said()[-3000:]}"
     return run

@@ -15,17 +15,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from preprocess.sources.archives import ZipContainer
 
 from pipeline.checkpoint.file import CheckpointError, load_vlae, write_checkpoint
 from pipeline.config.load import resolve, to_yaml
 from pipeline.config.schema import Config, ConfigError, ModelConfig
 from pipeline.model.vlae import VLAE
+from preprocess.containers.zip_archive import ZipContainer
 from preprocess.errors import UnreadableImage, UsageError, UserError
 from preprocess.shards.manifest import Crop as Cropped
 from preprocess.shards.manifest import Manifest, ManifestError, Shard, ShardSpec, Source, Split
 from preprocess.shards.tar import layout_of
-from preprocess.sources.celeba_lists import Columns, read_attributes, read_factors, read_landmarks, read_numbers
+from preprocess.sources.celeba_lists import (
+    Columns,
+    read_attributes,
+    read_factors,
+    read_identities,
+    read_landmarks,
+    read_partition,
+)
 from preprocess.sources.celeba_parquet import open_parquet
 from preprocess.sources.mnist import open_mnist
 from tests.faults.fuzz.images import image_seeds
@@ -47,11 +54,11 @@ _LISTS: dict[bytes, tuple[list[str], Callable[[bytes], Columns]]] = {
     ),
     b"partition": (
         ["".join(f"{n:06d}.jpg {n % 3}\n" for n in _ROWS), "image_id,partition\n000001.jpg,0\n000002.jpg,2\n"],
-        lambda content: read_numbers(content, "list", "partition", range(3)),
+        lambda content: read_partition(content, "list"),
     ),
     b"identity": (
         ["".join(f"{n:06d}.jpg {n * 7}\n" for n in _ROWS)],
-        lambda content: read_numbers(content, "list", "identity"),
+        lambda content: read_identities(content, "list"),
     ),
     b"factors": (
         ["image,azimuth,size\n" + "".join(f"{n:06d}.jpg,{n / 7},\n" for n in _ROWS)],
@@ -187,7 +194,7 @@ def zips(folder: Path) -> Target:
     def read(data: bytes) -> None:
         path.write_bytes(data)
         container = ZipContainer(path)
-        assert all(isinstance(line, str) for line in container.identity())
+        assert all(isinstance(text, str) for pair in container.identity() for text in pair)
         container.text("list_eval_partition.txt")
         _read_all(container.reader(container.names).pixels())
 

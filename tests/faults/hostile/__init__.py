@@ -1,1 +1,1 @@
-"""Files made to do harm, and what must be said of each; read in a process of its own by the hostile drills."""
+"""Files made to do harm, and the message that each must get; read in a process of its own."""

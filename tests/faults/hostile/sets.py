@@ -36,8 +36,10 @@ def _texts(text: bytes = b"") -> list[bytes]:
 
 def _png(extra: bytes = b"", text: bytes = b"") -> bytes:
     samples = zip(_KEYS, _IMAGES, _texts(text), strict=True)
-    return extra + b"".join(encoded_record(key, "png", encode(image, "png"), line) for key, image, line in samples) + (
-        END_OF_ARCHIVE
+    return (
+        extra
+        + b"".join(encoded_record(key, "png", encode(image, "png"), line) for key, image, line in samples)
+        + (END_OF_ARCHIVE)
     )
 
 

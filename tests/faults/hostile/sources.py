@@ -15,11 +15,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from preprocess.containers.zip_archive import ZipContainer
 from preprocess.errors import UnreadableImage
 from preprocess.images.decode import Decoder
-from preprocess.sources.archives import ZipContainer
 from preprocess.sources.celeba import open_celeba
-from preprocess.sources.celeba_lists import read_attributes, read_numbers
+from preprocess.sources.celeba_lists import read_attributes, read_identities
 from preprocess.sources.celeba_parquet import open_parquet
 from preprocess.sources.mnist import open_mnist
 from tests.faults.hostile.case import Case
@@ -90,7 +90,7 @@ def _zip(folder: Path, name: str, content: bytes, mode: int = stat.S_IFREG | 0o6
 def _read_zip(path: Path) -> None:
     container = ZipContainer(path)
     _raise_first(container.reader(container.names).pixels())
-    for left in container.refused:
+    for left in container.left_out:
         assert container.names == ["000001.jpg"], "what is refused is not read"
         raise UnreadableImage(f"{left.key}: {left.reason}")
 
@@ -171,7 +171,7 @@ CASES = (
     Case(
         "a superscript for a count", lambda _: read_attributes("²\nMale\n1.jpg 1\n".encode(), "a list"), "columns where"
     ),
-    Case("5,000 digits", lambda _: read_numbers(b"1.jpg " + b"9" * 5000, "a list", "identity"), "not a valid identity"),
+    Case("5,000 digits", lambda _: read_identities(b"1.jpg " + b"9" * 5000, "a list"), "not a valid identity"),
     Case("a list of 200 MB in a zip", _list, "that is no annotation file"),
     Case(
         "10^10 digits",

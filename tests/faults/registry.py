@@ -1,4 +1,4 @@
-"""All drills, in the order of docs/faults.md."""
+"""All fault tests, in the order of docs/faults.md."""
 
 import tests.faults.damaged_checkpoints
 import tests.faults.damaged_shards
@@ -15,6 +15,6 @@ import tests.faults.ranks_killed
 import tests.faults.same_weights
 import tests.faults.save_killed
 import tests.faults.signals  # noqa: F401
-from tests.faults.drill import DRILLS
+from tests.faults.fault import FAULTS
 
-__all__ = ["DRILLS"]
+__all__ = ["FAULTS"]
