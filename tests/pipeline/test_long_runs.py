@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.config.schema import ModelConfig
-from pipeline.model.vlae import VLAE
 from pipeline.distributed.setup import compile_vlae
+from pipeline.model.vlae import VLAE
 from tests.pipeline.launching import launch, relative_difference, weights
 
 CONSTANT = "optimizer.schedule=constant"

@@ -23,7 +23,7 @@ while time.monotonic() < deadline:
 """
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_second_sigint_ends_a_step_that_takes_long(first):
     process = subprocess.Popen([sys.executable, "-c", STEP], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -34,3 +34,16 @@ def test_a_second_sigint_ends_a_step_that_takes_long(first):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=5)
     assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    script = STEP.replace('print("in a step"', 'print("ready"')
+    words = ["bash", "-c", 'trap "" HUP; exec "$0" -c "$1"', sys.executable, script]
+    process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)

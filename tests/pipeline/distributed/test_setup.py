@@ -1,0 +1,46 @@
+"""What the launcher asks for: refused in one sentence where it is not supported, never obeyed silently."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from pipeline.config.schema import ConfigError
+from pipeline.distributed.setup import check_launcher
+from tests.conftest import run_command
+from tests.pipeline.launching import launch_words
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "1", "FSDP"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true", "Megatron-LM"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "parallelism"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient accumulation over 4 steps"),
+    ],
+)
+def test_unsupported_settings_of_the_launcher_are_named(variable, value, name):
+    with pytest.raises(ConfigError, match=f"{name}.*not supported here.*--config_file"):
+        check_launcher({variable: value})
+
+
+def test_settings_without_an_effect_pass():
+    check_launcher({"ACCELERATE_USE_FSDP": "false", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"})
+
+
+def test_the_recipe_decides_about_compilation_and_precision(face_shards, tmp_path):
+    leaked = {
+        "ACCELERATE_DYNAMO_BACKEND": "inductor",
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "TORCH_COMPILE_DISABLE": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
+    }
+    done = run_command(*launch_words(face_shards, tmp_path / "run", steps=1), env=leaked)
+    assert done.returncode == 0, done.stderr
+    assert "no precision" in done.stderr
+    assert json.loads((tmp_path / "run/metrics.jsonl").read_text())["step"] == 1
