@@ -1,7 +1,7 @@
-"""The manifest: what a set of shards is, written last and atomically, checked whenever it is read.
+"""The manifest of a set of shards: written last and atomically, checked whenever it is read.
 
-`ShardSpec` says what is being made and is known before the first image is read; `Manifest` adds what came
-out of it. Both are plain JSON, so that anything can read them.
+`ShardSpec` is known before the first image is read: source, crop, size, names. `Manifest` adds the finished shards and
+the images left out. Both are plain JSON.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Source(_Frozen):
-    """Where the images came from. The fingerprint covers names, sizes and annotations, not the location."""
+    """The source of the images. The fingerprint covers names, sizes and annotations, not the location."""
 
     kind: str
     fingerprint: Sha256
@@ -71,6 +71,8 @@ class Source(_Frozen):
 
 
 class Shard(_Frozen):
+    """One shard: its file name, samples, size in bytes and SHA-256 (64 hex digits)."""
+
     file: FileName
     samples: Count
     bytes: Count
@@ -78,6 +80,8 @@ class Shard(_Frozen):
 
 
 class Split(_Frozen):
+    """The shards of one split, in order."""
+
     samples: NonNegativeInt
     shards: tuple[Shard, ...]
 
@@ -96,7 +100,7 @@ def _can_hold(shard: Shard, layout: Layout | None) -> bool:
 
 
 class LeftOut(_Frozen):
-    """One image that is in the source and not in the shards, and why."""
+    """An image of the source that is not in the shards, and the reason."""
 
     key: str
     reason: str
@@ -111,7 +115,7 @@ class IgnoredFiles(_Frozen):
 
 
 class ShardSpec(_Frozen):
-    """Everything that determines the bytes of the shards; two recipes that are equal make equal shards."""
+    """Everything that determines the bytes of the shards: equal specifications make equal shards."""
 
     schema_version: int = SCHEMA_VERSION
     source: Source
@@ -131,23 +135,23 @@ class ShardSpec(_Frozen):
     align: Faces | None = None  # which faces of each picture were brought into CelebA's frame
 
     def differences(self, other: ShardSpec) -> list[str]:
-        """Names each field in which `other` differs from this one, in words for a terminal."""
+        """Returns one phrase for each field in which `other`, the new specification, differs from this one."""
         found = []
         for name in ShardSpec.model_fields:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine == theirs or name in {"layout", "source_size"}:  # these follow from the other fields
+            old, new = getattr(self, name), getattr(other, name)
+            if old == new or name in {"layout", "source_size"}:  # these follow from the other fields
                 continue
             if name == "source":
-                found.append(f"another source ({mine.kind}, {mine.images:,} images there)")
+                found.append(f"another source ({old.kind}, {old.images:,} images there)")
             elif name.endswith("_names"):
-                found.append(f"other {name.replace('_', ' ')} ({len(mine)} there, {len(theirs)} now)")
+                found.append(f"other {name.replace('_', ' ')} ({len(old)} there, {len(new)} now)")
             else:
-                found.append(f"{name.replace('_', ' ')} {_brief(mine)} there, {_brief(theirs)} now")
+                found.append(f"{name.replace('_', ' ')} {_brief(old)} there, {_brief(new)} now")
         return found
 
 
 class Manifest(ShardSpec):
-    """The recipe, and the shards that came out of it."""
+    """A specification with the shards that were made of it."""
 
     splits: dict[Literal["train", "valid", "test"], Split]
     left_out: tuple[LeftOut, ...]
@@ -165,7 +169,7 @@ class Manifest(ShardSpec):
 
     @model_validator(mode="after")
     def _shards_are_possible(self) -> Manifest:
-        """Memory is allocated and addressed by these numbers; the files' sizes then bind them to what is there."""
+        """Checks the numbers by which memory is allocated and addressed; readers compare the files' sizes with them."""
         shards = [shard for split in self.splits.values() for shard in split.shards]
         if len({shard.file for shard in shards}) != len(shards):
             raise ValueError("it names a shard twice")
@@ -179,7 +183,7 @@ class Manifest(ShardSpec):
         """Reads and checks `folder`/manifest.json.
 
         Raises:
-            ManifestError: it is missing, not JSON, of another schema version, or holds what it must not.
+            ManifestError: it is missing, not JSON, of another schema version, or has fields with wrong values.
         """
         path = Path(folder) / MANIFEST_NAME
         try:
@@ -197,38 +201,42 @@ class Manifest(ShardSpec):
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Manifest:
-        """Checks the content of a manifest; `where` names it in messages.
+        """Parses and checks the content of a manifest.
+
+        Args:
+            content: the bytes of the file.
+            where: names the file in messages.
 
         Raises:
-            ManifestError: it is not JSON, of another schema version, or holds what it must not.
+            ManifestError: it is not JSON, of another schema version, or has fields with wrong values.
         """
         if len(content) > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes: that is no manifest")
+            raise ManifestError(f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes: that is not a manifest")
         try:
             plain = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{where} is not valid JSON ({error}); make the shards anew") from None
+            raise ManifestError(f"{where} is not valid JSON ({error}); make the shards again") from None
         version = plain.get("schema_version") if isinstance(plain, dict) else None
         if version not in READABLE_VERSIONS:
             raise ManifestError(
                 f"{where} has schema version {version!r} and this program reads up to {SCHEMA_VERSION}: "
-                "make the shards anew with this version of preprocess"
+                "make the shards again with this version of preprocess"
             )
         try:
             return cls.model_validate(plain)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            what = f"{field[:100]}: " if field else ""
-            raise ManifestError(f"{where}: {what}{first['msg'].removeprefix('Value error, ')[:300]}") from None
+            name = f"{field[:100]}: " if field else ""
+            raise ManifestError(f"{where}: {name}{first['msg'].removeprefix('Value error, ')[:300]}") from None
 
     def write(self, folder: Path) -> None:
-        """Puts the manifest in place whole or not at all."""
+        """Writes the manifest atomically to `folder`/manifest.json."""
         write_json(Path(folder) / MANIFEST_NAME, self.model_dump(mode="json"))
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hex digits: names this exact set of shards."""
-        # unset fields are left out: a field that a later version adds must not rename the sets made before it
+        """Returns the SHA-256 of the canonical JSON, as 64 hex digits, which identifies this set of shards."""
+        # without unset fields, so that a field of a later version does not change the digest of older sets
         plain = self.model_dump(mode="json", exclude_unset=True)
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -81,7 +81,7 @@ class ShardFiles:
         return f"{self._root}/{name}"
 
     def protocols(self) -> set[str]:
-        """Returns the names of the file system: "file", "s3", …"""
+        """Returns the names of the file system, such as "file" or "s3"."""
         protocol = self.fs.protocol
         return {protocol} if isinstance(protocol, str) else set(protocol)
 

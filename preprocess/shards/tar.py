@@ -145,9 +145,7 @@ class RecordWriter:
         pixels[...] = images.reshape(len(keys), layout.image_bytes)
         for start, key, text in zip(range(0, len(self._buffer), layout.record_bytes), keys, texts, strict=False):
             if len(key) > MAX_KEY_BYTES or len(text) > layout.json_bytes:
-                raise ValueError(
-                    f"the key or the JSON of {key} ({len(text)} bytes) does not fit into its record"
-                )
+                raise ValueError(f"the key or the JSON of {key} ({len(text)} bytes) does not fit into its record")
             self._name_members(start, key.encode())
             json_start = start + layout.json_offset
             self._buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)

@@ -1,88 +1,33 @@
-"""One drawn face from its factors, in NumPy: shapes are distances in pixels, painted back to front.
-
-The *head frame* has its origin in the middle of the face, u to the picture's right and v downwards, in pixels; the
-tilt rolls it. A shape is a function of (u, v) that is negative inside and grows by about 1 per pixel, so one clip
-gives an anti-aliased mask. Each shape is evaluated only in a box around it: that makes the drawing fast.
-Colors are float32 [3], linear in [0, 1]; the picture is planar, float32 [3, H, W], until the last step.
-"""
+"""One drawn face from its factors, in NumPy: shapes on a canvas, painted from back to front."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 
+from preprocess.synthetic.canvas import CENTER_X, HEIGHT, WIDTH, X_GRID, Y_GRID, Canvas, Patch
 from preprocess.synthetic.factors import FACTOR_NAMES, HAIR, HUES, SKIN, Factors, blend, rgb
 
-HEIGHT, WIDTH = 218, 178
-CENTER_X, CENTER_Y = 89.0, 119.0  # the head frame's origin on an upright head
-PIVOT_Y = 150.0  # the head tilts about its chin
 CROWN, CHIN = -66.0, 55.0  # v of the top of the hair and of an average chin
 MAX_TILT, MAX_YAW = math.radians(17), math.radians(17)
-
-_Y, _X = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-_VIGNETTE = 1.1 - 0.3 * (((_X - 89) / 89) ** 2 + ((_Y - 90) / 110) ** 2) / 2
+_VIGNETTE = 1.1 - 0.3 * (((X_GRID - 89) / 89) ** 2 + ((Y_GRID - 90) / 110) ** 2) / 2
 _GRAIN = np.random.default_rng(0).normal(0, 0.012, (HEIGHT + 64, WIDTH + 64)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A box of the canvas with its head coordinates: `rgb` float32 [3, h, w], `u` and `v` float32 [h, w], views."""
-
-    rgb: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-
-    def paint(self, distance: np.ndarray, color: np.ndarray, opacity: float = 1.0, soft: float = 1.2) -> None:
-        """Fill where `distance` [h, w] is negative; the edge is `soft` pixels wide. Color [3] or [3, h, w]."""
-        self.cover(np.minimum(np.maximum(0.5 - distance * (1 / soft), 0), 1) * opacity, color)
-
-    def cover(self, mask: np.ndarray, color: np.ndarray) -> None:
-        """Mix in `color` ([3] or [3, h, w]) by `mask` [h, w] in [0, 1]."""
-        delta = (color if color.ndim == 3 else color[:, None, None]) - self.rgb
-        delta *= mask
-        self.rgb[...] += delta
-
-    def glow(self, at: tuple[float, float], radii: tuple[float, float], color: np.ndarray, opacity: float) -> None:
-        """A soft blob of `color` around `at`, (u, v)."""
-        radius = ((self.u - at[0]) * (1 / radii[0])) ** 2 + ((self.v - at[1]) * (1 / radii[1])) ** 2
-        self.cover(np.maximum(1 - radius, 0) ** 2 * opacity, color)
-
-
-class Canvas:
-    """The picture being painted, `rgb` float32 [3, H, W], and the head coordinates `u`, `v` [H, W] of its pixels."""
-
-    def __init__(self, tilt: float) -> None:
-        self.cos, self.sin = math.cos(tilt), math.sin(tilt)
-        x, y = _X - CENTER_X, _Y - PIVOT_Y
-        self.rgb = np.empty((3, HEIGHT, WIDTH), np.float32)
-        self.u = x * self.cos + y * self.sin
-        self.v = y * self.cos - x * self.sin + (PIVOT_Y - CENTER_Y)
-
-    def patch(self, u: float, v: float, ru: float, rv: float) -> Patch:
-        """The box that holds the head-frame rectangle (u ± ru, v ± rv)."""
-        v -= PIVOT_Y - CENTER_Y
-        x, y = CENTER_X + u * self.cos - v * self.sin, PIVOT_Y + u * self.sin + v * self.cos
-        rx = ru * self.cos + rv * abs(self.sin) + 2
-        ry = rv * self.cos + ru * abs(self.sin) + 2
-        rows = slice(max(int(y - ry), 0), max(int(y + ry) + 1, 0))
-        columns = slice(max(int(x - rx), 0), max(int(x + rx) + 1, 0))
-        return Patch(self.rgb[:, rows, columns], self.u[rows, columns], self.v[rows, columns])
 
 
 class Face:
     """The factors of one face in pixels, radians and colors."""
 
     def __init__(self, factors: Factors) -> None:
+        """Converts factors (see `factors.FACTORS`) to sizes and colors."""
         self.factors = factors
         self.male = factors["masculinity"]
         self.yaw = factors["yaw"] * MAX_YAW
         self.width = 40 + 12 * factors["face_width"]
         self.chin = CHIN + 3 * self.male + 4 * factors["open_mouth"]
         self.face_u = 6 * factors["yaw"]  # the front of the head moves with the gaze,
-        self.skull_u = -6 * factors["yaw"]  # the back of it against it
+        self.skull_u = -6 * factors["yaw"]  # and the back of the head the other way
         self.skin = blend(SKIN, factors["skin_tone"])
         self.hair = blend(HAIR, factors["hair_color"])
         self.shadow = self.skin * rgb(0.62, 0.50, 0.46)
@@ -91,9 +36,14 @@ class Face:
         self.brow_color = self.hair * 0.6
 
     def turn(self, u: float, bulge: float = 1.0) -> tuple[float, float]:
-        """Where a feature at `u` of the frontal face lands, and its foreshortening, on a head turned by the yaw.
+        """Turns a feature of the frontal face by the yaw.
 
-        `bulge` is its distance from the head's axis, in radii.
+        Args:
+            u: position of the feature on the frontal face.
+            bulge: distance of the feature from the head's axis, in radii.
+
+        Returns:
+            u after the turn, and the foreshortening, in [0, 1].
         """
         radius = self.width * 1.12
         angle = math.asin(u / radius)
@@ -101,7 +51,7 @@ class Face:
         return self.face_u * 0.5 + radius * bulge * math.sin(turned), math.cos(turned) / math.cos(angle)
 
     def outline(self, u: np.ndarray, v: np.ndarray, grow: float = 0.0) -> np.ndarray:
-        """Distance to the face's outline: between an ellipse and a box, tapering to the chin."""
+        """Returns the distance to the face's outline: between an ellipse and a box, tapering to the chin."""
         down = np.maximum(v, 0)
         across = np.abs(u - self.face_u) * (1 + down * ((0.30 - 0.24 * self.male) / self.chin))
         across *= 1 / (self.width + grow)
@@ -113,7 +63,7 @@ class Face:
         return (norm - 1) * self.width
 
     def mane(self, u: np.ndarray, v: np.ndarray, end: float) -> np.ndarray:
-        """Distance to the outer edge of the hair, which falls down to v = `end`."""
+        """Returns the distance to the outer edge of the hair, which ends at v = `end`."""
         side = (u - self.skull_u) * (1 / (self.width + self.volume))
         side *= side
         dome = np.minimum(v + 4, 0) * (1 / (CROWN + 4))
@@ -122,7 +72,7 @@ class Face:
 
 
 def draw_face(factors: Factors) -> np.ndarray:
-    """One face: uint8 [218, 178, 3], RGB, a function of the factors alone (see `face_factors.FACTORS`)."""
+    """Draws one face: uint8 [218, 178, 3], RGB, a function of the factors alone (see `factors.FACTORS`)."""
     face = Face(factors)
     canvas = Canvas(factors["tilt"] * MAX_TILT)
     draw_background(canvas, face)
@@ -150,7 +100,7 @@ def draw_background(canvas: Canvas, face: Face) -> None:
 
 
 def _hair_color(face: Face, patch: Patch) -> np.ndarray:
-    """Strands and a band of gloss: float32 [3, h, w]."""
+    """Returns strands and a band of gloss: float32 [3, h, w]."""
     u, v = patch.u - face.skull_u, patch.v
     fan = (u + 14) / (0.4 + np.maximum(v + 110, 1) * (1 / 130))  # strands fall from a parting above the crown
     strands = 1 + 0.05 * np.sin(fan * 0.41) + 0.05 * np.sin(fan * 0.93 + 1) + 0.06 * np.sin(fan * 1.71)
@@ -167,7 +117,7 @@ def draw_back_hair(canvas: Canvas, face: Face) -> None:
 
 def draw_bust(canvas: Canvas, face: Face) -> None:
     """Neck and shoulders, which stay upright; the head's shadow falls on the neck."""
-    x, y = _X[145:] - CENTER_X, _Y[145:]
+    x, y = X_GRID[145:] - CENTER_X, Y_GRID[145:]
     bust = Patch(canvas.rgb[:, 145:], x, y)
     shoulders = (np.sqrt((x * (1 / 88)) ** 2 + ((y - 250) * (1 / 58)) ** 2) - 1) * 60
     bust.paint(shoulders, rgb(0.23, 0.27, 0.36))
@@ -178,7 +128,7 @@ def draw_bust(canvas: Canvas, face: Face) -> None:
 
 
 def draw_ears(canvas: Canvas, face: Face) -> None:
-    """Both ears; turning the head hides the far one behind the cheek and shows the near one."""
+    """Both ears. A turned head hides the far ear behind the cheek and shows the near ear."""
     for side in (-1, 1):
         u = side * (face.width + 1) * math.cos(face.yaw) + face.skull_u * 0.7
         patch = canvas.patch(u, 6, 9, 14)
@@ -287,7 +237,7 @@ def draw_eye(canvas: Canvas, face: Face, side: int) -> None:
 
 
 def eye_u(face: Face, side: int) -> float:
-    """u of an eye's middle on the frontal face; `side` is -1 (the picture's left) or 1."""
+    """Returns u of the middle of an eye on the frontal face; `side` is -1 (the picture's left) or 1."""
     return side * (16 + 8 * face.factors["eye_distance"])
 
 
@@ -305,7 +255,7 @@ def draw_brow(canvas: Canvas, face: Face, side: int) -> None:
 
 
 def draw_front_hair(canvas: Canvas, face: Face) -> None:
-    """The hair around the face: everything of the mane outside an oval window, parted at one side."""
+    """The hair around the face: the mane outside an oval window, parted at one side."""
     end = face.hair_end
     patch = canvas.patch(face.skull_u, (CROWN + end) / 2, face.width + 12, (end - CROWN) / 2 + 1)
     u = patch.u - face.face_u * 1.6
@@ -333,7 +283,7 @@ def draw_glasses(canvas: Canvas, face: Face) -> None:
 
 
 def expose(canvas: Canvas, face: Face) -> np.ndarray:
-    """Light from one side, white balance, brightness and grain: uint8 [218, 178, 3]."""
+    """Applies light from one side, white balance, brightness and grain; returns uint8 [218, 178, 3]."""
     factors = face.factors
     across = np.minimum(np.maximum(canvas.u * (1 / 60), -1), 1)
     head = np.maximum(1.5 - ((canvas.v - 10) * (1 / 80)) ** 2 - across * across * 0.9, 0)
