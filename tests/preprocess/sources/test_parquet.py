@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preprocess.errors import UsageError
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.reader import ShardSet
+from preprocess.sources.celeba import open_celeba
+from preprocess.sources.index import Catalogue
 from tests.preprocess.trees import ATTRIBUTES, attribute_signs, command, hashes, jpeg, partition, shard
 
 pa = pytest.importorskip("pyarrow")
@@ -192,3 +196,107 @@ def test_a_column_of_splits_and_plain_bytes(name: str, words: list, shards: Path
         assert found.annotations(split).keys == expected.annotations(split).keys
         for mine, theirs in zip(found.images(split), expected.images(split), strict=True):
             assert np.array_equal(mine, theirs)
+
+
+def catalogue(source: Path) -> Catalogue:
+    return open_celeba(source, 0)
+
+
+@pytest.mark.parametrize("form", ["large_string", "string_view", "dictionary"])
+@pytest.mark.parametrize("content", ["large_binary", "binary_view", "binary"])
+def test_every_type_of_text_and_bytes(form: str, content: str, shards: Path, tmp_path: Path) -> None:
+    text = pa.dictionary(pa.int32(), pa.string()) if form == "dictionary" else getattr(pa, form)()
+    numbers = list(range(1, 51))
+    arrays = [
+        pa.array([jpeg(n) for n in numbers], getattr(pa, content)()),
+        pa.array([f"{n:06d}.jpg" for n in numbers], pa.string()).cast(text),
+    ]
+    table = pa.table(
+        {
+            "image": pa.StructArray.from_arrays(arrays, ["bytes", "path"]),
+            **attribute_columns(numbers),
+            "celeb_id": [n // 3 + 1 for n in numbers],
+            "split": [("train", "validation", "test")[partition(n, 50)] for n in numbers],
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    done = shard(tmp_path / "in.parquet", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert tars(tmp_path / "out") == tars(shards)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [float, lambda sign: str(sign > 0), str, lambda sign: "1.0" if sign > 0 else "0.0"],
+    ids=["floats", "True and False", "texts of signs", "texts of floats"],
+)
+def test_the_values_that_lists_accept(form: Callable, shards: Path, tmp_path: Path) -> None:
+    assert shard(write_dataset(tmp_path / "in", form), tmp_path / "out").exit_code == 0
+    assert tars(tmp_path / "out") == tars(shards)
+
+
+def test_unknown_values_and_other_numbers(tmp_path: Path) -> None:
+    columns = {
+        "A": [1.0, float("nan"), None],
+        "B": ["True", "", "False"],
+        "age": [23.5, 1.0, 0.0],
+        "name": ["x", "y", "z"],
+    }
+    write_parquet(tmp_path / "in.parquet", [1, 2, 3], picture, **columns)
+    found = catalogue(tmp_path / "in.parquet")
+    assert found.attribute_names == ("A", "B")
+    assert found.table.attributes.tolist() == [[1, 1], [-1, -1], [-1, 0]]
+    assert "columns that are not used: age, name" in found.notes
+
+
+def test_rows_with_a_path_only_are_named(tmp_path: Path) -> None:
+    def path_only(number: int) -> dict:
+        return {"bytes": jpeg(number) if number % 4 else None, "path": f"/data/{number:06d}.jpg"}
+
+    write_parquet(tmp_path / "in.parquet", list(range(1, 9)), path_only)
+    done = shard(tmp_path / "in.parquet", tmp_path / "out", "--max-bad", 0.5)
+    assert done.exit_code == 0, done.stderr
+    reasons = {left.key: left.reason for left in Manifest.read(tmp_path / "out").left_out}
+    assert list(reasons) == ["000004", "000008"]
+    assert reasons["000004"].startswith("only a path in the file (/data/000004.jpg), not the image: get the data set")
+    pq.write_table(pa.table({"image": ["a.jpg", "b.jpg"]}), tmp_path / "paths.parquet")
+    with pytest.raises(UsageError, match="its column `image` holds paths"):
+        catalogue(tmp_path / "paths.parquet")
+
+
+def test_names_of_classes_are_kept(tmp_path: Path) -> None:
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]},
+        "gender": {"_type": "ClassLabel", "names": ["female", "male"]},
+    }
+    images = pa.array([picture(n) for n in (1, 2, 3)], IMAGE_TYPE)
+    table = pa.table({"image": images, "label": [2, 0, 1], "gender": [0, 1, 1]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, tmp_path / "in.parquet")
+    found = catalogue(tmp_path / "in.parquet")
+    assert found.label_names == ("cat", "dog", "owl") and found.table.label.tolist() == [2, 0, 1]
+    assert "attribute gender: 0 is female, 1 is male" in found.notes
+    write_parquet(tmp_path / "words.parquet", [1, 2, 3], picture, label=["owl", "cat", None])
+    found = catalogue(tmp_path / "words.parquet")
+    assert found.label_names == ("cat", "owl") and found.table.label.tolist() == [1, 0, -1]
+
+
+@pytest.mark.parametrize("folders", ["split={}", "data/partition={}", "v=1/split={}"])
+@pytest.mark.parametrize("words", [("train", "validation", "test"), ("0", "1", "2")], ids=["names", "numbers"])
+def test_folders_of_splits_as_hive_writes_them(folders: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    for split, word in enumerate(words):
+        numbers = list(range(1 + 10 * split, 4 + 9 * split))
+        write_parquet(tmp_path / "in" / folders.format(word) / "part-0.parquet", numbers, picture)
+    found = catalogue(tmp_path / "in")
+    assert found.split.tolist() == [0] * 3 + [1] * 2 + [2]
+
+
+def test_parquet_files_below_others_are_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "in" / "a.PARQUET", [1, 2, 3], picture)
+    write_parquet(tmp_path / "in" / "more" / "b.parquet", [4, 5], picture)
+    (tmp_path / "in" / "._a.parquet").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "in" / "preview.png").write_bytes(jpeg(1, 20, 20))
+    found = catalogue(tmp_path / "in")
+    assert found.source.images == 3
+    assert any("1 parquet file" in note for note in found.notes) and any("(1 image)" in note for note in found.notes)
