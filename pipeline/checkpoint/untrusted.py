@@ -1,7 +1,8 @@
-"""What a checkpoint from a stranger may hold: plain values, and tensors that take no more memory than their file.
+"""Checks a checkpoint from an unknown source: plain values, and tensors no larger than the file.
 
-``torch.load(weights_only=True)`` runs no code, but it allocates what it is told to: a bytearray of any size, an
-unpacked archive, a tensor that shows one stored number as billions. A seal proves nothing about who made a file.
+``torch.load(weights_only=True)`` runs no code, but it allocates as much memory as the file asks for: a bytearray of any
+size, an unpacked archive, a tensor that repeats one stored number a billion times. A checksum proves nothing about who
+made a file.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from torch import Tensor
 _STORAGES = r"torch (Float|Double|Half|BFloat16|Byte|Char|Short|Int|Long|Bool)Storage"
 _PLAIN = re.compile(_STORAGES + r"|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict")
 _MAX_DEPTH = 12
-_MAX_VALUES = 1_000_000  # a checkpoint has some thousand
+_MAX_VALUES = 1_000_000  # a checkpoint has a few thousand
 
 
 class UntrustedContentError(ValueError):
-    """Something is in the file that no checkpoint holds; the message says what."""
+    """The file holds something that no checkpoint holds."""
 
 
 def check_archive(path: Path) -> None:
-    """Looks at the archive and its pickle without loading either. Raises UntrustedContentError."""
+    """Checks the archive and its pickle without loading either. Raises UntrustedContentError."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -38,16 +39,16 @@ def check_archive(path: Path) -> None:
                 raise UntrustedContentError("its archive claims to hold more than the file")
             for member in members:
                 if member.filename.endswith(".pkl"):
-                    _refuse_strange_pickle(archive.read(member))
+                    _refuse_unknown_types(archive.read(member))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise UntrustedContentError(f"it is no whole archive ({error})") from None
+        raise UntrustedContentError(f"its archive is damaged ({error})") from None
 
 
-def _refuse_strange_pickle(content: bytes) -> None:
+def _refuse_unknown_types(content: bytes) -> None:
     try:
         for code, argument, _ in pickletools.genops(content):
             if code.name in {"STACK_GLOBAL", "INST"} or (code.name == "GLOBAL" and not _PLAIN.fullmatch(str(argument))):
-                raise UntrustedContentError(f"it asks for {str(argument or code.name)[:80]!r}, which is no plain value")
+                raise UntrustedContentError(f"it asks for {str(argument or code.name)[:80]!r}, which is not a plain value")
     except UntrustedContentError:
         raise
     except Exception as error:  # pickletools raises nearly anything on damaged pickles
@@ -55,14 +56,14 @@ def _refuse_strange_pickle(content: bytes) -> None:
 
 
 def check_tensors(state: dict[str, Any], path: Path) -> None:
-    """Sees that all tensors together are no larger than the file. Raises UntrustedContentError."""
+    """Checks that all tensors together are no larger than the file. Raises UntrustedContentError."""
     claimed = 0
     for number, value in enumerate(_values(state, 0)):
         if number > _MAX_VALUES:
             raise UntrustedContentError("it holds more values than any checkpoint")
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.device.type != "cpu":
-                raise UntrustedContentError("it holds a tensor without numbers of its own")
+                raise UntrustedContentError("it holds a tensor without stored numbers")
             claimed += value.numel() * value.element_size()
     if claimed > path.stat().st_size:
         raise UntrustedContentError(f"its tensors claim {claimed:,} bytes, more than the file has")

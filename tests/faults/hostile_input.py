@@ -31,7 +31,7 @@ def refused(workspace: Workspace, group: str) -> str:
     "hostile checkpoints and recipes",
     "pickled calls, allocation bombs, strange configurations, YAML tags and aliases: refused with the reason; "
     "no canary; memory below 1 GiB",
-    Mutation("check of a pickle's contents", "pipeline.checkpoint.untrusted:_refuse_strange_pickle", "returns"),
+    Mutation("check of a pickle's contents", "pipeline.checkpoint.untrusted:_refuse_unknown_types", "returns"),
     Mutation("refusal of compressed archives", "pipeline.checkpoint.untrusted:check_archive", "returns"),
     Mutation("comparison of tensors with their file", "pipeline.checkpoint.untrusted:check_tensors", "returns"),
     Mutation(

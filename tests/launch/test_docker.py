@@ -35,13 +35,20 @@ def findings(text: str) -> list[str]:
         "DL3004: sudo": any("sudo" in run for run in runs),
         "DL3042: pip keeps its cache": any("pip install" in r and "--no-cache-dir" not in r for r in runs),
         "DL3013: pip without pinned versions": any("pip install" in r and "--constraint" not in r for r in runs),
-        "DL3008/DL3009: apt-get": any("apt-get" in run for run in runs),
+        "DL3008/DL3009/DL3015: apt-get": any("apt-get" in run and not _installs_cleanly(run) for run in runs),
         "DL4006: a pipe hides a failure": any(re.search(r"(?<!\|)\|(?!\|)", run) for run in runs),
         "DL3025: CMD or ENTRYPOINT is not JSON": any(n in {"CMD", "ENTRYPOINT"} and r[:1] != "[" for n, r in steps),
         "DL3061: starts with neither FROM nor ARG": steps[0][0] not in {"FROM", "ARG"},
-        "the last stage builds": "RUN" in last_stage,
+        "the last stage builds": last_stage.count("RUN") > 1,
     }
     return [rule for rule, broken in wrong.items() if broken]
+
+
+def _installs_cleanly(run: str) -> bool:
+    """Whether apt-get installs packages of a fixed version, nothing besides, and leaves no lists."""
+    packages = shlex.split(run.partition("apt-get install ")[2].partition("&&")[0])
+    named = [package for package in packages if not package.startswith("-")]
+    return "--no-install-recommends" in packages and "rm -rf /var/lib/apt/lists" in run and all("=" in n for n in named)
 
 
 TEXT = (FOLDER / "Dockerfile").read_text()
@@ -60,6 +67,7 @@ def test_no_findings() -> None:
         ("--constraint", "--requirement"),
         ('CMD ["preprocess", "--help"]', "CMD preprocess --help"),
         ("RUN python -m venv", "RUN apt-get install -y gcc && python -m venv"),
+        ("'libc6-dev=2.36-*'", "libc6-dev"),
         ("WORKDIR /app", "WORKDIR app"),
     ],
 )

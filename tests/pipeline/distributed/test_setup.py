@@ -44,3 +44,13 @@ def test_the_recipe_decides_about_compilation_and_precision(face_shards, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "no precision" in done.stderr
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text())["step"] == 1
+
+
+@pytest.mark.parametrize(("given", "threads"), [("1", "3"), ("2", "2")])
+def test_the_cores_are_divided_among_the_processes_of_a_machine(given, threads):
+    script = (
+        "import os, torch; os.sched_getaffinity = lambda _: set(range(6)); torch.cuda.is_available = lambda: False;"
+        "from pipeline.distributed.setup import use_all_cores; use_all_cores(); print(torch.get_num_threads())"
+    )
+    done = run_command("python", "-c", script, env={"OMP_NUM_THREADS": given, "LOCAL_WORLD_SIZE": "2"})
+    assert done.stdout.strip() == threads, done.stderr
