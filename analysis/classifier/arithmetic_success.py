@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from analysis.classifier.classifier import AttributeClassifier, Predictions
 from analysis.figures.latent_arithmetic import FEWEST, PAIRS, attribute_direction, combine, equation, members
-from analysis.inputs.context import EvalContext
+from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded, decode
 from analysis.metrics.bootstrap import clustered_interval
 from pipeline.model.latents import replace_layer
@@ -130,14 +130,18 @@ def measure_pair(
 
 
 def arithmetic_success(
-    context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier
+    context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier, progress: Progress
 ) -> dict[str, Any]:
     """``pairs``, and over them the means of their successes, ceilings and chances.
 
     ``examples`` are images of the train split, whose mean codes may stand for a and b.
     ``not_classified`` lists the pairs whose attributes are absent, too rare, or unknown to the classifier.
     """
-    entries = {pair: measure_pair(context, encoded, examples, classifier, pair) for pair in PAIRS}
+    advance = progress("arithmetic", len(PAIRS))
+    entries = {}
+    for pair in PAIRS:
+        entries[pair] = measure_pair(context, encoded, examples, classifier, pair)
+        advance(1)
     measured = [entry for entry in entries.values() if entry is not None]
     not_classified = [equation(*pair) for pair, entry in entries.items() if entry is None]
     result: dict[str, Any] = {"pairs": measured, "not_classified": not_classified}

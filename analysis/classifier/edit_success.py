@@ -1,4 +1,4 @@
-"""Adding and removing an attribute, measured: the change of the target against the change of all others."""
+"""Adding and removing an attribute, measured: the change of the attribute against the change of all others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from analysis.classifier.arithmetic_success import unrelated
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.figures.latent_arithmetic import attribute_direction
-from analysis.inputs.context import EvalContext
+from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded, decode
 from analysis.metrics.bootstrap import mean_interval
 from pipeline.model.latents import replace_layer
@@ -19,38 +19,49 @@ SAMPLES = 64
 SEED = 0
 
 
-def edit_success(context: EvalContext, encoded: Encoded, classifier: AttributeClassifier) -> dict[str, dict[str, Any]]:
-    """{attribute: entry} of those that the classifier knows and that are neither rare nor universal.
+def edit_success(
+    context: EvalContext, encoded: Encoded, classifier: AttributeClassifier, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Adds the direction of each attribute to images without it, and subtracts it from images with it.
 
-    The attribute's direction (mean code with it minus mean code without) is added to held-out images without it and
-    taken from those with it. ``target``: mean change of the judged probability towards what was wanted (1 = always
-    from surely absent to surely present); ``others``: mean |change| of the judged probability of the attributes
-    that are unrelated to it among real images; ``target_per_layer``: only that layer is moved; ``…_interval``; ``n``.
+    Args:
+        context: the model.
+        encoded: held-out images.
+        classifier: of the same shards.
+        progress: told what is being done.
+
+    Returns:
+        {attribute: entry} for attributes that the classifier predicts reliably and that are neither rare nor universal.
+        ``target``: mean change of the attribute's probability in the wanted direction, at most 1; ``others``: mean
+        |change| of the probability of attributes that are unrelated to it among real images; ``target_per_layer``:
+        only that layer is moved; ``target_interval``; ``n``.
     """
     result: dict[str, dict[str, Any]] = {}
-    known = classifier.reliable_attributes()
-    for column in known:
+    reliable = classifier.reliable_attributes()
+    advance = progress("edits of attributes", len(reliable))
+    for column in reliable:
+        advance(1)
         direction = attribute_direction(encoded, column)
         if direction is None:
             continue
         value = encoded.annotations.attributes[:, column]
-        rows = np.random.default_rng(SEED).permutation(np.flatnonzero(value >= 0))[:SAMPLES]
-        plain = classifier(decode(context, [z[rows] for z in encoded.means])).attributes
-        sign = torch.from_numpy(1.0 - 2.0 * (value[rows] == 1)).float()[:, None]
-
-        start = [z[rows] for z in encoded.means]
+        indices = np.random.default_rng(SEED).permutation(np.flatnonzero(value >= 0))[:SAMPLES]
+        start = [z[indices] for z in encoded.means]
+        plain = classifier(decode(context, start)).attributes
+        sign = torch.from_numpy(1.0 - 2.0 * (value[indices] == 1)).float()[:, None]
         moved = [z + sign * d for z, d in zip(start, direction, strict=True)]
         change = classifier(decode(context, moved)).attributes - plain
         alone = [
-            classifier(decode(context, replace_layer(start, moved, i))).attributes - plain for i in range(len(moved))
+            classifier(decode(context, replace_layer(start, moved, layer))).attributes - plain
+            for layer in range(len(moved))
         ]
         toward = (change[:, column] * sign[:, 0]).numpy().astype(float)
-        others = unrelated(encoded, known, [column])
+        others = unrelated(encoded, reliable, [column])
         result[classifier.attribute_names[column]] = {
             "target": float(toward.mean()),
             "target_interval": mean_interval(toward),
             "others": float(change[:, others].abs().mean()) if others else None,
             "target_per_layer": [float((one[:, column] * sign[:, 0]).mean()) for one in alone],
-            "n": len(rows),
+            "n": len(indices),
         }
     return result

@@ -1,7 +1,7 @@
-"""What each layer changes: the causal counterpart of what it knows.
+"""What each layer changes in the picture: the causal counterpart of the probes.
 
-One layer's code of held-out images is drawn anew from the prior, the others are held, the picture is decoded and the
-classifier reads it. A layer that knows a thing and the layer that controls it may differ.
+The code of one layer is replaced by a sample from the prior, all others are kept, and the decoded image is classified.
+The layer that holds information about a factor may differ from the layer that changes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from analysis.classifier.classifier import AttributeClassifier, Predictions
-from analysis.inputs.context import EvalContext
+from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded, decode
 from analysis.metrics.bootstrap import ratio_interval
 from pipeline.data.counter_rng import Stream, normal
@@ -22,11 +22,11 @@ from pipeline.model.latents import replace_layer, split_layers
 
 SAMPLES = 384
 NOISE_SEED = 4
-LEAST = 0.02  # mean change of a probability under which there is nothing to share out
+MIN_CHANGE = 0.02  # mean change of a probability when all layers are replaced; below it a share means nothing
 
 
-def _readings(classifier: AttributeClassifier, predictions: Predictions) -> Iterator[tuple[str, str, Tensor]]:
-    """(kind, name, (n, k) values) of all that the classifier knows; factors in units of their standard deviation."""
+def _reliable_values(classifier: AttributeClassifier, predictions: Predictions) -> Iterator[tuple[str, str, Tensor]]:
+    """(kind, name, (n, k) values) of all reliable predictions; factors in units of their standard deviation."""
     for column, name in enumerate(classifier.attribute_names):
         if classifier.is_reliable("attribute", name):
             yield "attributes", name, predictions.attributes[:, [column]]
@@ -40,40 +40,53 @@ def _readings(classifier: AttributeClassifier, predictions: Predictions) -> Iter
 def _changes(
     classifier: AttributeClassifier, before: Predictions, after: Predictions
 ) -> dict[tuple[str, str], np.ndarray]:
-    """|change| of each reading, image by image: {(kind, name): (n,)}."""
-    pairs = zip(_readings(classifier, before), _readings(classifier, after), strict=True)
+    """|change| of each prediction for each image: {(kind, name): (n,)}."""
+    pairs = zip(_reliable_values(classifier, before), _reliable_values(classifier, after), strict=True)
     return {(kind, name): (b - a).abs().sum(1).numpy().astype(float) for (kind, name, a), (_, _, b) in pairs}
 
 
 def layer_intervention_effects(
-    context: EvalContext, encoded: Encoded, classifier: AttributeClassifier
+    context: EvalContext, encoded: Encoded, classifier: AttributeClassifier, progress: Progress
 ) -> dict[str, Any]:
-    """``attributes``, ``factors`` and ``labels``, each {name: entry}, as the classifier reads them.
+    """Measures how much each layer alone changes the classifier's predictions.
 
-    An entry: ``change``, for each layer the mean |change| of the reading (a probability; a factor in standard
-    deviations) when that layer alone is drawn anew, over the mean |change| when all are, ``change_all``; its
-    ``change_interval``, ``best_layer`` and ``n``. Readings that hardly change even then are left out.
+    Args:
+        context: the model.
+        encoded: held-out images.
+        classifier: of the same shards.
+        progress: told what is being done.
+
+    Returns:
+        ``attributes``, ``factors`` and ``labels``, each {name: entry}. An entry has ``change``, for each layer the mean
+        |change| of the prediction (a probability; a factor in standard deviations) when that layer alone is replaced by
+        a sample from the prior, over ``change_all``, the mean |change| when all layers are; ``change_interval``;
+        ``best_layer``; ``n``. Predictions that hardly change even then are left out.
     """
+    depth = len(context.sizes)
+    advance = progress("interventions on each layer", depth + 1)
     count = min(len(encoded), SAMPLES)
     codes = [z[:count] for z in encoded.means]
     drawn = split_layers(normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, NOISE_SEED), context.sizes)
     before = classifier(decode(context, codes))
-    together = _changes(classifier, before, classifier(decode(context, drawn)))
-    alone = [
-        _changes(classifier, before, classifier(decode(context, replace_layer(codes, drawn, layer))))
-        for layer in range(len(context.sizes))
-    ]
+
+    def changes(replaced: list[Tensor]) -> dict[tuple[str, str], np.ndarray]:
+        after = classifier(decode(context, replaced))
+        advance(1)
+        return _changes(classifier, before, after)
+
+    together = changes(drawn)
+    alone = [changes(replace_layer(codes, drawn, layer)) for layer in range(depth)]
     tables: dict[str, Any] = {"attributes": {}, "factors": {}, "labels": {}}
     for (kind, name), everything in together.items():
-        if everything.mean() < LEAST:
+        if everything.mean() < MIN_CHANGE:
             continue
-        parts = [changes[kind, name] for changes in alone]
-        change = [float(part.mean() / everything.mean()) for part in parts]
+        parts = [change[kind, name] for change in alone]
+        share = [float(part.mean() / everything.mean()) for part in parts]
         tables[kind][name] = {
-            "change": change,
+            "change": share,
             "change_interval": [ratio_interval(part, everything) for part in parts],
             "change_all": float(everything.mean()),
-            "best_layer": int(np.argmax(change)),
+            "best_layer": int(np.argmax(share)),
             "n": count,
         }
     return tables

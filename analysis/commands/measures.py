@@ -41,6 +41,10 @@ def report(
     fid: Annotated[
         bool, typer.Option("--fid", help="Also FID and KID on Inception's features; needs the extra fid.")
     ] = False,
+    identity_codes: Annotated[
+        Path | None,
+        typer.Option(help="npz file of identity descriptors: name, (n,) image files, and code, (n, D) numbers."),
+    ] = None,
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
     with exit_on_error(), show_progress() as progress:
@@ -52,8 +56,10 @@ def report(
             print(f"note: the earlier report in {folder} will be replaced", file=sys.stderr)
 
         from analysis.inputs.context import open_context  # noqa: PLC0415
+        from analysis.metrics.identity import read_identity_codes  # noqa: PLC0415
         from analysis.report.report import evaluate_checkpoint, headline, write_report  # noqa: PLC0415
 
+        codes = None if identity_codes is None else read_identity_codes(identity_codes)
         opened = [open_context(path, data) for path in paths]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -64,7 +70,7 @@ def report(
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             limit = min(samples, QUICK_SAMPLES) if quick else samples
-            done = evaluate_checkpoint(context, name, limit, progress, classifiers, fid)
+            done = evaluate_checkpoint(context, name, limit, progress, classifiers, fid, codes)
             for note in (note for note in done.notes if note.startswith("no FID")):
                 print(f"warning: {note}", file=sys.stderr)
             done.notes += warnings

@@ -1,6 +1,7 @@
 """Images of a split with their annotations and codes.
 
-Shape letters: n samples, H W C image, d_l latent dimensions of layer l.
+A report loads and encodes each split once (`encode_splits`) and passes the result to every measure.
+Shape letters: n samples, H W C image, d_l latent dimensions of layer l (0 = bottom).
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.inputs.context import EvalContext, EvalContextError
-from pipeline.data.shard_source import ShardSource
-from pipeline.data.streaming import load_images
+from analysis.inputs.context import EvalContext, EvalContextError, Progress
+from pipeline.data.shard_reader import ShardSource, load_images
 from pipeline.model.pixels import from_array
 from pipeline.model.vlae import Posterior
 from preprocess.shards.reader import Annotations, ShardSet
 
 BATCH = 128
 HELD_OUT = ("valid", "test")
+TRAIN_IMAGES = 12_000  # more change no figure: scores of probes and classifiers hardly improve beyond 10,000
+MIN_HELD_OUT = 4  # with fewer images no figure has an interval
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,44 @@ class Encoded:
     stds: list[Tensor]
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.images)
+
+    def part(self, indices: slice) -> Encoded:
+        """Some of the images, without a copy."""
+        return Encoded(
+            self.images[indices],
+            _part_of(self.annotations, indices),
+            [z[indices] for z in self.means],
+            [s[indices] for s in self.stds],
+        )
+
+
+@dataclass(frozen=True)
+class EncodedSplits:
+    """What a report measures: training images and held-out ones, each loaded and encoded once."""
+
+    train: Encoded
+    held_out: Encoded
+    held_out_is_train: bool = False
+    """The shards hold no held-out images: `held_out` is the second half of the training images."""
 
 
 def in_chunks(images: np.ndarray, size: int = 1024) -> Iterator[Tensor]:
-    """uint8 (n, H, W, C) as the model takes it, on the CPU, ``size`` at a time: floats take four times as much."""
+    """Converts uint8 (n, H, W, C) for the model, on the CPU, in chunks: floats take four times as much memory."""
     for start in range(0, len(images), size):
         yield from_array(images[start : start + size])
 
 
 @torch.inference_mode()
 def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], None]) -> list[Posterior]:
-    """Posterior of each layer, (n, d_l) on the CPU; ``advance(k)`` as k more images are done."""
+    """Encodes uint8 images (n, H, W, C): the posterior of each layer, (n, d_l) on the CPU.
+
+    Args:
+        context: the model and its device.
+        images: uint8 (n, H, W, C).
+        advance: called with the number of images finished since the last call.
+    """
     parts: list[list[Posterior]] = []
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]
@@ -58,7 +86,7 @@ def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], No
 
 @torch.inference_mode()
 def decode(context: EvalContext, codes: Sequence[Tensor]) -> Tensor:
-    """Images (n, C, H, W) float32 in [−1, 1] on the CPU from codes (n, d_l), in batches."""
+    """Decodes codes (n, d_l), bottom first, in batches: images (n, C, H, W) float32 in [−1, 1] on the CPU."""
     parts = [
         context.vlae.decode([z[start : start + BATCH].to(context.device) for z in codes]).cpu()
         for start in range(0, len(codes[0]), BATCH)
@@ -67,10 +95,16 @@ def decode(context: EvalContext, codes: Sequence[Tensor]) -> Tensor:
 
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
-    """The first ``limit`` images of a split (shards are in random order) and what is known of them."""
+    """Loads the first `limit` images of a split, uint8 (n, H, W, C), and their annotations.
+
+    Shards are in random order, so the first images are a random sample.
+
+    Raises:
+        ShardError: a shard is damaged.
+    """
     shards.check_content(split, limit)
     annotations = shards.annotations(split, limit)
-    if shards.manifest.layout is None:  # compressed members are decoded one by one
+    if shards.manifest.layout is None:  # compressed members are decoded one at a time
         source = ShardSource(str(shards.folder), shards.manifest, shards.digest, shards)
         return load_images(source, split, limit, hashed=False).numpy(), annotations
     parts, missing = [], limit
@@ -82,25 +116,33 @@ def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, An
     return np.concatenate(parts), annotations
 
 
+def split_size(shards: ShardSet, *splits: str) -> int:
+    """Number of images in these splits together; a split that is absent has none."""
+    present = shards.manifest.splits
+    return sum(present[split].samples for split in splits if split in present)
+
+
 def held_out_count(context: EvalContext, limit: int) -> int:
-    """How many images ``held_out`` gives at most."""
-    splits = context.shards.manifest.splits
-    return min(limit, sum(splits[s].samples for s in HELD_OUT if s in splits))
+    """How many images `held_out` gives at most."""
+    return min(limit, split_size(context.shards, *HELD_OUT))
 
 
 def held_out(context: EvalContext, limit: int, advance: Callable[[int], None]) -> Encoded:
-    """Up to ``limit`` images that training never saw, from the valid and test splits in equal parts, with their codes.
+    """Up to `limit` images that training never saw, from the valid and test splits in equal parts, with their codes.
 
-    Raises EvalContextError when there are fewer than 20.
+    Raises:
+        EvalContextError: there are fewer than MIN_HELD_OUT.
+        ShardError: a shard is damaged.
     """
-    present = [s for s in HELD_OUT if s in context.shards.manifest.splits and context.shards.manifest.splits[s].samples]
-    loaded = [load_split(context.shards, split, limit // len(present)) for split in present]
-    if sum(len(images) for images, _ in loaded) < 20:
+    present = [split for split in HELD_OUT if split_size(context.shards, split)]
+    if split_size(context.shards, *present) < MIN_HELD_OUT:
         raise EvalContextError(
-            f"{context.shards.folder} has fewer than 20 held-out images (valid and test): nothing can be measured"
+            f"{context.shards.folder} has fewer than {MIN_HELD_OUT} held-out images (valid and test): nothing can be "
+            "measured; name shards with a valid split with --data"
         )
+    loaded = [load_split(context.shards, split, max(1, limit // len(present))) for split in present]
     images = np.concatenate([images for images, _ in loaded])
-    notes = [notes for _, notes in loaded]
+    notes = [annotations for _, annotations in loaded]
     annotations = Annotations(
         [key for part in notes for key in part.keys],
         np.concatenate([part.attributes for part in notes]),
@@ -112,11 +154,50 @@ def held_out(context: EvalContext, limit: int, advance: Callable[[int], None]) -
 
 
 def encoded_split(context: EvalContext, split: str, limit: int, advance: Callable[[int], None]) -> Encoded:
-    """The first ``limit`` images of one split with their codes."""
+    """The first `limit` images of one split with their codes."""
     return with_codes(context, *load_split(context.shards, split, limit), advance)
 
 
-def with_codes(context: EvalContext, images: np.ndarray, notes: Annotations, advance: Callable[[int], None]) -> Encoded:
-    """``images`` of the split that ``notes`` annotate, in one order, with their codes."""
+def encode_splits(context: EvalContext, limit: int, progress: Progress) -> EncodedSplits:
+    """Loads and encodes up to TRAIN_IMAGES training images and up to `limit` held-out ones.
+
+    Where there are fewer than MIN_HELD_OUT held-out images, the second half of the training images takes their place.
+
+    Raises:
+        EvalContextError: there is no train split, or it is too small.
+        ShardError: a shard is damaged.
+    """
+    shards = context.shards
+    if not split_size(shards, "train"):
+        raise EvalContextError(
+            f"{shards.folder} has no train split, with which a report compares: `analysis probe` does without"
+        )
+    count = held_out_count(context, limit)
+    enough = count >= MIN_HELD_OUT
+    train_limit = TRAIN_IMAGES if enough else min(TRAIN_IMAGES, 2 * limit)
+    advance = progress("codes of training images", min(train_limit, split_size(shards, "train")))
+    everything = encoded_split(context, "train", train_limit, advance)
+    if enough:
+        return EncodedSplits(everything, held_out(context, limit, progress("codes of held-out images", count)))
+    middle = len(everything) // 2
+    if middle < MIN_HELD_OUT:
+        raise EvalContextError(f"{shards.folder} has {len(everything)} images: too few to measure anything")
+    return EncodedSplits(everything.part(slice(0, middle)), everything.part(slice(middle, None)), True)
+
+
+def with_codes(
+    context: EvalContext, images: np.ndarray, annotations: Annotations, advance: Callable[[int], None]
+) -> Encoded:
+    """Adds the codes to uint8 `images` (n, H, W, C) and their `annotations`, in one order."""
     posteriors = encode(context, images, advance)
-    return Encoded(images, notes, [q.mean for q in posteriors], [q.std for q in posteriors])
+    return Encoded(images, annotations, [q.mean for q in posteriors], [q.std for q in posteriors])
+
+
+def _part_of(annotations: Annotations, indices: slice) -> Annotations:
+    return Annotations(
+        annotations.keys[indices],
+        annotations.attributes[indices],
+        annotations.factors[indices],
+        annotations.identity[indices],
+        annotations.label[indices],
+    )

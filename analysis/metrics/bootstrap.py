@@ -1,6 +1,6 @@
-"""95 % intervals by the bootstrap: a statistic over samples drawn anew with replacement (Efron 1979).
+"""95 % intervals by the bootstrap: a statistic over samples drawn with replacement (Efron 1979).
 
-A resample is kept as weights, the number of times that each sample was drawn, so that a weighted statistic takes all
+A resample is stored as weights, the number of times that each sample was drawn. A weighted statistic then takes all
 resamples in a few array operations.
 """
 
@@ -17,19 +17,21 @@ _CACHED_ELEMENTS = 10_000_000  # of one array of weights: 40 MB
 
 @lru_cache(maxsize=2)
 def resamples(n: int) -> np.ndarray:
-    """How often each of n samples is drawn: (RESAMPLES, n) float32, read-only, every row summing to n.
+    """How often each of n samples is drawn: (RESAMPLES, n) float32, read-only, with the samples' weights contiguous.
 
-    There are fewer rows, never under 50, where n is so large that they would fill the memory.
+    Every row sums to n. Where n is so large that the array would fill the memory there are fewer rows, at least 50.
     """
     count = max(50, min(RESAMPLES, _CACHED_ELEMENTS // n))
     rng = np.random.default_rng(SEED)
-    weights = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(count)]).astype(np.float32)
+    weights = np.empty((n, count), np.float32)
+    for column in range(count):
+        weights[:, column] = np.bincount(rng.integers(0, n, n), minlength=n)
     weights.flags.writeable = False
-    return weights
+    return weights.T
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """The middle 95 % of a statistic's values over resamples, those that are not numbers left out: [low, high]."""
+    """The middle 95 % of the values of a statistic over resamples, [low, high]; NaN and infinity do not count."""
     known = values[np.isfinite(values)]
     return [float(v) for v in np.percentile(known, [2.5, 97.5])] if len(known) else [float("nan")] * 2
 
@@ -40,12 +42,12 @@ def mean_interval(values: np.ndarray) -> list[float]:
 
 
 def clustered_interval(values: np.ndarray, clusters: np.ndarray) -> list[float]:
-    """95 % interval of the mean of (n,) values, the ``clusters`` (n,) integers that they belong to drawn anew."""
+    """95 % interval of the mean of values (n,) by drawing whole clusters, given as integers (n,)."""
     _, members = np.unique(clusters, return_inverse=True)
     return ratio_interval(np.bincount(members, values), np.bincount(members))
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray) -> list[float]:
-    """95 % interval of mean(above) / mean(below) of pairs (n,), (n,), drawn together."""
+    """95 % interval of mean(above) / mean(below) of pairs (n,), (n,) that are drawn together."""
     weights = resamples(len(above))
     return interval((weights @ above) / np.maximum(weights @ below, 1e-12))

@@ -1,22 +1,17 @@
 """Stroke thickness and slant of digits, measured from the picture as Morpho-MNIST defines them.
 
-Castro et al. 2019 (Morpho-MNIST, section 2): the digit is enlarged four times and binarised at half its range; its
-thickness is twice the mean distance to the background along the skeleton, its slant the angle of the shear that its
-second moments show. Ours differs in one thing: the skeleton is where the distance map has a ridge (its slope, 1
-everywhere else, falls below RIDGE), not scikit-image's medial axis, which saves that dependency.
+Castro et al. 2019 (Morpho-MNIST, section 2): the digit is enlarged four times and thresholded at half its range. Its
+thickness is twice the mean distance to the background along the skeleton; its slant is the angle of the shear that
+its second moments show. One thing differs: the skeleton is the ridge of the distance map (where its slope, elsewhere
+1, falls below RIDGE), not scikit-image's medial axis, which would be one more dependency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 from scipy import ndimage
-
-from analysis.inputs.context import EvalContext
-from analysis.inputs.encode import Encoded
-from analysis.probes.dataset import Target, targets
 
 ENLARGED = 4
 RIDGE = 0.7
@@ -52,14 +47,5 @@ def slant(image: np.ndarray) -> float:
 
 
 def digit_morphology(images: np.ndarray) -> np.ndarray:
-    """NAMES of uint8 (n, H, W, 1): (n, 2), NaN where there is nothing to measure."""
+    """Measures NAMES on uint8 images (n, H, W, 1): (n, 2) float, NaN where nothing can be measured."""
     return np.array([[thickness(image[..., 0]), slant(image[..., 0])] for image in images]).reshape(-1, len(NAMES))
-
-
-def all_targets(context: EvalContext, encoded: Encoded) -> Iterator[Target]:
-    """What held-out images are annotated with, and for labelled gray pictures (digits) their strokes."""
-    manifest = context.shards.manifest
-    yield from targets(encoded, manifest.attribute_names, manifest.factor_names)
-    if encoded.images.shape[3] == 1 and (encoded.annotations.label >= 0).any():
-        for name, values in zip(NAMES, digit_morphology(encoded.images).T, strict=True):
-            yield Target("factor", name, values)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.inputs.context import EvalContext
+from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded, decode
 from analysis.metrics.bootstrap import ratio_interval
 from pipeline.data.counter_rng import Stream, normal
@@ -24,7 +24,7 @@ NOISE_SEED = 1
 
 
 def effects(context: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[tuple[float, list[float]]]:
-    """Each layer's effect with its 95 % interval over images; what ``pipeline.latents.layer_effects`` measures."""
+    """Each layer's effect, as in ``pipeline.model.latents.layer_effects``, with its 95 % interval over images."""
     base = decode(context, codes)
 
     def change(moved: Sequence[Tensor]) -> np.ndarray:
@@ -36,7 +36,7 @@ def effects(context: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tenso
 
 
 def moments(samples: Tensor) -> dict[str, float]:
-    """How far (n, d) samples are from N(0, I) by their moments: 0 everywhere for the prior, but for sampling error.
+    """How far samples (n, d) are from N(0, I) by their moments; all are 0 for the prior, up to sampling error.
 
     ``mean``: root mean square over units of the mean; ``std``: mean over units of the standard deviation, minus 1;
     ``skewness``, ``excess_kurtosis``: root mean squares over units; ``correlation``: largest |correlation| of two.
@@ -56,33 +56,37 @@ def moments(samples: Tensor) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def layer_measures(context: EvalContext, encoded: Encoded) -> list[dict[str, Any]]:
+def layer_measures(context: EvalContext, encoded: Encoded, progress: Progress) -> list[dict[str, Any]]:
     """For each layer, bottom first: ``dim``, ``active_units``, ``mmd`` (unbiased, of posterior samples), ``effect``.
 
-    ``mean_std`` is the mean posterior deviation; a unit near 1 says nothing of its image. ``moments`` are those of
-    posterior samples, see ``moments``; ``n`` images, of which the effect takes the first ``n_effect``.
+    ``mean_std`` is the mean posterior standard deviation; a unit near 1 holds no information about its image.
+    ``moments`` are those of posterior samples; ``n`` images, of which the effect takes the first ``n_effect``.
     """
-    rows = torch.arange(min(len(encoded), MMD_SAMPLES))
+    advance = progress("effect and prior of each layer", len(context.sizes) + 1)
+    indices = torch.arange(min(len(encoded), MMD_SAMPLES))
     total = sum(context.sizes)
-    noise = split_layers(normal(rows, total, Stream.POSTERIOR, NOISE_SEED), context.sizes)
-    prior = split_layers(normal(rows, total, Stream.PRIOR, NOISE_SEED), context.sizes)
+    noise = split_layers(normal(indices, total, Stream.POSTERIOR, NOISE_SEED), context.sizes)
+    prior = split_layers(normal(indices, total, Stream.PRIOR, NOISE_SEED), context.sizes)
     codes = [
-        mean[: len(rows)] + std[: len(rows)] * eps
+        mean[: len(indices)] + std[: len(indices)] * eps
         for mean, std, eps in zip(encoded.means, encoded.stds, noise, strict=True)
     ]
     few = slice(0, EFFECT_SAMPLES)
-    measured = effects(context, [z[few] for z in codes], [p[few] for p in prior])
-    return [
-        {
+    effect = effects(context, [z[few] for z in codes], [p[few] for p in prior])
+    advance(1)
+    measured = []
+    for layer, dim in enumerate(context.sizes):
+        entry = {
             "dim": dim,
             "active_units": int((encoded.means[layer].var(0) > ACTIVE_VARIANCE).sum()),
             "mean_std": float(encoded.stds[layer].mean()),
             "mmd": float(unbiased_mmd(codes[layer], prior[layer], make_kernel(context.config.objective.kernel, dim))),
             "moments": moments(codes[layer]),
-            "effect": measured[layer][0],
-            "effect_interval": measured[layer][1],
-            "n": len(rows),
+            "effect": effect[layer][0],
+            "effect_interval": effect[layer][1],
+            "n": len(indices),
             "n_effect": len(codes[0][few]),
         }
-        for layer, dim in enumerate(context.sizes)
-    ]
+        measured.append(entry)
+        advance(1)
+    return measured

@@ -1,6 +1,6 @@
-"""Does the model remember its training images? (an open question of the paper's section 5)
+"""Does the model memorize its training images? (an open question of the paper's section 5)
 
-And how like held-out images are its samples, by a distance that needs no downloaded network.
+And how similar are its samples to held-out images, by a distance that needs no downloaded network?
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analysis.classifier.classifier import AttributeClassifier
-from analysis.inputs.context import EvalContext
+from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import decode, in_chunks
 from analysis.metrics.bootstrap import interval, mean_interval
 from pipeline.data.counter_rng import Stream, normal
@@ -22,18 +22,19 @@ from pipeline.model.latents import split_layers
 
 SIDE = 32  # pixels a side at which images are compared
 QUERIES = 500
+MIN_FEATURES = 4  # images of each kind that an estimate of the KID needs
 SAMPLE_SEED = 3
 RESAMPLES = 200
 
 
 def prior_samples(context: EvalContext, count: int) -> Tensor:
-    """Images (count, C, H, W) in [−1, 1] decoded from codes drawn from the prior."""
+    """Decodes samples from the prior: images (count, C, H, W) in [−1, 1]."""
     drawn = normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, SAMPLE_SEED)
     return decode(context, split_layers(drawn, context.sizes))
 
 
 def pixel_features(images: Tensor) -> Tensor:
-    """(n, C, H, W) in [−1, 1] as rows of at most SIDE × SIDE pixels."""
+    """Images (n, C, H, W) in [−1, 1] as rows of at most C × SIDE × SIDE values."""
     small = F.adaptive_avg_pool2d(images, SIDE) if images.shape[-1] > SIDE else images
     return small.flatten(1)
 
@@ -45,18 +46,16 @@ def stored_features(images: np.ndarray) -> Tensor:
 
 def nearest_distances(queries: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Root mean square distance of each row of (q, k) to the nearest of (n, k), and which it is: (q,), (q,)."""
-    found = squared_distances(queries, train).min(dim=1)
-    return (found.values / train.shape[1]).sqrt().numpy(), found.indices.numpy()
+    closest = squared_distances(queries, train).min(dim=1)
+    return (closest.values / train.shape[1]).sqrt().numpy(), closest.indices.numpy()
 
 
 def distance_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str, Any]:
-    """Median distance of samples over that of held-out images, each to its nearest of ``train``; rows of features.
+    """Median distance of samples to their nearest of ``train``, over that of held-out images; all rows of features.
 
-    Well below 1 means copies. ``ratio`` with its 95 % ``interval``.
+    A ``ratio`` well below 1 means copies; ``interval`` is its 95 % interval.
     """
-    near, real = (
-        np.maximum(nearest_distances(rows, train)[0], 1e-12) for rows in (samples, held_out)
-    )  # twins: no division by 0
+    near, real = (np.maximum(nearest_distances(rows, train)[0], 1e-12) for rows in (samples, held_out))  # equal images
     rng = np.random.default_rng(0)
     ratios = [np.median(rng.choice(near, len(near))) / np.median(rng.choice(real, len(real))) for _ in range(RESAMPLES)]
     return {"ratio": float(np.median(near) / np.median(real)), "interval": interval(np.array(ratios))}
@@ -74,12 +73,12 @@ def generalization_gap(train: np.ndarray, held_out: np.ndarray) -> tuple[float, 
 def kid(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
     """Unbiased squared MMD of features (n, k), (m, k) under (x·y / k + 1)³ (KID, Binkowski et al. 2018), and interval.
 
-    The interval is of the mean over disjoint blocks, as the paper estimates it, ten or more where each can hold two;
-    0 = the same distribution.
+    The value is the mean over disjoint blocks, as in the paper, ten or more where each can hold two, and the interval
+    is of that mean. 0 = the same distribution.
     """
     block = min(100, max(2, min(len(x), len(y)) // 10))
 
-    def one(a: Tensor, b: Tensor) -> float:
+    def estimate(a: Tensor, b: Tensor) -> float:
         def kernel(p: Tensor, q: Tensor) -> Tensor:
             return (p @ q.T / p.shape[1] + 1) ** 3
 
@@ -89,19 +88,25 @@ def kid(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
     scale = y.std(0).clamp(min=1e-6)  # features of real images have unit variance, so that no unit outweighs the rest
     x, y = ((t - y.mean(0)) / scale for t in (x.double(), y.double()))
     blocks = range(0, min(len(x), len(y)) - block + 1, block)
-    values = np.array([one(x[i : i + block], y[i : i + block]) for i in blocks])
+    values = np.array([estimate(x[i : i + block], y[i : i + block]) for i in blocks])
     return float(values.mean()), mean_interval(values)
 
 
 @torch.inference_mode()
 def memorization_metrics(
-    context: EvalContext, train: np.ndarray, held_out: np.ndarray, classifier: AttributeClassifier | None
+    context: EvalContext,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    classifier: AttributeClassifier | None,
+    progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of ``memorization`` (how near samples come to training images) and ``samples`` (how like real ones).
+    """Fields of ``memorization`` (how near samples are to training images) and ``sample_quality`` (how similar to
+    real ones).
 
     ``train`` and ``held_out`` are uint8 (n, H, W, C). ``nearest_train_ratio`` is measured on pixels,
-    ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the classifier's last hidden layer, where there is one.
+    ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the classifier's last hidden layer, if any.
     """
+    advance = progress("samples beside training images", 2)
     samples, real = prior_samples(context, QUERIES), held_out[:QUERIES]
     pixels = distance_ratio(pixel_features(samples), stored_features(real), stored_features(train))
     memory = {
@@ -111,7 +116,9 @@ def memorization_metrics(
         "n_held_out": len(real),
         "n_train": len(train),
     }
-    if classifier is None:
+    advance(1)
+    if classifier is None or min(len(samples), len(real), len(train)) < MIN_FEATURES:
+        advance(1)
         return memory, {}
     f_samples, f_real, f_train = (
         classifier(samples).features,
@@ -125,6 +132,7 @@ def memorization_metrics(
     }
     distance, distance_interval = kid(f_samples, f_real)
     floor, _ = kid(f_train[: len(f_real)], f_real)
+    advance(1)
     quality = {
         "kid_classifier_features": distance,
         "kid_classifier_features_interval": distance_interval,

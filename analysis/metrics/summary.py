@@ -1,7 +1,8 @@
-"""All numbers of one checkpoint: what ``metrics.json`` holds (docs/formats.md)."""
+"""All figures of one checkpoint: the content of ``metrics.json`` (docs/formats.md)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,95 +12,107 @@ from analysis.classifier.classifier import AttributeClassifier, score_classifier
 from analysis.classifier.edit_success import edit_success
 from analysis.classifier.interventions import layer_intervention_effects
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, with_codes
+from analysis.inputs.encode import EncodedSplits
 from analysis.metrics.disentanglement import disentanglement
+from analysis.metrics.identity import IdentityCodes, descriptor_scores, verification
 from analysis.metrics.layer_usage import layer_measures
+from analysis.metrics.levels import level_table
 from analysis.metrics.memorization import generalization_gap, memorization_metrics
 from analysis.metrics.reconstruction import reconstruction_errors, summarize
+from analysis.probes.dataset import Sample, probe_sample
 from analysis.probes.estimators import probe_all
-from analysis.probes.samples import probe_samples
 
 SCHEMA_VERSION = 2  # of metrics.json
-TRAIN_IMAGES = 20_000  # shown to the classifier; also the examples whose mean codes are added and subtracted
-COMPARED_IMAGES = 10_000  # training images among which nearest neighbors are looked for
-TRAIN_ERRORS, HELD_OUT_ERRORS = 5_000, 10_000  # images that are reconstructed: three digits need no more
-SHOWN_PER_HELD_OUT = 8  # images shown to the classifier in training, for each held-out image: so that it keeps pace
-LEAST_SHOWN, MOST_SHOWN = 6_000, 32_000  # the most: 3 CPU minutes at 64x64
+TRAIN_ERRORS, HELD_OUT_ERRORS = 2_000, 5_000  # images that are reconstructed: three digits need no more
+SHOWN_PER_HELD_OUT = 8  # images that the classifier trains on for each held-out image
+LEAST_SHOWN, MOST_SHOWN = 6_000, 32_000
 
 
-def fit_classifier(
-    context: EvalContext, encoded: Encoded, train: np.ndarray, progress: Progress
-) -> AttributeClassifier | None:
-    """A classifier of these shards, trained on the images ``train`` of the train split and examined on the held-out ones.
-
-    None where nothing is annotated.
-    """
+def fit_classifier(context: EvalContext, splits: EncodedSplits, progress: Progress) -> AttributeClassifier | None:
+    """Trains a classifier on the training images and scores it on the held-out ones; None without annotations."""
     manifest = context.shards.manifest
-    shown = min(MOST_SHOWN, max(LEAST_SHOWN, SHOWN_PER_HELD_OUT * len(encoded)))
-    notes = context.shards.annotations("train", len(train))
+    shown = min(MOST_SHOWN, max(LEAST_SHOWN, SHOWN_PER_HELD_OUT * len(splits.held_out)))
     names = tuple(manifest.attribute_names), tuple(manifest.factor_names)
-    classifier = train_attribute_classifier(
-        train, notes, names, context.device, shown, progress("training the classifier", shown)
-    )
-    return None if classifier is None else score_classifier(classifier, encoded)
+    train = splits.train
+    advance = progress("training of the classifier", shown)
+    classifier = train_attribute_classifier(train.images, train.annotations, names, context.device, shown, advance)
+    return None if classifier is None else score_classifier(classifier, splits.held_out)
 
 
 def measure(
     context: EvalContext,
-    encoded: Encoded,
-    train: np.ndarray,
+    splits: EncodedSplits,
     classifier: AttributeClassifier | None,
     progress: Progress,
+    identity_codes: IdentityCodes | None = None,
 ) -> dict[str, Any]:
-    """The fields of ``metrics.json`` that are measured; those that need a classifier are left out without one.
+    """Measures one checkpoint.
 
-    ``train`` are uint8 images (n, H, W, C) of the train split.
+    Args:
+        context: the checkpoint and its shards.
+        splits: training and held-out images with their codes.
+        classifier: of these shards; None where there are no annotations.
+        progress: told what is being done.
+        identity_codes: identity descriptors of the images by their file names.
+
+    Returns:
+        The fields of ``metrics.json`` that are measured. A field whose data is absent is absent.
     """
-    advance = progress("reconstructions", 2)
-    errors = {"train": reconstruction_errors(context, train[: min(len(encoded), TRAIN_ERRORS)])}
-    advance(1)
-    few = slice(0, HELD_OUT_ERRORS)
-    errors["valid"] = reconstruction_errors(context, encoded.images[few], [z[few] for z in encoded.means])
-    advance(1)
-    fitted, scored = probe_samples(context, encoded, progress)
-    metrics: dict[str, Any] = {
-        "reconstruction": {split: summarize(values) for split, values in errors.items()},
-        "layers": layer_measures(context, encoded),
-        **probe_all(fitted, scored, progress("what each layer knows", len(scored.targets))),
-    }
-    gap, gap_interval = generalization_gap(errors["train"]["l1"], errors["valid"]["l1"])
-    memory, quality = memorization_metrics(context, train[:COMPARED_IMAGES], encoded.images, classifier)
-    metrics["memorization"] = {"generalization_gap": gap, "generalization_gap_interval": gap_interval, **memory}
+    train, encoded = splits.train, splits.held_out
+    metrics: dict[str, Any] = {"held_out_is_train": splits.held_out_is_train}
+    few = {"train": train.part(slice(TRAIN_ERRORS)), "valid": encoded.part(slice(HELD_OUT_ERRORS))}
+    advance = progress("reconstructions", sum(map(len, few.values())))
+    errors = {split: reconstruction_errors(context, images, advance) for split, images in few.items()}
+    metrics["reconstruction"] = {split: summarize(values) for split, values in errors.items()}
+    metrics["layers"] = layer_measures(context, encoded, progress)
+    fitted, scored = probe_sample(context, train), probe_sample(context, encoded)
+    metrics |= probe_all(fitted, scored, progress)
+    memory, quality = memorization_metrics(context, train.images, encoded.images, classifier, progress)
+    if not splits.held_out_is_train:
+        gap, gap_interval = generalization_gap(errors["train"]["l1"], errors["valid"]["l1"])
+        metrics["memorization"] = {"generalization_gap": gap, "generalization_gap_interval": gap_interval, **memory}
     if quality:
         metrics["sample_quality"] = quality
-    advance = progress("disentanglement", 1)
-    metrics["disentanglement"] = disentanglement(
-        scored.layers, encoded.annotations.factors, encoded.annotations.identity
-    )
-    if found := metrics["disentanglement"].get("factors"):
-        metrics["disentanglement"]["factors"] = [context.shards.manifest.factor_names[k] for k in found]
-    advance(1)
+    metrics |= _of_factors_and_people(context, splits, (fitted, scored), identity_codes, progress)
     if classifier is not None:
-        metrics |= _classified(context, encoded, train, classifier, progress)
+        metrics |= _classified(context, splits, classifier, progress)
+    if levels := level_table(metrics, len(context.sizes)):
+        metrics["levels"] = levels
     return metrics
 
 
-def _classified(
-    context: EvalContext, encoded: Encoded, train: np.ndarray, classifier: AttributeClassifier, progress: Progress
+def _of_factors_and_people(
+    context: EvalContext,
+    splits: EncodedSplits,
+    samples: tuple[Sample, Sample],
+    identity_codes: IdentityCodes | None,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """What the classifier says of decoded images, and how well it classifies real ones."""
-    notes = context.shards.annotations("train", len(train))
-    examples = with_codes(context, train, notes, progress("codes of examples for arithmetic", len(train)))
-    advance = progress("what each layer changes, arithmetic and edits, by the classifier", 3)
-    interventions = layer_intervention_effects(context, encoded, classifier)
+    """``disentanglement``, and ``identity`` where people or their descriptors are known."""
+    fitted, scored = samples
+    encoded, names = splits.held_out, context.shards.manifest.factor_names
+    advance = progress("disentanglement and identity", 2)
+    scores = disentanglement(scored.layers, encoded.annotations.factors, encoded.annotations.identity)
+    if "factors" in scores:
+        scores["factors"] = [names[column] for column in scores["factors"]]
     advance(1)
-    success = arithmetic_success(context, encoded, examples, classifier)
+    trained_on = np.empty(0, int) if splits.held_out_is_train else splits.train.annotations.identity
+    identity: dict[str, Any] = verification(scored.layers, encoded.annotations.identity, trained_on)
+    if identity_codes is not None:
+        identity |= descriptor_scores(
+            (fitted.layers, splits.train.annotations.keys), (scored.layers, encoded.annotations.keys), identity_codes
+        )
     advance(1)
-    edits = edit_success(context, encoded, classifier)
-    advance(1)
+    return {"disentanglement": scores} | ({"identity": identity} if identity else {})
+
+
+def _classified(
+    context: EvalContext, splits: EncodedSplits, classifier: AttributeClassifier, progress: Progress
+) -> Mapping[str, Any]:
+    """The classifier's predictions for decoded images, and its scores on real ones."""
     return {
-        "interventions": interventions,
-        "arithmetic": success,
-        "edits": edits,
+        "interventions": layer_intervention_effects(context, splits.held_out, classifier, progress),
+        "arithmetic": arithmetic_success(context, splits.held_out, splits.train, classifier, progress),
+        "edits": edit_success(context, splits.held_out, classifier, progress),
         "classifier": {"n_train": classifier.n_train, "scores": classifier.scores},
     }

@@ -1,4 +1,4 @@
-"""Images' codes with what is known of the images."""
+"""Samples of probes: the codes of images and the targets that are known of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
+from analysis.metrics.digit_morphology import NAMES, digit_morphology
 from analysis.probes.scores import Kind
 
-MOST_CLASSES = 1000
+FIT_LIMIT = 10_000  # samples; with more, probes hardly improve
+MAX_CLASSES = 1000
 SEED = 0
 
 
@@ -24,61 +27,81 @@ class Target:
 
 
 def targets(encoded: Encoded, attributes: Sequence[str], factors: Sequence[str]) -> Iterator[Target]:
-    """All attributes, factors and the label that ``encoded`` is annotated with."""
-    notes = encoded.annotations
+    """All attributes, factors and the label of the annotations of ``encoded``."""
+    annotations = encoded.annotations
     for column, name in enumerate(attributes):
-        known = notes.attributes[:, column].astype(float)
-        yield Target("attribute", name, np.where(known < 0, np.nan, known))
+        values = annotations.attributes[:, column].astype(float)
+        yield Target("attribute", name, np.where(values < 0, np.nan, values))
     for column, name in enumerate(factors):
-        yield Target("factor", name, notes.factors[:, column].astype(float))
-    if len(classes_of(notes.label)):
-        yield Target("label", "label", np.where(notes.label < 0, np.nan, notes.label.astype(float)))
+        yield Target("factor", name, annotations.factors[:, column].astype(float))
+    label = annotations.label
+    if len(classes_of(label)):
+        yield Target("label", "label", np.where(label < 0, np.nan, label.astype(float)))
+
+
+def all_targets(context: EvalContext, encoded: Encoded) -> Iterator[Target]:
+    """The annotations as targets, and for labeled gray images (digits) stroke thickness and slant as factors."""
+    manifest = context.shards.manifest
+    yield from targets(encoded, manifest.attribute_names, manifest.factor_names)
+    if encoded.images.shape[3] == 1 and (encoded.annotations.label >= 0).any():
+        for name, values in zip(NAMES, digit_morphology(encoded.images).T, strict=True):
+            yield Target("factor", name, values)
 
 
 def classes_of(label: np.ndarray) -> np.ndarray:
-    """The labels (K,) int64 among (n,), ascending; −1 is none. Nothing where too many to be classes."""
-    found = np.unique(label[label >= 0])
-    return found if len(found) <= MOST_CLASSES else found[:0]
+    """The distinct labels (K,) int64 among (n,), ascending, without −1; none where there are too many for classes."""
+    distinct = np.unique(label[label >= 0])
+    return distinct if len(distinct) <= MAX_CLASSES else distinct[:0]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Codes of some images, (n, d_l) a layer, bottom first, and what is known of the images."""
+    """Codes of images, (n, d_l) a layer, bottom first, with their targets."""
 
     targets: Sequence[Target]
     layers: Sequence[np.ndarray]
     identity: np.ndarray | None = None  # (n,) int64, −1 where unknown
 
     def find(self, kind: Kind, name: str) -> Target | None:
+        """The target of this kind and name, if there is one."""
         return next((target for target in self.targets if (target.kind, target.name) == (kind, name)), None)
 
     def halves(self) -> tuple[Sample, Sample]:
-        """Two samples of half the images each, drawn at random; no person is in both."""
+        """Two random samples of half the images each; no person is in both."""
         first, second = (
             Sample(
-                [Target(t.kind, t.name, t.values[rows]) for t in self.targets],
-                [z[rows] for z in self.layers],
-                None if self.identity is None else self.identity[rows],
+                [Target(t.kind, t.name, t.values[indices]) for t in self.targets],
+                [z[indices] for z in self.layers],
+                None if self.identity is None else self.identity[indices],
             )
-            for rows in random_halves(len(self.layers[0]), self.identity)
+            for indices in random_halves(len(self.layers[0]), self.identity)
         )
         return first, second
 
 
-def random_halves(count: int, identity: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two random halves of ``count`` images, no person in both: as equal as whole persons allow.
+def probe_sample(context: EvalContext, encoded: Encoded) -> Sample:
+    """All targets and codes of ``encoded``."""
+    return Sample(list(all_targets(context, encoded)), [z.numpy() for z in encoded.means], encoded.annotations.identity)
 
-    What is the same in all images of a person could else be told by recognising the person. ``identity`` (count,),
-    −1 for an image on its own; without one, or where all images are of one person, images are divided.
+
+def random_halves(count: int, identity: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two random halves of ``count`` images, as equal as possible with no person in both.
+
+    A probe could otherwise predict what all images of a person share by recognizing the person.
+
+    Args:
+        count: number of images.
+        identity: (count,) int64, −1 for an image of an unknown person. Without identities, or where all images show
+            one person, the images are divided.
     """
-    own = np.arange(count)
+    indices = np.arange(count)
     known = np.full(count, -1) if identity is None else identity
-    _, person = np.unique([known < 0, np.where(known < 0, own, known)], axis=1, return_inverse=True)
+    _, person = np.unique([known < 0, np.where(known < 0, indices, known)], axis=1, return_inverse=True)
     if person.max(initial=0) == 0:
-        person = own
-    place = np.random.default_rng(SEED).permutation(count)[person]  # a person's images lie side by side
-    order = np.argsort(place, kind="stable")
-    middle = place[order[count // 2]]
-    before = int((place < middle).sum())
-    cut = before or int((place <= middle).sum())
+        person = indices
+    position = np.random.default_rng(SEED).permutation(count)[person]  # the images of a person stay together
+    order = np.argsort(position, kind="stable")
+    middle = position[order[count // 2]]
+    before = int((position < middle).sum())
+    cut = before or int((position <= middle).sum())
     return order[:cut], order[cut:]

@@ -1,6 +1,6 @@
-"""Scores of predictions, each over weighted samples: all resamples of a bootstrap in a few array operations.
+"""Scores of predictions over weighted samples: all resamples of a bootstrap in a few array operations.
 
-Letters in shapes: n samples, R sets of weights.
+Shape letters: n samples, R sets of weights.
 """
 
 from __future__ import annotations
@@ -15,24 +15,32 @@ Kind = Literal["attribute", "factor", "label"]
 
 
 def auc(truth: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half. (R,)
+    """Area under the ROC curve: the probability that a positive scores above a negative, ties counting half.
 
-    ``truth`` and ``score`` (n,), ``weights`` (R, n) or None for one set of ones. NaN where a set has only one class.
+    Args:
+        truth: (n,) 0 or 1.
+        score: (n,) larger for what is predicted to be positive.
+        weights: (R, n) of the samples; None for one set of ones.
+
+    Returns:
+        (R,), NaN where a set has only one class.
     """
     weights = np.ones((1, len(truth))) if weights is None else weights
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)  # of each run of equal scores
     positive = truth[order] > 0.5
-    ordered = weights[:, order].astype(float)
-    p = np.add.reduceat(ordered * positive, starts, axis=1)
-    n = np.add.reduceat(ordered * ~positive, starts, axis=1)
-    below = np.cumsum(n, axis=1) - n / 2
+    ordered = weights.T[order]  # samples first: rows of a sample are contiguous in what `resamples` gives
+    p, n = np.where(positive[:, None], ordered, 0), np.where(positive[:, None], 0, ordered)
+    if len(starts) < len(order):
+        p, n = np.add.reduceat(p, starts, axis=0), np.add.reduceat(n, starts, axis=0)
+    below = np.cumsum(n, axis=0, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (p * below).sum(1) / (p.sum(1) * n.sum(1))
+        total = n.sum(0, dtype=float) * p.sum(0, dtype=float)
+        return np.einsum("nr,nr->r", p, below - n / 2) / total
 
 
 def r_squared(truth: np.ndarray, prediction: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """1 − residual over total sum of squares; 0 = no better than the mean. (R,); arguments as ``auc``."""
+    """1 − residual over total sum of squares, (R,); 0 = no better than the mean. Arguments as of ``auc``."""
     weights = np.ones((1, len(truth))) if weights is None else weights
     centered = truth - truth.mean()  # else the difference of two large sums
     total = weights.sum(1)
@@ -42,7 +50,7 @@ def r_squared(truth: np.ndarray, prediction: np.ndarray, weights: np.ndarray | N
 
 
 def accuracy(truth: np.ndarray, prediction: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Share of equal labels. (R,); arguments as ``auc``."""
+    """Share of equal labels, (R,). Arguments as of ``auc``."""
     weights = np.ones((1, len(truth))) if weights is None else weights
     return weights @ (truth == prediction).astype(weights.dtype) / weights.sum(1)
 
@@ -52,7 +60,7 @@ SCORE_NAMES: dict[Kind, str] = {"attribute": "auc", "factor": "r2", "label": "ac
 
 
 def chance(kind: Kind, truth: np.ndarray) -> float:
-    """What a guess reaches that knows nothing of the sample."""
+    """The score of the best guess that does not look at the sample."""
     if kind == "label":
         return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
     return 0.5 if kind == "attribute" else 0.0

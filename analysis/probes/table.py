@@ -1,4 +1,4 @@
-"""What each layer knows, as tables on the terminal."""
+"""Scores of the probes as tables on the terminal."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ from rich.table import Table
 
 from analysis.figures.charts import TABLES, as_table
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import held_out, held_out_count
+from analysis.inputs.encode import encoded_split, held_out, held_out_count, split_size
+from analysis.probes.dataset import FIT_LIMIT, probe_sample
 from analysis.probes.estimators import probe_all
-from analysis.probes.samples import probe_samples
 
 
 def probe_context(context: EvalContext, samples: int, progress: Progress) -> dict[str, dict[str, Any]]:
-    """What ``probe_all`` gives for up to ``samples`` held-out images. Raises EvalContextError."""
-    encoded = held_out(context, samples, progress("held-out codes", held_out_count(context, samples)))
-    fitted, scored = probe_samples(context, encoded, progress)
-    return probe_all(fitted, scored, progress("what each layer knows", len(scored.targets)))
+    """Fits probes on training images and scores them on up to ``samples`` held-out ones: what ``probe_all`` returns.
+
+    Shards without a train split: fits on one half of the held-out images and scores on the other.
+
+    Raises:
+        EvalContextError: there are too few held-out images.
+        ShardError: a shard is damaged.
+    """
+    count = held_out_count(context, samples)
+    scored = probe_sample(context, held_out(context, samples, progress("codes of held-out images", count)))
+    available = min(FIT_LIMIT, split_size(context.shards, "train"))
+    if not available:
+        return probe_all(*scored.halves(), progress)
+    encoded = encoded_split(context, "train", available, progress("codes of training images", available))
+    return probe_all(probe_sample(context, encoded), scored, progress)
 
 
 def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:
-    """One table a kind on stdout; the layer that knows best, if one clearly does, is marked."""
+    """Prints one table for each kind on stdout; ``*`` marks the best layer where it is clearly above chance."""
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a file has no width
     for key, score, title, _ in TABLES:
         rows = as_table(tables, key)
         if not rows:
             continue
         shown = Table(title=title, title_justify="left", box=SIMPLE)
-        for heading in ("name", *(f"layer {layer}" for layer in range(depth)), "all", "95 %", "all, network", "n"):
+        for heading in ("name", *(f"layer {layer}" for layer in range(depth)), "all", "95 %", "all, MLP", "n"):
             shown.add_column(heading, no_wrap=True, justify="left" if heading == "name" else "right")
         for name, row in rows.items():
             best = row["best_layer"] if row["best_layer_significant"] else None
@@ -41,4 +52,4 @@ def print_tables(tables: dict[str, dict[str, Any]], depth: int) -> None:
             shown.add_row(name, *cells, *by_all, str(row["n"]))
         console.print(shown)
     if not any(tables.values()):
-        print("nothing is annotated, or nothing varies: there is nothing to predict")
+        print("the images have no annotations that vary: there is nothing to predict")

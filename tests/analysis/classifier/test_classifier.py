@@ -15,6 +15,11 @@ from analysis.figures import latent_arithmetic as arithmetic
 from tests.analysis.painted import NAMES, painted
 
 
+def quiet(text, total):
+    """Progress that nobody reads."""
+    return lambda count: None
+
+
 @pytest.fixture(scope="module")
 def classified():
     _, seen = painted(256, seed=1)
@@ -25,7 +30,7 @@ def classified():
     return context, held_out, score_classifier(classifier, held_out)
 
 
-def test_the_judge_reads_what_is_there_and_is_not_asked_about_what_is_not(classified):
+def test_classifier_predicts_what_is_there_and_is_unreliable_about_noise(classified):
     _, held_out, classifier = classified
     assert classifier.is_reliable("attribute", "Left") and classifier.is_reliable("attribute", "Right")
     assert classifier.scores["attribute"]["Left"]["accuracy"] == 1
@@ -37,7 +42,7 @@ def test_the_judge_reads_what_is_there_and_is_not_asked_about_what_is_not(classi
     assert not classifier.is_reliable("factor", "absent")
 
 
-def test_the_same_images_give_the_same_judge_and_leave_the_generator_alone():
+def test_classifier_is_reproducible_and_leaves_the_global_generator_alone():
     context, seen = painted(128, seed=3)
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -54,7 +59,7 @@ def test_the_same_images_give_the_same_judge_and_leave_the_generator_alone():
     )
 
 
-def test_one_image_with_an_attribute_does_not_examine_the_judge(classified):
+def test_attribute_of_few_images_is_not_scored(classified):
     _, held_out, classifier = classified
     rare = held_out.annotations.attributes.copy()
     rare[:, 0] = 0
@@ -82,9 +87,9 @@ def test_rare_images_make_wide_intervals(classified, monkeypatch):
     neither = np.flatnonzero((notes == 0).all(1))
     left = np.flatnonzero((notes[:, 0] == 1) & (notes[:, 1] == 0))
     notes[neither[4:]] = -1
-    notes[left[0]] = 0  # dark on both sides, they progress, and the classifier sees that it is not
+    notes[left[0]] = 0  # dark on both sides, they say, and the classifier sees that it is not
     (pair,) = measure_arithmetic(
-        context, replace(seen, annotations=replace(seen.annotations, attributes=notes)), seen, classifier
+        context, replace(seen, annotations=replace(seen.annotations, attributes=notes)), seen, classifier, quiet
     )["pairs"]
     assert pair["n_images"][2] == 5
     low, high = pair["success_interval"]
@@ -92,8 +97,8 @@ def test_rare_images_make_wide_intervals(classified, monkeypatch):
     assert low <= 0.6 and high == 1
 
 
-def test_each_layer_changes_its_own_half_and_nothing_else(classified):
-    changes = layer_intervention_effects(*classified)["attributes"]
+def test_interventions_change_the_half_of_their_layer_only(classified):
+    changes = layer_intervention_effects(*classified, quiet)["attributes"]
     assert changes["Left"]["change"] == pytest.approx([1, 0], abs=0.1)
     assert changes["Right"]["change"] == pytest.approx([0, 1], abs=0.1)
     assert changes["Left"]["best_layer"] == 0 and changes["Right"]["best_layer"] == 1
@@ -104,7 +109,7 @@ def test_each_layer_changes_its_own_half_and_nothing_else(classified):
 def test_arithmetic_succeeds_where_codes_add_up(classified, monkeypatch):
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"), ("Left", "Absent")))
     context, seen, classifier = classified
-    result = measure_arithmetic(context, seen, seen, classifier)
+    result = measure_arithmetic(context, seen, seen, classifier, quiet)
     (pair,) = result["pairs"]
     assert pair["success"] == pair["success_mean_codes"] == pair["reconstruction_ceiling"] == 1
     assert pair["success_neighbors"] == 1
@@ -114,11 +119,11 @@ def test_arithmetic_succeeds_where_codes_add_up(classified, monkeypatch):
     assert result["not_classified"] == [arithmetic.equation("Left", "Absent")]
 
 
-def test_the_means_are_of_the_examples_and_the_single_images_are_not(classified, monkeypatch):
+def test_means_are_of_training_images_and_single_images_are_held_out(classified, monkeypatch):
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
     context, seen, classifier = classified
     swapped = replace(seen.annotations, attributes=seen.annotations.attributes[:, ::-1])
-    (pair,) = measure_arithmetic(context, seen, replace(seen, annotations=swapped), classifier)["pairs"]
+    (pair,) = measure_arithmetic(context, seen, replace(seen, annotations=swapped), classifier, quiet)["pairs"]
     assert pair["success"] == 1
     assert pair["success_mean_codes"] == pair["success_neighbors"] == 0
 
@@ -138,8 +143,8 @@ def test_the_images_near_c_are_the_closest_of_their_kind_in_all_but_the_attribut
     assert near[1].tolist() == [[9.0], [0.0]]
 
 
-def test_an_edit_changes_its_target_by_its_own_layer(classified):
-    edits = edit_success(*classified)
+def test_edit_changes_its_attribute_by_its_own_layer(classified):
+    edits = edit_success(*classified, quiet)
     assert edits["Left"]["target"] > 0.9 and edits["Left"]["others"] < 0.1
     assert edits["Left"]["target_per_layer"] == pytest.approx([1, 0], abs=0.1)
     assert edits["Right"]["target_per_layer"] == pytest.approx([0, 1], abs=0.1)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from analysis.cli import app
 from analysis.metrics.digit_morphology import digit_morphology, slant, thickness
 from tests.conftest import run_command
-from tests.pipeline.training import launch
+from tests.pipeline.launching import launch
 
 
 def stroke(width, lean=0.0, side=28):

@@ -12,9 +12,10 @@ from analysis.metrics.layer_usage import moments
 from analysis.metrics.memorization import distance_ratio, generalization_gap, kid
 from analysis.metrics.reconstruction import ssim
 from analysis.probes.dataset import Sample, Target, classes_of, random_halves
-from analysis.probes.estimators import mlp_probes, probe
+from analysis.probes.estimators import code_sets, probe
+from analysis.probes.mlp import mlp_predictions
 from analysis.probes.scores import accuracy, auc, r_squared
-from analysis.terminal import short_names
+from analysis.commands.arguments import short_names
 
 
 def test_auc_and_r_squared_equal_scikit_learn_ties_included():
@@ -28,7 +29,8 @@ def test_auc_and_r_squared_equal_scikit_learn_ties_included():
 
 def read(target: Target, layers: list[np.ndarray]):
     fitted, scored = Sample([target], layers).halves()
-    return probe(scored.targets[0], fitted, scored, mlp_probes(fitted, scored))
+    mlps = mlp_predictions(fitted.targets, code_sets(fitted), code_sets(scored))
+    return probe(scored.targets[0], fitted, scored, mlps)
 
 
 def test_probes_find_the_layer_that_knows_and_no_other():
@@ -56,12 +58,12 @@ def test_targets_that_hardly_vary_are_not_scored():
     assert read(Target("factor", "f", np.full(100, np.nan)), layers) is None
 
 
-def test_a_reader_is_scored_on_images_that_it_was_not_fitted_on():
+def test_probes_are_scored_on_images_that_they_were_not_fitted_on():
     rng = np.random.default_rng(4)
     fitted, scored = ([rng.normal(size=(400, 2))], [rng.normal(size=(300, 2))])
-    names = {"fit": fitted[0][:, 0], "new": scored[0][:, 1]}  # what held is not what is asked
+    names = {"fit": fitted[0][:, 0], "new": scored[0][:, 1]}  # the relation does not hold for the scored images
     known = Sample([Target("factor", "f", names["fit"])], fitted)
-    answers = mlp_probes(known, Sample([], scored))
+    answers = mlp_predictions(known.targets, code_sets(known), code_sets(Sample([], scored)))
     result = probe(Target("factor", "f", names["new"]), known, Sample([], scored), answers)
     assert result["n"] == 300 and result["n_fit"] == 400
     assert result["r2_linear"][0] < 0 and result["r2"][0] < 0 and result["r2_mlp"][0] < 0
@@ -156,7 +158,7 @@ def test_moments_of_the_prior_are_zero_and_of_others_are_not():
     assert moments(torch.cat([z, 2 * z], dim=1))["std"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_copies_of_training_images_are_found_out():
+def test_distance_ratio_finds_copies_of_training_images():
     torch.manual_seed(2)
     train, real = torch.rand(300, 30), torch.rand(100, 30)
     assert distance_ratio(train[:100] + 1e-4, real, train)["ratio"] < 0.01
@@ -165,7 +167,7 @@ def test_copies_of_training_images_are_found_out():
     assert fresh["interval"][0] < fresh["ratio"] < fresh["interval"][1]
 
 
-def test_kernel_distance_tells_distributions_apart():
+def test_kid_tells_distributions_apart():
     torch.manual_seed(3)
     x, y = torch.randn(400, 8), torch.randn(400, 8)
     assert abs(kid(x, y)[0]) < 0.1
