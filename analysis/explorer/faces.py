@@ -37,7 +37,7 @@ def as_face(codes: Sequence[Tensor]) -> Face:
 
 def as_codes(face: Face) -> list[Tensor]:
     """A face as tensors (1, d_l)."""
-    return [torch.tensor([layer]) for layer in face]
+    return [torch.tensor([layer], dtype=torch.float32) for layer in face]
 
 
 def stored_face(model: LadderModel, index: int) -> tuple[Face, Tensor]:
@@ -96,8 +96,8 @@ def edit_face(
     """
     codes = []
     for layer, (values, latents) in enumerate(zip(face, model.latents, strict=True)):
-        z = latents.mean + strengths[layer] * (torch.tensor(values) - latents.mean)
-        steps = torch.tensor(list(moves[layer]))
+        z = latents.mean + strengths[layer] * (torch.tensor(values, dtype=torch.float32) - latents.mean)
+        steps = torch.tensor(list(moves[layer]), dtype=torch.float32)
         codes.append(z + steps @ latents.directions[: len(steps)])
     for name, amount in attributes.items():
         if amount:

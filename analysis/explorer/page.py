@@ -17,6 +17,7 @@ private_settings()
 import gradio as gr  # noqa: E402 - analytics are off only if this comes after the settings
 
 STYLE = """
+#face-column { position: sticky; top: 8px; align-self: flex-start }
 #face img, #original img { width: 100%; max-width: 320px; image-rendering: auto; border-radius: 8px }
 .small img { width: 128px; border-radius: 6px }
 #grid img, #gif img { max-width: 100% }
@@ -57,7 +58,7 @@ class _Page:
             self.base = gr.State(self._first_face())  # before the sliders
             self.face = gr.State(self._first_face())  # as it is shown
             with gr.Row():
-                with gr.Column(scale=1, min_width=330):
+                with gr.Column(scale=1, min_width=330, elem_id="face-column"):
                     self._face_column()
                 with gr.Column(scale=2):
                     self._tabs()
@@ -150,8 +151,7 @@ class _Page:
             button.click(self._redrawer(layer), [self.base, *self.sliders], [self.base, *shown], **QUICK)
         if self.model.faces is not None:
             self.gallery.select(self._chosen, None, fresh, **QUICK)
-        for event in (self.upload.upload, self.upload.input):
-            event(self._uploaded, [self.upload, self.base], [self.upload, *fresh], **QUICK)
+        self.upload.input(self._uploaded, [self.upload, self.base], [self.upload, *fresh], **QUICK)
 
     def _fresh(self, face: Face, original: str = "", message: str = "") -> list[Any]:
         return [face, self._shown(face), face, original, message, *self._values()]
@@ -235,8 +235,8 @@ class _Page:
                     upload = _upload("or a photograph (not kept)", f"term-upload-{name}")
                     states.append(gr.State(None))
                     said = gr.Markdown("")
-                    for event in (upload.upload, upload.input):
-                        event(self._term_uploaded, [upload, states[-1]], [upload, states[-1], said], **QUICK)
+                    changed = [upload, states[-1], said]
+                    upload.input(self._term_uploaded, [upload, states[-1]], changed, **QUICK)
                     slots[-1].input(lambda: None, None, [states[-1]], **QUICK)
         button = gr.Button("a − b + c", elem_id="add")
 
@@ -295,7 +295,7 @@ def _gallery(model: LadderModel, label: str, elem_id: str) -> Any:
     return gr.Gallery(
         pictures,
         label=label,
-        columns=8,
+        columns=4,
         height=180,
         allow_preview=False,
         elem_id=elem_id,

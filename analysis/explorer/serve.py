@@ -91,8 +91,13 @@ def serve(model: LadderModel, host: str, port: int, browser: bool, align: Any) -
         UsageError: The port is taken.
     """
     uploads = private_settings()
-    from analysis.explorer.page import build_page  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
 
+    from analysis.explorer.page import build_page  # noqa: PLC0415
+    from preprocess.images.align import find_faces, is_installed  # noqa: PLC0415
+
+    if align != "off" and is_installed():
+        find_faces(np.zeros((64, 64, 3), np.uint8))  # loads the detector, before two uploads do so at once
     try:
         launch(build_page(model, align), host, port, browser)
     finally:

@@ -27,7 +27,7 @@ WAIT = 60  # seconds: the machine may be busy
 
 @pytest.fixture(scope="module")
 def server(export_folder, tmp_path_factory):
-    """(address, folder of uploads) of a page that serves an exported model."""
+    """Address of a page that serves an exported model."""
     log = tmp_path_factory.mktemp("explore") / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -82,13 +82,14 @@ def click(browser, selector):
 
 
 def open_tab(browser, name):
-    tabs = [tab for tab in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if tab.text == name]
-    browser.execute_script("arguments[0].click()", tabs[0])
+    found = "button[role=tab]"
+    tab = wait(browser, lambda: next(t for t in browser.find_elements(By.CSS_SELECTOR, found) if t.text == name))
+    browser.execute_script("arguments[0].click()", tab)
 
 
 def test_a_slider_changes_the_picture_and_the_button_brings_it_back(page):
     before = source(page, "#face img")
-    slider = page.find_element(By.CSS_SELECTOR, "#move-1-0 input[type=range]")
+    slider = wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#move-1-0 input[type=range]"))
     slider.send_keys(Keys.ARROW_RIGHT * 15)
     changed = wait(page, lambda: source(page, "#face img") != before and source(page, "#face img"))
     assert changed.startswith("data:image/png;base64,")
@@ -104,9 +105,9 @@ def test_drawing_a_layer_from_the_prior_changes_the_picture(page):
 
 def test_an_uploaded_photograph_is_shown_aligned_and_is_not_kept(page, tmp_path):
     photograph = tmp_path / "me.png"
-    Image.effect_noise((300, 400), 60).convert("RGB").save(photograph)
+    Image.effect_noise((178, 218), 60).convert("RGB").save(photograph)
     before = source(page, "#face img")
-    page.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(photograph))
+    wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#upload input[type=file]")).send_keys(str(photograph))
     wait(page, lambda: source(page, "#original img"))
     assert source(page, "#face img") != before
     assert not list(Path("/tmp").glob("mmd-vlae-explore-*/*/me.png")), "the upload is deleted once it was read"
@@ -115,7 +116,7 @@ def test_an_uploaded_photograph_is_shown_aligned_and_is_not_kept(page, tmp_path)
 def test_a_file_that_is_not_a_picture_gives_a_sentence(page, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"this is text")
-    page.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(broken))
+    wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#upload input[type=file]")).send_keys(str(broken))
     said = wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#message").text)
     assert "Your picture is not a readable image" in said and "/tmp" not in said
 
