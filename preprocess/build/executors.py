@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +13,7 @@ from typing import Any
 
 from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.errors import UsageError, UserError
+from preprocess.workers import start_worker
 
 TASKS_AHEAD = 2  # per worker: enough to keep it busy, few enough to keep memory flat
 MAX_DEATHS_IN_A_ROW = 3
@@ -49,19 +47,6 @@ def local_processes(workers: int) -> Executor:
     if method == "forkserver":
         context.set_forkserver_preload([_WORKER_MODULE])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
-
-
-def start_worker() -> None:
-    """Prepares a worker process: it ignores Ctrl-C, which the parent handles, and it exits when its parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def run_tasks(

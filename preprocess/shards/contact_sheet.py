@@ -1,4 +1,4 @@
-"""A picture of what is in the shards: the first samples of each split, which are fair samples of it."""
+"""A picture of the first samples of each split. The order in a split is random, so they represent it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from preprocess.errors import ShardError, UnreadableImage, first_line
 from preprocess.images.decode import Decoder
-from preprocess.shards.manifest import SPLITS, Manifest, Shard
+from preprocess.shards.manifest import SPLITS, Manifest, Shard, SplitName
 from preprocess.shards.storage import ShardFiles
 from preprocess.shards.tar import read_members
 
@@ -19,7 +19,7 @@ GAP = 2  # pixels between images; twice that between splits
 
 
 def contact_sheet(files: ShardFiles, manifest: Manifest, columns: int, rows: int) -> Image.Image:
-    """A grid of `columns` images, up to `rows` rows for each split that has any, in the order of SPLITS.
+    """Draws a grid of `columns` images, up to `rows` rows for each split that has images, in the order of SPLITS.
 
     Raises:
         ShardError: a shard is missing or damaged.
@@ -39,7 +39,7 @@ def contact_sheet(files: ShardFiles, manifest: Manifest, columns: int, rows: int
 
 
 def _band(images: list[np.ndarray], columns: int, height: int, width: int, channels: int) -> np.ndarray:
-    """uint8 (h, w, C): the images of one split, in rows."""
+    """Returns the images of one split, in rows: uint8 (h, w, C)."""
     rows = -(-len(images) // columns)
     band = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)
     for number, image in enumerate(images):
@@ -48,13 +48,13 @@ def _band(images: list[np.ndarray], columns: int, height: int, width: int, chann
     return band
 
 
-def _images(files: ShardFiles, manifest: Manifest, split: str) -> Iterator[np.ndarray]:
-    """uint8 (H, W, C), one after the other, without reading more of a shard than is asked for."""
-    found = manifest.splits.get(split)  # type: ignore[call-overload]
-    for shard in found.shards if found else ():
+def _images(files: ShardFiles, manifest: Manifest, split: SplitName) -> Iterator[np.ndarray]:
+    """Yields uint8 (H, W, C), one at a time. Reads no more of a shard than is needed."""
+    shards = manifest.splits[split].shards if split in manifest.splits else ()
+    for shard in shards:
         try:
             yield from _images_of(files, manifest, shard)
-        except Exception as error:  # a damaged tar or image, or whatever the library behind a URL raises
+        except Exception as error:  # a damaged tar or image, or an error of the library behind a URL
             raise ShardError(
                 f"{files.name}/{shard.file} cannot be read ({first_line(error)}): see `preprocess verify {files.name}`"
             ) from None

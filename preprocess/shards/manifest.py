@@ -32,7 +32,8 @@ READABLE_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 25  # parsed JSON takes up to twenty times as much memory
 MAX_SIDE = 4096  # pixels; a manifest may claim any shape, and buffers are made from it
-SPLITS = ("train", "valid", "test")
+SplitName = Literal["train", "valid", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 
 Codec = Literal["npy", "png", "jpg", "webp"]
 Faces = Literal["largest", "all"]
@@ -153,7 +154,7 @@ class ShardSpec(_Frozen):
 class Manifest(ShardSpec):
     """A specification with the shards that were made of it."""
 
-    splits: dict[Literal["train", "valid", "test"], Split]
+    splits: dict[SplitName, Split]
     left_out: tuple[LeftOut, ...]
     ignored: tuple[IgnoredFiles, ...] = ()
 

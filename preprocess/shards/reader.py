@@ -28,10 +28,10 @@ _LARGEST = 3e38  # of a float32
 
 
 def damage_sentence(folder: Path, file: str, reason: str) -> str:
-    """What is wrong with a shard, and what to do about it."""
+    """Returns a sentence about a damaged shard, with the remedy."""
     return (
         f"{folder / file} is damaged: {reason}; see `preprocess verify {folder}`, and repeat the command that made the "
-        "shards: it makes missing and damaged ones anew"
+        "shards: it makes missing and damaged ones again"
     )
 
 
@@ -41,19 +41,34 @@ def _no_landmarks() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What is known of each sample, in shard order and then record order."""
+    """The annotations of samples, in shard order and then record order.
+
+    Attributes:
+        keys: n sample keys.
+        attributes: int8 (n, A): 1, 0, or -1 where unknown.
+        factors: float32 (n, F), NaN where unknown.
+        identity: int64 (n,), -1 where unknown.
+        label: int64 (n,), -1 where unknown.
+        landmarks: float32 (n, L), in pixels of the source image, NaN where unknown.
+    """
 
     keys: list[str]
-    attributes: np.ndarray  # int8 (n, A): 1, 0, or -1 where absent
-    factors: np.ndarray  # float32 (n, F), NaN where absent
-    identity: np.ndarray  # int64 (n,), -1 where absent
-    label: np.ndarray  # int64 (n,), -1 where absent
-    landmarks: np.ndarray = field(default_factory=_no_landmarks)  # float32 (n, L), source pixels, NaN where absent
+    attributes: np.ndarray
+    factors: np.ndarray
+    identity: np.ndarray
+    label: np.ndarray
+    landmarks: np.ndarray = field(default_factory=_no_landmarks)
 
 
 @dataclass(frozen=True)
 class ShardSet:
-    """A folder of shards and its manifest. Nothing is opened until it is asked for."""
+    """A folder of shards and its manifest. Shards are opened when they are needed.
+
+    Attributes:
+        folder: the folder.
+        manifest: its manifest.
+        digest: identifies this exact set of shards.
+    """
 
     folder: Path
     manifest: Manifest
@@ -70,20 +85,20 @@ class ShardSet:
         return cls(Path(folder), manifest, manifest.digest())
 
     def check_sizes(self) -> None:
-        """Sees that every shard is there with its number of bytes: one stat each, no reading.
+        """Checks that every shard exists with the right number of bytes, without reading it.
 
         Raises:
-            ShardError: naming the first shard that is not.
+            ShardError: names the first shard for which this is not so.
         """
         for split in self.manifest.splits.values():
             for shard in split.shards:
                 self._check(shard)
 
     def check_content(self, split: str, limit: int | None = None) -> None:
-        """Reads the shards of the split's first `limit` samples (all by default) against the manifest's SHA-256.
+        """Compares the shards of the split's first `limit` samples (all by default) with the manifest's SHA-256.
 
         Raises:
-            ShardError: naming the first shard that is not what it was.
+            ShardError: names the first shard with other content.
         """
         position = 0
         for shard in self._split(split).shards:
@@ -93,7 +108,7 @@ class ShardSet:
             position += shard.samples
 
     def without(self, damaged: Sequence[str]) -> ShardSet:
-        """The same set without some of its shards; its digest stays that of the whole."""
+        """Returns this set without its damaged shards; the digest stays that of the complete set."""
         splits = {}
         for name, split in self.manifest.splits.items():
             kept = tuple(shard for shard in split.shards if shard.file not in damaged)
@@ -101,11 +116,11 @@ class ShardSet:
         return replace(self, manifest=self.manifest.model_copy(update={"splits": splits}))
 
     def shard_paths(self, split: str) -> list[Path]:
-        """The shard files of one split, in order."""
+        """Returns the paths of the shards of one split, in order."""
         return [self.folder / shard.file for shard in self._split(split).shards]
 
     def images(self, split: str) -> list[np.ndarray]:
-        """One read-only view of uint8 (n, H, W, C) per shard, memory-mapped: nothing is read or copied yet.
+        """Maps the shards into memory: one read-only view of uint8 (n, H, W, C) for each, not read or copied yet.
 
         Raises:
             ShardError: a shard is missing or has another size, or the codec is not npy.
@@ -148,17 +163,16 @@ class ShardSet:
         return {group: set(names) for group, names in (groups | {"landmarks": manifest.landmark_names}).items()}
 
     def _split(self, split: str) -> Split:
-        found = self.manifest.splits.get(split)  # type: ignore[call-overload]
-        if found is None:
-            known = ", ".join(self.manifest.splits)
-            raise ShardError(f"{self.folder} has no split {split!r}; it has {known}")
-        return found
+        known = {str(name): found for name, found in self.manifest.splits.items()}
+        if split not in known:
+            raise ShardError(f"{self.folder} has no split {split!r}; it has {', '.join(known)}")
+        return known[split]
 
     def _layout(self) -> Layout:
         if self.manifest.layout is None:
             raise ShardError(
                 f"{self.folder} holds {self.manifest.codec} images, which cannot be mapped: "
-                "stream them, or make the shards anew with --codec npy"
+                "stream them, or make the shards again with --codec npy"
             )
         return self.manifest.layout
 
@@ -198,7 +212,7 @@ class ShardSet:
                 raise ShardError(damage_sentence(self.folder, shard.file, reason))
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
-        """One sample's JSON, with nothing in it that the manifest does not announce. Raises ValueError."""
+        """Parses the JSON of one sample. Raises ValueError if it holds a name that the manifest does not list."""
         plain = json.loads(text)
         if not isinstance(plain, dict) or not isinstance(plain.get("key"), str):
             raise ValueError("no key")
@@ -208,9 +222,9 @@ class ShardSet:
                 raise ValueError(f"{group} that the manifest does not name")
             largest = 1 if group == "attributes" else _LARGEST
             if not all(isinstance(value, int | float) and abs(value) <= largest for value in values.values()):
-                raise ValueError(f"{group} that are no numbers")
+                raise ValueError(f"{group} that are not numbers")
         if not all(isinstance(plain.get(name, 0), int) and abs(plain.get(name, 0)) < 2**63 for name in _NUMBERS):
-            raise ValueError("an identity or label that is no whole number")
+            raise ValueError("an identity or label that is not a whole number")
         return plain
 
     def _mapped_texts(self, shard: Shard) -> Iterator[bytes]:

@@ -1,12 +1,12 @@
-"""The embedded data set: a folder like CelebA's, of drawn faces whose factors are all known.
+"""The built-in data set: drawn faces with known factors, in CelebA's folder structure.
 
-    TREE/img_align_celeba/000001.jpg ...   178x218 JPEG
-    TREE/list_attr_celeba.txt, list_eval_partition.txt, identity_CelebA.txt
-    TREE/factors.csv                       image,<factor>,...
-    TREE/faces.json                        seed, count and drawing version, written first
+    FOLDER/img_align_celeba/000001.jpg ...   178x218 JPEG
+    FOLDER/list_attr_celeba.txt, list_eval_partition.txt, identity_CelebA.txt
+    FOLDER/factors.csv                       image,<factor>,...
+    FOLDER/faces.json                        seed, count and drawing version, written first
 
-Image k is a function of (seed, k) alone, and every file is renamed into place whole, so a run that was killed at
-any moment is finished by the same command, with the same bytes. One run at a time per folder.
+Image k is a function of (seed, k) alone, and every file is written atomically. After a kill at any moment the same
+command finishes the data set, with the same bytes. Only one run at a time may write to a folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -32,6 +31,7 @@ from preprocess.synthetic.factors import (
     identity_of,
     sample_factors,
 )
+from preprocess.workers import start_worker
 
 __all__ = ["DRAWING_VERSION", "FACTORS", "derive_attributes", "draw_dataset", "draw_face", "sample_factors"]
 
@@ -43,17 +43,24 @@ IMAGE_FOLDER = "img_align_celeba"
 
 
 def draw_dataset(out: Path, count: int, seed: int, workers: int, advance: Callable[[int], None]) -> None:
-    """Draw `count` faces of data set `seed` into `out`, or what is missing of them, then the annotations.
+    """Draws the missing faces of a data set, then writes the annotations.
 
-    `advance(n)` is called as n more faces are there. Raises ValueError where `out` holds anything else than (a part
-    of) this very data set.
+    Args:
+        out: the folder of the data set; created if needed.
+        count: number of faces.
+        seed: of the data set; each seed draws other faces.
+        workers: processes.
+        advance: called with the number of faces drawn since the last call.
+
+    Raises:
+        UsageError: `out` holds other images, or a number is out of range.
     """
     if count < 1 or seed < 0 or workers < 1:
         raise UsageError(f"count and workers must be at least 1 and seed at least 0, not {count}, {workers}, {seed}")
-    _claim(out, count, seed)
+    _reserve(out, count, seed)
     images = out / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
-    missing = [index for index in range(count) if not _is_whole(images / image_name(index))]
+    missing = [index for index in range(count) if not _is_complete(images / image_name(index))]
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     for drawn in _draw_all(images, seed, chunks, workers):
         advance(drawn)
@@ -61,13 +68,15 @@ def draw_dataset(out: Path, count: int, seed: int, workers: int, advance: Callab
 
 
 def image_name(index: int) -> str:
-    """CelebA's file name of image `index` (from 0): `000001.jpg` first."""
+    """Returns CelebA's file name of image `index`: `000001.jpg` for index 0."""
     return f"{index + 1:06d}.jpg"
 
 
 def partition_ends(count: int) -> tuple[int, int]:
-    """Where the training and validation images end in file order; no person straddles a boundary in sets that
-    are large enough for it to matter little."""
+    """Returns where the training and the validation images end, in file order.
+
+    All images of one person are in the same split, except in very small sets.
+    """
     train_end = round(count * TRAIN_SHARE)
     valid_end = round(count * (TRAIN_SHARE + VALID_SHARE))
     if count >= 20 * IMAGES_PER_IDENTITY:
@@ -79,8 +88,8 @@ def partition_ends(count: int) -> tuple[int, int]:
 # ---- images ----------------------------------------------------------------------------------------------------
 
 
-def _claim(out: Path, count: int, seed: int) -> None:
-    """Mark the folder as this data set's, or raise ValueError where it is another's."""
+def _reserve(out: Path, count: int, seed: int) -> None:
+    """Marks the folder as this data set's. Raises UsageError if it holds another one."""
     wanted = {"seed": seed, "count": count, "drawing": DRAWING_VERSION}
     marker = out / "faces.json"
     if marker.exists():
@@ -100,14 +109,14 @@ def _claim(out: Path, count: int, seed: int) -> None:
 
 
 def _draw_all(images: Path, seed: int, chunks: list[list[int]], workers: int) -> Iterator[int]:
-    """Draw every chunk of indices and yield the size of each as it is done."""
+    """Draws the chunks of indices, and yields the size of each when it is done."""
     workers = min(workers, len(chunks))
     if workers <= 1:
         for chunk in chunks:
             yield draw_chunk(images, seed, chunk)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         tasks = [pool.submit(draw_chunk, images, seed, chunk) for chunk in chunks]
         try:
             for task in as_completed(tasks):
@@ -117,32 +126,19 @@ def _draw_all(images: Path, seed: int, chunks: list[list[int]], workers: int) ->
 
 
 def draw_chunk(images: Path, seed: int, indices: Iterable[int]) -> int:
-    """Draw and write the given images of data set `seed`; returns how many."""
+    """Draws and writes images of data set `seed`; returns their number."""
     drawn = 0
     for index in indices:
         pixels = draw_face(sample_factors(seed, index))
         jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444")
-        # no fsync: a lost or cut image is found by _is_whole and drawn again
+        # no fsync: _is_complete finds a lost or truncated image, and it is drawn again
         write_file(images / image_name(index), jpeg, durable=False)
         drawn += 1
     return drawn
 
 
-def _die_with_parent() -> None:
-    """Pool workers outlive a killed parent, waiting for tasks for ever: end this one with it."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the file is there up to JPEG's end marker (a power cut may leave an empty one)."""
+def _is_complete(path: Path) -> bool:
+    """Whether the file exists and ends with JPEG's end marker (a power cut may leave an empty file)."""
     try:
         with path.open("rb") as file:
             file.seek(-2, os.SEEK_END)
@@ -155,7 +151,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write_annotations(out: Path, count: int, seed: int) -> None:
-    """CelebA's three lists and the factors, each replaced atomically; the attribute list, which readers need, last."""
+    """Writes the factors and CelebA's three lists atomically; the attribute list, which `preprocess` needs, is last."""
     rows = [(image_name(index), sample_factors(seed, index)) for index in range(count)]
     train_end, valid_end = partition_ends(count)
     files = {
@@ -171,14 +167,14 @@ def _write_annotations(out: Path, count: int, seed: int) -> None:
 
 
 def _factor_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
-    """The lines of factors.csv."""
+    """Yields the lines of factors.csv."""
     yield ",".join(["image", *FACTOR_NAMES])
     for name, factors in rows:
         yield ",".join([name, *(str(factors[factor]) for factor in FACTOR_NAMES)])
 
 
 def _attribute_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
-    """The lines of list_attr_celeba.txt: count, names, then 1 or -1 per image and attribute."""
+    """Yields the lines of list_attr_celeba.txt: count, names, then 1 or -1 for each image and attribute."""
     yield str(len(rows))
     yield " ".join(derive_attributes(rows[0][1]))
     for name, factors in rows:

@@ -1,8 +1,8 @@
-"""What a drawn face is made of: twenty independent factors, and the CelebA attributes that follow from them.
+"""The twenty independent factors of a drawn face, and the CelebA attributes that follow from them.
 
-Factors are spread by Latin hypercubes: every block of `BLOCK` images holds each factor once per stratum, so even
-a small set covers the ranges evenly, and image `index` never depends on how many images are drawn. The factors
-that make a person (`Factor.personal`) are shared by `IMAGES_PER_IDENTITY` successive images.
+Factors are sampled by Latin hypercubes: each block of `BLOCK` images has one value of each factor in each stratum. So
+even a small set covers the ranges evenly, and image `index` does not depend on the number of images drawn. Successive
+images share the personal factors (`Factor.personal`): `IMAGES_PER_IDENTITY` images show one person.
 """
 
 from __future__ import annotations
@@ -23,15 +23,25 @@ IMAGES_PER_IDENTITY = 4  # few, so that the personal factors stay evenly spread 
 
 @dataclass(frozen=True)
 class Factor:
-    """One independent cause of variation: uniform on [low, high], or binary with P(1) = `share`."""
+    """One independent cause of variation.
+
+    Attributes:
+        name: of the column in factors.csv.
+        level: the kind of variation.
+        low: lower end of the uniform distribution.
+        high: upper end of the uniform distribution.
+        meaning: "low end .. high end".
+        share: P(1) of a binary factor; None for a uniform one.
+        personal: whether all images of one person share it.
+    """
 
     name: str
     level: Level
     low: float
     high: float
-    meaning: str  # "low end .. high end"
-    share: float | None = None  # None: continuous
-    personal: bool = False  # shared by all images of one identity
+    meaning: str
+    share: float | None = None
+    personal: bool = False
 
 
 FACTORS: tuple[Factor, ...] = (
@@ -58,7 +68,7 @@ FACTORS: tuple[Factor, ...] = (
 )
 FACTOR_NAMES: tuple[str, ...] = tuple(factor.name for factor in FACTORS)
 
-# the colors at positions of the color factors, in between linear
+# colors at some values of a color factor; between them the color is interpolated linearly
 Scale = tuple[tuple[float, tuple[float, float, float]], ...]
 SKIN: Scale = ((0.0, (1.0, 0.87, 0.79)), (0.5, (0.84, 0.62, 0.47)), (1.0, (0.36, 0.22, 0.15)))
 HAIR: Scale = ((0.0, (0.06, 0.05, 0.06)), (0.5, (0.42, 0.24, 0.12)), (1.0, (0.95, 0.80, 0.45)))
@@ -66,24 +76,24 @@ HUES: Scale = ((0.0, (0.55, 1.0, 0.62)), (0.5, (0.60, 0.74, 1.0)), (1.0, (1.0, 0
 
 
 def rgb(*channels: float) -> np.ndarray:
-    """A color as float32 [3]."""
+    """Returns a color as float32 [3]."""
     return np.array(channels, np.float32)
 
 
 def blend(stops: Scale, at: float) -> np.ndarray:
-    """The color at position `at` of a piecewise linear scale: float32 [3]."""
-    where, colors = zip(*stops, strict=True)
-    return np.array([np.interp(at, where, channel) for channel in zip(*colors, strict=True)], np.float32)
+    """Returns the color at position `at` of a piecewise linear scale: float32 [3]."""
+    positions, colors = zip(*stops, strict=True)
+    return np.array([np.interp(at, positions, channel) for channel in zip(*colors, strict=True)], np.float32)
 
 
 def identity_of(index: int) -> int:
-    """The person shown on image `index` (from 0); identities count from 1, as CelebA's do."""
+    """Returns the person on image `index` (from 0); persons are numbered from 1, as in CelebA."""
     return index // IMAGES_PER_IDENTITY + 1
 
 
 @lru_cache(maxsize=4)
 def _hypercube(seed: int, block: int) -> np.ndarray:
-    """Stratified uniforms in [0, 1) for one block: float64 [BLOCK, len(FACTORS)]."""
+    """Returns stratified uniform numbers in [0, 1) for one block: float64 [BLOCK, len(FACTORS)]."""
     rng = np.random.default_rng((seed, block))
     columns = []
     for factor in FACTORS:
@@ -95,23 +105,23 @@ def _hypercube(seed: int, block: int) -> np.ndarray:
 
 
 def sample_factors(seed: int, index: int) -> dict[str, float]:
-    """All factors of image `index` (from 0) of the data set `seed`, in the order of `FACTORS`.
+    """Returns all factors of image `index` (from 0) of the data set `seed`, in the order of `FACTORS`.
 
-    Rounded to six decimals, so that `factors.csv` holds exactly what was drawn.
+    They are rounded to six decimals, so that `factors.csv` holds the exact values.
     """
     row = _hypercube(seed, index // BLOCK)[index % BLOCK].tolist()
     return {factor.name: _scaled(factor, uniform) for factor, uniform in zip(FACTORS, row, strict=True)}
 
 
 def _scaled(factor: Factor, uniform: float) -> float:
-    """A uniform in [0, 1) on the factor's own scale."""
+    """Maps a uniform number in [0, 1) to the range of the factor."""
     if factor.share is not None:
         return float(uniform < factor.share)
     return round(factor.low + (factor.high - factor.low) * uniform, 6)
 
 
 def derive_attributes(factors: Factors) -> dict[str, bool]:
-    """The CelebA attributes that a drawn face really shows, in CelebA's order, from thresholds on its factors."""
+    """Returns the CelebA attributes that a drawn face shows, in CelebA's order: thresholds on its factors."""
     return {
         "5_o_Clock_Shadow": 0.25 <= factors["beard"] < 0.6,
         "Big_Nose": factors["nose"] > 0.6,

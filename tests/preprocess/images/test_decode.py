@@ -12,6 +12,7 @@ import simplejpeg
 from PIL import Image, features
 
 from preprocess.errors import UnreadableImage
+from preprocess.images import decode as decoding
 from preprocess.images.decode import Decoder
 from tests.preprocess.trees import encoded, jpeg, smooth_picture
 
@@ -125,11 +126,16 @@ def jpeg_bomb() -> bytes:
     [
         (b"", "empty file"),
         (b"hello, I am no image", "not an image"),
-        (b"<html>quota</html>", "a web page"),
+        (b"<html>quota</html>", "not an image: a web page"),
+        (b"%PDF-1.7 ...", "not an image: a PDF document"),
+        (b"\xff\x0a" + bytes(50), "a JPEG XL picture; convert it"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "HEIC picture|damaged image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"GIF8 nonsense", "a GIF picture that cannot be decoded"),
         (jpeg(1)[:3000], "damaged JPEG"),
         (jpeg(1)[:30], "damaged JPEG"),
         (b"\xff\xd8\xff", "damaged JPEG"),
-        (jpeg_bomb(), "is more than"),
+        (jpeg_bomb(), "is more than .* pixels; shrink it first"),
         (png_bomb(12_000, 10_000), "is more than"),
         (png_bomb(60_000, 60_000), "more than"),
         (encoded(Image.fromarray(PICTURE), "PNG")[:5000], "damaged image"),
@@ -155,3 +161,27 @@ def test_two_frames_give_the_first() -> None:
     frames = [Image.fromarray(smooth_picture(n)).quantize(32) for n in (1, 2)]
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
     assert np.abs(decode(out.getvalue()).astype(int) - np.asarray(frames[0].convert("RGB"))).max() <= 8
+
+
+def test_heic_is_read_by_pillow_heif() -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    assert np.abs(decode(encoded(Image.fromarray(PICTURE), "HEIF", quality=95)).astype(int) - PICTURE).mean() < 2
+
+
+def test_heic_without_pillow_heif_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_readable_formats", lambda: ["PNG"])
+    with pytest.raises(UnreadableImage, match=r"a HEIC picture; .*pip install 'mmd-vlae"):
+        decode(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_huge_jpeg_is_reduced_where_that_is_allowed(orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = smooth_picture(5, 400, 200)
+    data = encoded(Image.fromarray(picture), "JPEG", quality=95, exif=exif.tobytes())
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 20_000)
+    pixels = Decoder().rgb(data, reduce=True)
+    expected = np.rot90(picture, 3) if orientation == 6 else picture
+    assert pixels.shape == (expected.shape[0] // 2, expected.shape[1] // 2, 3)
+    assert np.abs(pixels.astype(int) - expected[::2, ::2]).mean() < 5
