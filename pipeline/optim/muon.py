@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are orthogonalized before they are applied (Jordan et al. 2024), Adam for the rest.
 
-Adam moves a weight matrix mostly along the few directions in which the gradient is large, and in images those are the
-background, the hair and the light. An orthogonalized update moves all directions alike, so that what covers few pixels,
-an eye or a mouth, is learned at the same pace (docs/claims.md has the figures).
+Adam moves a weight matrix mostly along the few directions in which the gradient is large. In images those are the
+background, the hair and the light. An orthogonalized update moves all directions equally, so small features, an eye or
+a mouth, are learned at the same pace (docs/claims.md has the figures).
 """
 
 from __future__ import annotations
@@ -19,38 +19,42 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 SMALLEST = 1e-14
 ADAM_RMS = 0.2
-"""Of an Adam step over its learning rate; an update is scaled to it so that one rate suits both (Liu et al. 2025)."""
+"""Size of an Adam step relative to its learning rate. Updates are scaled to it, so that one rate suits both (Liu et al.
+2025)."""
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """U Vᵀ of the singular value decomposition U S Vᵀ of (m, n) float32, to within about 30 % of each singular value.
+def orthogonalizer(wide: Tensor) -> Tensor:
+    """Returns the matrix O for which O · ``wide`` is orthogonalized.
 
-    The iteration X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X is a polynomial P of the small side's Gram matrix times X, so it
-    runs on that matrix alone and X is multiplied once: a fifth of the work for a 256 x 4096 weight.
+    For ``wide`` (m, n) = U S Vᵀ with m ≤ n, the product is about U Vᵀ, to within 30 % of each singular value.
+
+    The iteration X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X multiplies X by a polynomial of the Gram matrix X Xᵀ. So it runs on
+    the (m, m) Gram matrix alone, and the large matrix is multiplied once: a fifth of the work for 256 x 4096. All
+    matrices on the way are polynomials of the Gram matrix, so they commute.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     a, b, c = NEWTON_SCHULZ
     gram = wide @ wide.T
-    size = gram.diagonal().sum() + SMALLEST  # the squared Frobenius norm bounds the squared spectral one
-    gram = gram / size
-    identity = torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
-    product = identity
-    for _ in range(ITERATIONS):
-        factor = a * identity + b * gram + c * (gram @ gram)
-        product = factor @ product
-        gram = factor @ gram @ factor
-    result = (product / size.sqrt()) @ wide
-    return result if wide is matrix else result.T
+    size = gram.diagonal().sum() + SMALLEST  # the squared Frobenius norm bounds the squared spectral norm
+    gram /= size
+    product: Tensor | None = None
+    for iteration in range(ITERATIONS):
+        factor = (gram @ gram).mul_(c).add_(gram, alpha=b)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if iteration + 1 < ITERATIONS:
+            gram = factor @ (factor @ gram)
+    assert product is not None
+    return product / size.sqrt()
 
 
 class Muon(Optimizer):
-    """Orthogonalised momentum for matrices and convolutions, Adam for vectors and scalars.
+    """Orthogonalized momentum for matrices and convolutions, Adam for vectors and scalars.
 
-    A group's ``lr`` serves both. As torch's fused Adam does, a step with ``found_inf`` 1 changes nothing, decided on
-    the device: no host synchronisation.
+    A group's ``lr`` serves both. As in torch's fused Adam, a step with ``found_inf`` 1 changes nothing. On a GPU that
+    is decided on the device, and the host does not wait for it.
     """
 
-    _step_supports_amp_scaling = True  # found_inf is heeded; gradients come unscaled
+    _step_supports_amp_scaling = True  # ``found_inf`` is respected; gradients come unscaled
 
     def __init__(
         self,
@@ -59,60 +63,77 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        """``groups`` of parameters, each with ``weight_decay`` (decoupled, times the learning rate)."""
+        """Takes ``groups`` of parameters, each with its ``weight_decay`` (decoupled, times the learning rate)."""
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": 0.0})
         self.found_inf: Tensor | None = None
         self.grad_scale: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter with a gradient."""
+        """Updates every parameter with a gradient."""
+        applied: float | Tensor = 1.0
+        if self.found_inf is not None:
+            if not self.found_inf.is_cuda and self.found_inf.item() > 0:
+                return
+            if self.found_inf.is_cuda:
+                applied = (self.found_inf == 0).float()  # 0 makes every update below leave its tensor as it is
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad
+                if isinstance(applied, Tensor):
+                    gradient = torch.where(applied > 0, gradient, 0.0)
+                state = self.state[parameter] or self._start(parameter)
+                update = _muon_update if parameter.ndim > 1 else _adam_update
+                update(parameter, gradient, state, group, applied)
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        before = dict(state) or self._fresh(parameter)
+    def _start(self, parameter: Tensor) -> dict[str, Tensor]:
         if parameter.ndim > 1:
-            after, direction = _orthogonal_direction(parameter.grad, before, group["momentum"])
+            state = {"momentum": torch.zeros_like(parameter)}
         else:
-            after, direction = _adam_direction(parameter.grad, before, group["betas"])
-        moved = parameter * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * direction
-        if self.found_inf is not None:
-            bad = self.found_inf.to(parameter.device) > 0
-            moved = torch.where(bad, parameter, moved)
-            after = {key: torch.where(bad, before[key], value) for key, value in after.items()}
-        parameter.copy_(moved)
-        state.update(after)
-
-    @staticmethod
-    def _fresh(parameter: Tensor) -> dict[str, Tensor]:
-        if parameter.ndim > 1:
-            return {"momentum": torch.zeros_like(parameter)}
-        start = torch.zeros((), device=parameter.device)
-        return {"updates": start, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+            updates = torch.zeros((), device=parameter.device)
+            zeros = torch.zeros_like(parameter)
+            state = {"updates": updates, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+        self.state[parameter] = state
+        return state
 
 
-def _orthogonal_direction(
-    gradient: Tensor | None, state: dict[str, Tensor], momentum: float
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The new state, and the update (negated, rate 1) of a weight with two or more dimensions."""
-    assert gradient is not None
-    mean = state["momentum"] * momentum + gradient
-    ahead = (gradient + momentum * mean).flatten(1).float()  # Nesterov; a convolution is a matrix by its first axis
-    scale = ADAM_RMS * max(ahead.shape) ** 0.5
-    return {"momentum": mean}, (scale * orthogonalized(ahead)).view_as(gradient)
+def _muon_update(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], applied: float | Tensor
+) -> None:
+    """Moves a weight with two or more dimensions, in place. ``applied`` is 1, or 0 to change nothing."""
+    momentum, rate = group["momentum"], group["lr"] * applied
+    mean = state["momentum"]
+    mean.mul_(1 - (1 - momentum) * applied if isinstance(applied, Tensor) else momentum).add_(gradient)
+    ahead = _as_matrix(torch.add(gradient, mean, alpha=momentum))  # Nesterov
+    weight = _as_matrix(parameter)
+    if len(ahead) > ahead.shape[1]:
+        weight, ahead = weight.T, ahead.T
+    scale = ADAM_RMS * ahead.shape[1] ** 0.5
+    parameter.mul_(1 - rate * group["weight_decay"])
+    weight.addmm_(orthogonalizer(ahead) * (rate * scale), ahead, alpha=-1)
 
 
-def _adam_direction(
-    gradient: Tensor | None, state: dict[str, Tensor], betas: tuple[float, float]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The new state, and the update (negated, rate 1) by Adam (Kingma and Ba 2015, algorithm 1)."""
-    assert gradient is not None
-    step = state["updates"] + 1
-    mean = torch.lerp(state["exp_avg"], gradient, 1 - betas[0])
-    square = torch.lerp(state["exp_avg_sq"], gradient**2, 1 - betas[1])
-    direction = mean / (1 - betas[0] ** step) / ((square / (1 - betas[1] ** step)).sqrt() + 1e-8)
-    return {"updates": step, "exp_avg": mean, "exp_avg_sq": square}, direction
+def _as_matrix(weight: Tensor) -> Tensor:
+    """Returns a weight as a matrix by its first axis, its other axes in the order of memory: a view.
+
+    The order of a matrix's columns does not change its orthogonalized rows.
+    """
+    if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.flatten(1)
+
+
+def _adam_update(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], applied: float | Tensor
+) -> None:
+    """Moves a vector or scalar, in place, by Adam (Kingma and Ba 2015, algorithm 1). See ``_muon_update``."""
+    beta1, beta2 = group["betas"]
+    rate = group["lr"] * applied
+    step, mean, square = state["updates"], state["exp_avg"], state["exp_avg_sq"]
+    step += applied
+    mean.lerp_(gradient, (1 - beta1) * applied)
+    square.lerp_(gradient**2, (1 - beta2) * applied)
+    direction = mean / (1 - beta1**step) / ((square / (1 - beta2**step)).sqrt() + 1e-8)
+    parameter.mul_(1 - rate * group["weight_decay"]).sub_(direction * rate)

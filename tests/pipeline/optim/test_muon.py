@@ -1,4 +1,4 @@
-"""Muon: orthogonal directions, steps that must change nothing, and one result for any number of processes."""
+"""Muon: orthogonal directions, skipped steps, and one result for any number of processes."""
 
 import pytest
 import torch
@@ -6,16 +6,23 @@ from torch import nn
 
 from pipeline.config.load import parse_overrides, resolve
 from pipeline.config.schema import ConfigError
-from pipeline.optim.muon import Muon, orthogonalized
+from pipeline.optim.muon import Muon, _adam_update, _muon_update, orthogonalizer
 from pipeline.optim.optimizer import build_optimizer
 from tests.conftest import REPOSITORY
 from tests.pipeline.launching import launch, relative_difference, weights
+
+
+def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
+    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    result = orthogonalizer(wide) @ wide
+    return result if wide is matrix else result.T
+
 
 MUON = ("optimizer.name=muon", "optimizer.learning_rate=1e-3", "training.ema_images=0")
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
-def test_directions_are_those_of_the_svd_and_all_alike(shape):
+def test_directions_are_those_of_the_svd_with_equal_lengths(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape) * torch.linspace(1, 3, shape[1])
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
@@ -26,7 +33,7 @@ def test_directions_are_those_of_the_svd_and_all_alike(shape):
     assert s.max() / s.min() > 1.5, "they were not alike before"
 
 
-def test_the_short_way_over_the_gram_matrix_is_the_published_iteration():
+def test_the_iteration_on_the_gram_matrix_equals_the_published_one():
     torch.manual_seed(1)
     x = torch.randn(6, 30)
     expected = x / x.norm()
@@ -50,7 +57,7 @@ def one_step(network: nn.Module, optimizer: Muon, found_inf: float | None = None
     optimizer.zero_grad()
 
 
-def test_a_step_that_is_not_finite_changes_neither_weights_nor_state():
+def test_a_non_finite_step_changes_neither_weights_nor_state():
     network = small_network()
     optimizer = Muon([{"params": list(network.parameters())}], lr=0.01)
     for found_inf in (None, 0.0):
@@ -63,6 +70,32 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_state():
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     after = {key: value for p in network.parameters() for key, value in optimizer.state[p].items()}
     assert all(torch.equal(state[key], after[key]) for key in state)
+
+
+@pytest.mark.parametrize(("shape", "update"), [((8, 3, 4, 4), _muon_update), ((8,), _adam_update)])
+def test_an_update_that_the_device_rejects_changes_nothing(shape, update):
+    weight, gradient = torch.randn(shape), torch.randn(shape)
+    state = {"momentum": torch.randn(shape)}
+    if len(shape) == 1:
+        state = {"updates": torch.tensor(3.0), "exp_avg": torch.randn(shape), "exp_avg_sq": torch.rand(shape)}
+    before, state_before = weight.clone(), {key: value.clone() for key, value in state.items()}
+    group = {"lr": 0.1, "momentum": 0.95, "betas": (0.9, 0.999), "weight_decay": 0.1}
+    update(weight, gradient, state, group, torch.tensor(0.0))
+    if update is _muon_update:
+        state_before["momentum"] += gradient  # zero where the step is rejected: the caller replaces it
+    assert torch.equal(weight, before)
+    assert all(torch.allclose(state[key], value) for key, value in state_before.items())
+    update(weight, gradient, state, group, torch.tensor(1.0))
+    assert not torch.equal(weight, before)
+
+
+def test_channels_last_weights_get_the_same_update():
+    networks = [small_network(), small_network().to(memory_format=torch.channels_last)]
+    for network in networks:
+        torch.manual_seed(3)
+        one_step(network, Muon([{"params": list(network.parameters())}], lr=0.01))
+    for plain, last in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.allclose(plain, last, atol=1e-6)
 
 
 def test_an_update_is_as_large_as_adams():
@@ -92,7 +125,7 @@ def test_wide_matrices_are_slowed_and_norms_do_not_decay():
     assert found == [(0.5, 0.1, 1), (1.0, 0.0, 4), (1.0, 0.1, 1)], "128 inputs, norms and biases, 48 inputs"
 
 
-def test_the_same_weights_on_one_process_and_on_two_then_one(face_shards, tmp_path):
+def test_muon_gives_the_same_weights_on_one_and_two_processes(face_shards, tmp_path):
     one, changing = tmp_path / "one", tmp_path / "changing"
     settings = (*MUON, "optimizer.schedule=constant")
     for out, processes, steps in ((one, 1, 12), (changing, 2, 6), (changing, 1, 12)):
