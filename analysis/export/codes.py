@@ -108,7 +108,7 @@ def encode_all(model: LadderModel, images: Images, align: Any, out: Path, progre
         model: Encodes.
         images: Of ``find_images``.
         align: "auto", "on" or "off", for pictures.
-        out: .npz: arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; .parquet: columns of these names,
+        out: .npz: arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; .parquet: such columns,
             a layer's being lists of d numbers.
         progress: Told what is being done.
 

@@ -5,7 +5,6 @@ Letters in shapes: n images, C channels, H W height and width, d latent dimensio
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from analysis.model.images import ImageError, Output, to_batch, to_output
+from analysis.model.names import match_attribute
 from analysis.model.statistics import complete_latents
 from pipeline.model.latents import split_layers
 from pipeline.model.pretrained import download, open_pretrained, read_folder, write_folder
@@ -297,23 +297,3 @@ class LadderModel(ModelHubMixin):
         if odd := sorted(chosen - set(range(depth))):
             raise UsageError(f"there is no layer {odd[0]}: the model has layers 0 to {depth - 1}")
         return chosen
-
-
-def match_attribute(name: str, known: Sequence[str]) -> str:
-    """Returns the one of ``known`` that equals ``name`` but for case and '_' or ' ' between words.
-
-    Raises:
-        UsageError: There is none; the message names the nearest.
-    """
-    plain = {each.lower().replace("_", " "): each for each in known}
-    wanted = name.lower().replace("_", " ").strip()
-    if wanted in plain:
-        return plain[wanted]
-    if not known:
-        raise UsageError(
-            f"the model has no attribute directions, so it has no '{name}': export it with `analysis export` beside "
-            "shards that have attributes"
-        )
-    near = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.5)
-    hint = f"did you mean {plain[near[0]]}?" if near else f"there are {', '.join(known)}"
-    raise UsageError(f"there is no attribute '{name}'; {hint}")

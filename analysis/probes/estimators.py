@@ -82,14 +82,17 @@ def code_sets(sample: Sample) -> list[np.ndarray]:
     return [*sample.layers, np.hstack(list(sample.layers))]
 
 
-def probe(target: Target, fitted: Sample, scored: Sample, mlps: Sequence[MlpPredictions]) -> dict[str, Any] | None:
+def probe(
+    target: Target, fitted: Sample, scored: Sample, mlps: Sequence[MlpPredictions] | None
+) -> dict[str, Any] | None:
     """Scores one target of ``scored`` from the code of each layer and from all together, by every probe.
 
     Args:
         target: of the images ``scored``.
         fitted: the images that probes are fitted on.
         scored: the images that they are scored on.
-        mlps: what the MLPs predict for ``scored`` from each of the ``code_sets``.
+        mlps: what the MLPs predict for ``scored`` from each of the ``code_sets``; None = linear probes only, whose
+            scores then choose ``best_layer``.
 
     Returns:
         The score's name (``auc``, ``r2`` or ``accuracy``) for boosted trees, and the same with ``_linear`` and
@@ -106,20 +109,24 @@ def probe(target: Target, fitted: Sample, scored: Sample, mlps: Sequence[MlpPred
     truth = target.values[score_on]
     pairs = [(a[fit], b[score_on]) for a, b in zip(code_sets(fitted), code_sets(scored), strict=True)]
     result: dict[str, Any] = {}
-    for key, predicted in {
-        name: [_predict(target.kind, False, (seen, known.values[fit]), asked) for seen, asked in pairs],
-        f"{name}_linear": [_predict(target.kind, True, (seen, known.values[fit]), asked) for seen, asked in pairs],
-        f"{name}_mlp": [predictions[target.kind, target.name][score_on] for predictions in mlps],
-    }.items():
+    seen_values = known.values[fit]
+    predictions = {
+        f"{name}_linear": [_predict(target.kind, True, (seen, seen_values), asked) for seen, asked in pairs],
+    }
+    if mlps is not None:
+        predictions[name] = [_predict(target.kind, False, (seen, seen_values), asked) for seen, asked in pairs]
+        predictions[f"{name}_mlp"] = [each[target.kind, target.name][score_on] for each in mlps]
+    for key, predicted in predictions.items():
         values = [float(score(truth, prediction)[0]) for prediction in predicted]
         intervals = [interval(score(truth, prediction, resamples(len(truth)))) for prediction in predicted]
         result |= {key: values[:-1], f"{key}_all": values[-1]}
         result |= {f"{key}_interval": intervals[:-1], f"{key}_all_interval": intervals[-1]}
-    best = int(np.argmax(result[name]))
+    main = f"{name}_linear" if mlps is None else name
+    best = int(np.argmax(result[main]))
     by_chance = chance(target.kind, truth)
     return result | {
         "best_layer": best,
-        "best_layer_significant": result[f"{name}_interval"][best][0] > by_chance + MARGIN,
+        "best_layer_significant": result[f"{main}_interval"][best][0] > by_chance + MARGIN,
         "chance": by_chance,
         "n": len(score_on),
         "n_fit": len(fit),
@@ -131,8 +138,16 @@ def _one_thread() -> None:
     threadpool_limits(1)
 
 
-def probe_all(fitted: Sample, scored: Sample, progress: Progress) -> dict[str, dict[str, Any]]:
+def probe_all(
+    fitted: Sample, scored: Sample, progress: Progress, linear_only: bool = False
+) -> dict[str, dict[str, Any]]:
     """Probes every target of ``scored``, several at a time.
+
+    Args:
+        fitted: the images that probes are fitted on.
+        scored: the images that they are scored on.
+        progress: told what is being done.
+        linear_only: fit neither boosted trees nor MLPs.
 
     Returns:
         ``attributes``, ``factors`` and ``labels``, each {name: what ``probe`` gives}.
@@ -140,8 +155,10 @@ def probe_all(fitted: Sample, scored: Sample, progress: Progress) -> dict[str, d
     tables: dict[str, dict[str, Any]] = {"attributes": {}, "factors": {}, "labels": {}}
     if not scored.targets:
         return tables
-    mlps = mlp_predictions(fitted.targets, code_sets(fitted), code_sets(scored), progress("MLP probes", EPOCHS))
-    advance = progress("linear and boosted-trees probes", len(scored.targets))
+    mlps = None
+    if not linear_only:
+        mlps = mlp_predictions(fitted.targets, code_sets(fitted), code_sets(scored), progress("MLP probes", EPOCHS))
+    advance = progress("linear probes" if linear_only else "linear and boosted-trees probes", len(scored.targets))
     with ThreadPoolExecutor(os.cpu_count(), initializer=_one_thread) as pool:
         results = pool.map(lambda target: probe(target, fitted, scored, mlps), scored.targets)
         for target, result in zip(scored.targets, results, strict=True):
