@@ -57,6 +57,21 @@ def test_a_run_that_does_not_stay_finite_names_step_place_and_checkpoint(face_sh
     assert all(torch.equal(w, weights(out)[key]) for key, w in good.items())
 
 
+def test_a_run_that_ends_without_finite_gradients_is_not_done(face_shards, tmp_path):
+    out = tmp_path / "run"
+    assert launch(face_shards, out, CONSTANT, steps=4).returncode == 0
+    overflow = ("training.log_every_steps=2", "optimizer.learning_rate=1e38", "training.validate_every_steps=4")
+    done = launch(face_shards, out, CONSTANT, *overflow, steps=8)
+    assert done.returncode == 1 and "done in" not in done.stderr, done.stderr
+    assert "the run ended at step 8 and is not finite" in done.stderr
+    assert "the last good checkpoint is" in done.stderr and "step-00000004.pt" in done.stderr
+    assert steps_kept(out) == [4]
+    losses = [json.loads(line).get("loss", 0) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] is None or losses[-2] is None, "a skipped step does not look perfect"
+    done = launch(face_shards, out, CONSTANT, "optimizer.learning_rate=0.001", steps=8)
+    assert done.returncode == 0, "the remedy is accepted"
+
+
 def test_on_two_then_one_then_four_processes_the_run_is_that_of_one(face_shards, tmp_path):
     calm = ("optimizer.learning_rate=5e-4", CONSTANT)
     assert launch(face_shards, tmp_path / "one", *calm, steps=18).returncode == 0
