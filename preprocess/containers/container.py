@@ -64,31 +64,31 @@ class Container(Protocol):
     unpack: Callable[[Path], None] | None
 
     def identity(self) -> Iterable[tuple[str, str]]:
-        """For each image its name, and a text that changes when the image does (size, checksum)."""
+        """Yields each image's name, and a text that changes when the image does (size, checksum)."""
         ...
 
     def stamp(self) -> int:
-        """A number that changes when an image is written again with the same name and size. Of this machine only."""
+        """Returns a number, of this machine only, that changes when an image is written again with its old size."""
         ...
 
     def list_again(self) -> Container:
-        """The same folder or archive as it is now."""
+        """Returns the same folder or archive as it is now."""
         ...
 
     def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
-        """Reads the pixels of chosen images in a worker."""
+        """Returns what reads the pixels of chosen images in a worker."""
         ...
 
     def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
-        """Pixels of some of the first images."""
+        """Yields the pixels of some of the first images."""
         ...
 
     def content_hash(self, name: str) -> str:
-        """SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
+        """Returns the SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
         ...
 
     def text(self, name: str) -> bytes | None:
-        """The content of a list inside an archive by its file name; None where there is none."""
+        """Returns the content of a list inside an archive by its file name; None where there is none."""
         ...
 
 

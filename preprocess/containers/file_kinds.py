@@ -98,6 +98,7 @@ class Members:
     """The members of an archive, sorted into images, lists and the rest while it is listed."""
 
     def __init__(self) -> None:
+        """Starts without members."""
         self.left_out: list[LeftOut] = []
         self.ignored: list[IgnoredFile] = []
 

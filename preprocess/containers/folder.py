@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,35 +144,51 @@ class FolderContainer:
     """The images directly inside one folder, or of the whole tree below it. A `Container`."""
 
     def __init__(self, path: Path, deep: bool = False) -> None:
+        """Lists the folder.
+
+        Args:
+            path: of the folder.
+            deep: whether images in folders below it count.
+
+        Raises:
+            UsageError: a folder cannot be read.
+        """
         listing = list_folder(path, deep)
         self.path = path
         self.names = list(listing.images)
         self.left_out, self.ignored = listing.left_out, listing.ignored
         self.notes: list[str] = []
-        self.unpack = None
+        self.unpack: Callable[[Path], None] | None = None
         self._images, self._deep = listing.images, deep
 
     def identity(self) -> Iterator[tuple[str, str]]:
+        """Yields each image's name, and a text that changes when the image does."""
         return ((name, f"{size}") for name, (size, _) in self._images.items())
 
     def stamp(self) -> int:
+        """Returns a number that changes when an image is written again with the same name and size."""
         return hash(tuple(changed for _, changed in self._images.values()))
 
     def list_again(self) -> FolderContainer:
+        """Returns the same place as it is now."""
         return FolderContainer(self.path, self._deep)
 
     def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
+        """Returns a reader of chosen images."""
         del scratch
         return FolderImages(str(self.path.resolve()), list(names))
 
     def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields the pixels of some of the first images."""
         return FolderImages(str(self.path), self.names[:count]).pixels()
 
     def content_hash(self, name: str) -> str:
+        """Returns the SHA-256 of an image file's content."""
         with (self.path / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def text(self, name: str) -> bytes | None:
+        """Returns the content of a list in the archive by its file name; None where there is none."""
         del name
         return None
 
@@ -185,10 +201,11 @@ class FolderImages:
     names: list[str]
 
     def __len__(self) -> int:
+        """Returns the number of images."""
         return len(self.names)
 
     def files(self) -> Iterator[bytes | UnreadableImage]:
-        """The files' contents, in order."""
+        """Yields the files' contents, in order."""
         for name in self.names:
             try:
                 handle = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a third of pathlib's time
@@ -200,6 +217,7 @@ class FolderImages:
                 yield UnreadableImage(f"cannot be read: {error.strerror}")
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
         return decoded(self.files())
 
 

@@ -12,7 +12,7 @@ import hashlib
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,7 +58,7 @@ class TarContainer:
         self.notes: list[str] = []
         self._status = _status(path)
         self._compressed = file_type(_head(path)) in _OPENERS
-        self.unpack = self._unpack if self._compressed else None
+        self.unpack: Callable[[Path], None] | None = self._unpack if self._compressed else None
         self._images: dict[str, _Image] = {}
         self._lists: dict[str, tuple[int, int] | bytes] = {}
         self._first: list[bytes] = []

@@ -8,7 +8,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,9 +27,14 @@ class ZipContainer:
     """The images of a zip archive. A `Container`."""
 
     def __init__(self, path: Path) -> None:
+        """Lists the archive.
+
+        Raises:
+            UsageError: it is damaged or cut short.
+        """
         self.path = path
         self.notes: list[str] = []
-        self.unpack = None
+        self.unpack: Callable[[Path], None] | None = None
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self._texts: dict[str, str] = {}
         members = Members()
@@ -48,16 +53,20 @@ class ZipContainer:
         self.names = sorted(self._entries)
 
     def identity(self) -> Iterator[tuple[str, str]]:
+        """Yields each image's name, and a text that changes when the image does."""
         yield from ((n, f"{self._entries[n].file_size}\0{self._entries[n].CRC}") for n in self.names)
         yield from (("refused", left.key) for left in self.left_out)
 
     def stamp(self) -> int:
+        """Returns a number that changes when an image is written again with the same name and size."""
         return 0  # the checksums of the identity tell
 
     def list_again(self) -> ZipContainer:
+        """Returns the same place as it is now."""
         return ZipContainer(self.path)
 
     def reader(self, names: Sequence[str], scratch: Path | None = None) -> ZipImages:
+        """Returns a reader of chosen images."""
         del scratch
         infos = [self._entries[name] for name in names]
         members = [(i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC) for i in infos]
@@ -65,15 +74,18 @@ class ZipContainer:
         return ZipImages(str(self.path.resolve()), np.array(members, np.int64).reshape(-1, 5), encrypted)
 
     def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields the pixels of some of the first images."""
         return self.reader(self.names[:count]).pixels()
 
     def content_hash(self, name: str) -> str:
+        """Returns the SHA-256 of an image file's content."""
         (content,) = self.reader([name]).files()
         if isinstance(content, UnreadableImage):
             raise content
         return hashlib.sha256(content).hexdigest()
 
     def text(self, name: str) -> bytes | None:
+        """Returns the content of a list in the archive by its file name; None where there is none."""
         if name not in self._texts:
             return None
         try:
@@ -118,10 +130,11 @@ class ZipImages:
     encrypted: list[bool]
 
     def __len__(self) -> int:
+        """Returns the number of images."""
         return len(self.members)
 
     def files(self) -> Iterator[bytes | UnreadableImage]:
-        """The members' contents, in order."""
+        """Yields the members' contents, in order."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
             for member, locked in zip(self.members.tolist(), self.encrypted, strict=True):
@@ -135,6 +148,7 @@ class ZipImages:
             os.close(handle)
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
         return decoded(self.files())
 
 

@@ -1,6 +1,6 @@
-"""Fetches CelebA and MNIST by torchvision's own downloader and checksums, into a folder that appears only when whole.
+"""Downloads CelebA and MNIST with torchvision's downloader and checksums.
 
-Files lie in a staging folder until all are there; a later attempt keeps those that are whole.
+Files are collected in a staging folder, which is renamed when all are complete. A later attempt keeps complete files.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WANTED = frozenset(
 
 
 def download_celeba(folder: Path, say: Callable[[str], None]) -> Path:
-    """Fetches the aligned images and their lists (1.4 GB) into `folder`, which must not exist or be empty.
+    """Downloads the aligned images and their lists (1.4 GB) into `folder`, which must not exist or be empty.
 
     Raises:
-        UserError: a file could not be fetched; the message names the files, where to put them, and the substitute.
+        UserError: a file could not be downloaded; the message names the files, where to put them, and the substitute.
     """
     from torchvision.datasets import CelebA  # noqa: PLC0415 - brings torch
     from torchvision.datasets.utils import download_file_from_google_drive  # noqa: PLC0415
@@ -50,10 +50,10 @@ def download_celeba(folder: Path, say: Callable[[str], None]) -> Path:
 
 
 def download_mnist(folder: Path, say: Callable[[str], None]) -> Path:
-    """Fetches MNIST's four files (12 MB) into `folder`, which must not exist or be empty.
+    """Downloads MNIST's four files (12 MB) into `folder`, which must not exist or be empty.
 
     Raises:
-        UserError: a file could not be fetched; the message names the files and where to put them.
+        UserError: a file could not be downloaded; the message names the files and where to put them.
     """
     from torchvision.datasets import MNIST  # noqa: PLC0415 - brings torch
     from torchvision.datasets.utils import download_url  # noqa: PLC0415

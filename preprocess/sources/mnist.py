@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import math
@@ -15,35 +16,47 @@ from typing import BinaryIO
 
 import numpy as np
 
-from preprocess.errors import UnreadableImage, UsageError
-from preprocess.shards.annotations import SampleTable
+from preprocess.containers.container import printable
+from preprocess.containers.file_kinds import read_head
+from preprocess.containers.folder import scan
+from preprocess.errors import UnreadableImage, UsageError, first_line
+from preprocess.images.file_types import GZIP, UNKNOWN, file_type
+from preprocess.shards.annotations import SampleTable, table_without_annotations
 from preprocess.shards.manifest import Crop, Source
 from preprocess.sources.index import Catalogue, seeded_rank
 
 DATA_FOLDER = "data/mnist"
 _PARTS = ("train", "t10k")
-_IMAGES, _LABELS = 2051, 2049  # the magic numbers of IDX files of bytes in three and in one dimension
+_IMAGES, _LABELS = 2051, 2049  # magic numbers of IDX files: bytes in three dimensions, and in one
 _MAX_BYTES = 600 << 20  # EMNIST, the largest set in this format, has 547 MB; a hostile gzip may unpack to any size
 _GZIP_START = b"\x1f\x8b"
 _VALID_SHARE = 10  # one training digit out of ten validates
 
 
 def find_mnist(given: Path | None) -> Path | None:
-    """The folder to read: the one given, else $MNIST_ROOT, else data/mnist; None where none of them is there.
+    """Finds the folder to read: the given one, else $MNIST_ROOT, else data/mnist.
+
+    Returns:
+        The folder, or None where none of them exists.
 
     Raises:
-        UsageError: the one given is not a folder.
+        UsageError: the given one is not a folder.
     """
     if given is not None:
-        if not given.is_dir():
-            raise UsageError(f"--source {given} is not a folder")
-        return given
-    places = (os.environ.get("MNIST_ROOT"), DATA_FOLDER)
-    return next((Path(place) for place in places if place and Path(place).is_dir()), None)
+        if given.is_dir():
+            return given
+        if given.is_symlink() and not given.exists():
+            raise UsageError(f"--source {given} is a link to {given.readlink()}, which does not exist")
+        if given.exists():
+            remedy = f"give the folder of the four IDX files ({given.parent})"
+            raise UsageError(f"--source {given} is {file_type(read_head(given)).name}: {remedy}")
+        raise UsageError(f"--source {given} does not exist")
+    folders = (os.environ.get("MNIST_ROOT"), DATA_FOLDER)
+    return next((Path(path) for path in folders if path and Path(path).is_dir()), None)
 
 
 def no_mnist() -> UsageError:
-    """Says where MNIST was looked for and which files are needed."""
+    """Returns the error that says where MNIST was looked for and which files are needed."""
     return UsageError(
         f"no MNIST found: looked at --source, $MNIST_ROOT and {DATA_FOLDER}; put train-images-idx3-ubyte.gz, "
         "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz into one of them, "
@@ -92,31 +105,24 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
 
 @dataclass(frozen=True)
 class IdxImages:
-    """Chosen images of one IDX file."""
+    """Chosen images of one IDX file. A `PixelReader`."""
 
     path: str
     rows: list[int]
 
     def __len__(self) -> int:
+        """Returns the number of images."""
         return len(self.rows)
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields uint8 (28, 28, 1) for each image."""
         images = _read(Path(self.path), _IMAGES)
         for row in self.rows:
             yield images[row][..., None]
 
 
 def _table(keys: list[str], labels: np.ndarray) -> SampleTable:
-    count = len(keys)
-    return SampleTable(
-        keys=keys,
-        sources=keys,
-        attributes=np.empty((count, 0), np.int8),
-        factors=np.empty((count, 0)),
-        identity=np.full(count, -1, np.int64),
-        label=labels,
-        landmarks=np.empty((count, 0), np.int32),
-    )
+    return dataclasses.replace(table_without_annotations(keys, keys), label=labels)
 
 
 def _split(keys: list[str], trained: int, seed: int) -> np.ndarray:
@@ -132,9 +138,12 @@ def _find(folder: Path, start: str) -> Path:
     names = [f"{start}{joint}{dimensions}-ubyte{end}" for joint in ("-", ".") for end in ("", ".gz")]
     for place in (folder, folder / "MNIST" / "raw", folder / "raw"):  # torchvision's layout
         for name in names:
-            if (place / name).is_file():
-                return place / name
-    raise UsageError(f"{folder} has no {names[0]} (or {names[1]})")
+            for path in (place / name, place / name / name):  # some archives unpack into a folder of the file's name
+                if path.is_file():
+                    return path
+    held = sorted(entry.name for entry in scan(folder))[:5]
+    contents = f"it holds {', '.join(map(printable, held))}" if held else "it is empty"
+    raise UsageError(f"{folder} has no {names[0]} (or {names[1]}): {contents}; point --source to the IDX files' folder")
 
 
 @lru_cache(maxsize=4)
@@ -151,18 +160,22 @@ def _read(path: Path, magic: int) -> np.ndarray:
             start = 4 + 4 * (magic & 0xFF)
             header = file.read(start)
             if len(header) < start or int.from_bytes(header[:4], "big") != magic:
-                raise UsageError(f"{path} is not an IDX file of the expected kind; download it again")
+                found = file_type(read_head(path))
+                what = f"{found.name}, not" if found not in (UNKNOWN, GZIP) else "not"
+                raise UsageError(f"{path} is {what} an IDX file of the expected kind; download it again")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
             content = _exactly(file, math.prod(shape))
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} cannot be read ({error}); download it again") from None
+        if isinstance(error, OSError) and error.errno:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path} is damaged ({first_line(error)}); download it again") from None
     if content is None:
         raise UsageError(f"{path} does not hold the {shape} bytes that its header says; download it again")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _exactly(file: BinaryIO | gzip.GzipFile, size: int) -> bytearray | None:
-    """The rest of a file where that has just this size; memory is taken as it comes, whatever a header claims."""
+    """The rest of a file if it has this size, otherwise None. Memory grows with the file, not by the header's claim."""
     content = bytearray()
     while len(content) <= size <= _MAX_BYTES and (part := file.read(min(1 << 22, size + 1 - len(content)))):
         content += part

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preprocess.errors import UsageError
 from preprocess.shards.reader import ShardSet
+from preprocess.sources.mnist import find_mnist, open_mnist
 from tests.preprocess.trees import hashes, invoke
 
 
@@ -83,3 +85,25 @@ def test_a_gz_that_a_browser_has_unpacked(tmp_path: Path) -> None:
         done = invoke("mnist", "--source", tmp_path / folder, "--out", tmp_path / f"{folder}-out", "--workers", 1)
         assert done.exit_code == 0, done.stderr
     assert hashes(tmp_path / "gz-out") == hashes(tmp_path / "plain-out")
+
+
+def test_a_file_of_each_name_in_a_folder_of_that_name(tmp_path: Path) -> None:
+    write_digits(tmp_path / "in")
+    for path in sorted((tmp_path / "in").iterdir()):
+        path.rename(tmp_path / "moved")
+        path.mkdir()
+        (tmp_path / "moved").rename(path / path.name)
+    assert len(open_mnist(tmp_path / "in", 0).table) == 80
+
+
+def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:
+    write_digits(tmp_path / "in", ".gz")
+    path = tmp_path / "in" / "train-images-idx3-ubyte.gz"
+    with pytest.raises(UsageError, match=r"is a gzip file: give the folder of the four IDX files"):
+        find_mnist(path)
+    path.write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(UsageError, match=r"train-images-idx3-ubyte\.gz is a web page, not an IDX file"):
+        open_mnist(tmp_path / "in", 0)
+    path.rename(tmp_path / "in" / "mnist_train.csv")
+    with pytest.raises(UsageError, match=r"has no train-images-idx3-ubyte .*it holds mnist_train\.csv"):
+        open_mnist(tmp_path / "in", 0)
