@@ -86,7 +86,7 @@ def _run(config: Config, accelerator: Accelerator, progress: Progress, allow_pip
     check_ranks_match({"checkpoint to resume": {"step": run.step}})  # file systems may show the ranks different files
     progress.run, progress.first_step = run, run.step
     log = TrainingLog(config.training.steps, run.step, shown=run.is_main)
-    notes = [*run.notes, *batch_norm_note(run), *(point.notes if point else [])]
+    notes = [*run.notes, *batch_norm_note(run), *no_valid_split_note(run), *(point.notes if point else [])]
     for line in [describe(run, out), describe_loader(run), *notes]:
         log.say(line)
     logged = read_metrics(out) if run.is_main else []
@@ -125,6 +125,13 @@ def _run(config: Config, accelerator: Accelerator, progress: Progress, allow_pip
     if lock is not None:
         lock.release()
     return finished
+
+
+def no_valid_split_note(run: Run) -> list[str]:
+    """Says that there will be no validation, if one was asked for."""
+    if run.data.valid is not None or not run.config.training.validate_every_steps:
+        return []
+    return ["the shards have no valid split of at least 2 images: there is no validation and no best.pt"]
 
 
 def describe(run: Run, out: Path) -> str:

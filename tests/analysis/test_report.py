@@ -185,7 +185,7 @@ def test_probe_prints_a_table_and_writes_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("truncate", "seal"),
+        ("truncate", "truncated"),
         ("flip", "damaged"),
         ("absent", "cannot read"),
         ("data", "does not exist"),

@@ -14,7 +14,8 @@ from tests.pipeline.launching import launch_words
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from pipeline.checkpoint.file import CheckpointError, newest_valid, read_checkpoint
+from pipeline.checkpoint.file import CheckpointError, read_checkpoint
+from pipeline.checkpoint.manager import newest_valid
 damages, run = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 target = run / "checkpoints/step-00000010.pt"
 whole, missed, fallen_back = target.read_bytes(), [], 0
@@ -92,7 +93,7 @@ def damaged_checkpoints(workspace: Workspace) -> str:
         one_sentence(reported.stderr, str(broken / "ckpt.pt"))
         resumed = workspace.run(*launch_words(workspace.shards, broken, often, steps=12))
         assert resumed.returncode == 0, resumed.stderr
-        assert f"passed over: {broken / 'checkpoints/step-00000010.pt'}" in resumed.stderr, (
+        assert f"skipped a checkpoint: {broken / 'checkpoints/step-00000010.pt'}" in resumed.stderr, (
             "it fell back without a word"
         )
         assert "step-00000005.pt at step 5" in resumed.stderr, resumed.stderr

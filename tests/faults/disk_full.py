@@ -75,7 +75,7 @@ def _train(workspace: Workspace) -> str:
         out = disk.folder / "run"
         words = [*TRAIN, *trainer_words(workspace.shards, out, *SETTINGS, steps=200)]
         full = workspace.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
-        _one_sentence(full, "checkpoints already written are whole")
+        _one_sentence(full, "the checkpoints written so far are complete")
         steps = [int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")]
         assert steps, "not one checkpoint fitted: the test's disk is too small"
         assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
@@ -83,7 +83,7 @@ def _train(workspace: Workspace) -> str:
         words = [*TRAIN, *trainer_words(workspace.shards, out, *SETTINGS, steps=max(steps) + 2)]
         again = workspace.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
         assert again.returncode == 0, again.stderr
-        assert "passed over" not in again.stderr, f"half-written under its final name: {again.stderr}"
+        assert "skipped a checkpoint" not in again.stderr, f"half-written under its final name: {again.stderr}"
         assert resumed_at(again.stderr) == max(steps), again.stderr
         shutil.copytree(out, workspace.folder / "kept")
     return f"training kept {len(steps)} checkpoints and went on from step {max(steps)}"

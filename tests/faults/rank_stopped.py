@@ -46,9 +46,9 @@ def _without_launcher(workspace: Workspace, stopped: int, elsewhere: bool) -> fl
         assert other.returncode == 1, f"exit code {other.returncode}"
     (error,) = run.errors()
     if not (elsewhere and stopped == 0):  # rank 0 keeps the store here, in which signs of life would be
-        why = "it gives no sign of life" if elsewhere else f"its process {victim.pid} is stopped"
+        why = "it does not respond" if elsewhere else f"its process {victim.pid} is stopped"
         assert f"lost rank {stopped} ({why})" in error, error
-    assert "goes on from" in error, error
+    assert "continues from" in error, error
     return took
 
 

@@ -91,5 +91,5 @@ def _named(run: Started, lost: int) -> None:
     errors = run.errors()
     assert len(errors) == 1, f"{len(errors)} sentences about a lost rank: {run.said()[-3000:]}"
     assert f"lost rank {lost} (its process" in errors[0], errors[0]
-    assert "during step" in errors[0] and "goes on from" in errors[0] and "step-0000" in errors[0], errors[0]
+    assert "during step" in errors[0] and "continues from" in errors[0] and "step-0000" in errors[0], errors[0]
     assert "_run(config" not in run.said(), f"a traceback of ours: {run.said()[-3000:]}"

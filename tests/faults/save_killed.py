@@ -46,7 +46,7 @@ def save_killed(workspace: Workspace) -> str:
             run.processes[0].kill()
             run.ends(10)
             said = run.said()
-        assert "passed over" not in said, f"a damaged checkpoint has a final name: {said[-3000:]}"
+        assert "skipped a checkpoint" not in said, f"a damaged checkpoint has a final name: {said[-3000:]}"
         if moment:
             resumed.append(resumed_at(said))
             assert resumed[-1] >= stood, f"went on from step {resumed[-1]} where {stood} had been finished"

@@ -102,7 +102,7 @@ def _stop(
     if moment in {"step", "one rank", "save"}:
         assert step > before, f"{moment}: stopped at step {step} after {before}"
         assert logged_step(out) == step, f"the log ends with step {logged_step(out)}, the checkpoint is of {step}"
-        assert f"stopped at step {step} as asked" in said, said[-3000:]
+        assert f"stopped at step {step} as requested" in said, said[-3000:]
         assert before == 0 or resumed_at(said) == before, f"went on at another step than {before}: {said[-3000:]}"
     return step, took
 

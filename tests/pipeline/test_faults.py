@@ -35,7 +35,7 @@ def test_a_full_disk_costs_nothing_that_was_finished(face_shards, tmp_path):
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 1
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "checkpoints already written are whole" in said[0], errors
+    assert len(said) == 1 and "the checkpoints written so far are complete" in said[0], errors
     assert {path.name: path.read_bytes() for path in (out / "checkpoints").iterdir()} == before
     assert not list(out.rglob("*.tmp"))
     done = launch(face_shards, out, *SETTINGS, processes=2, steps=STEPS)
