@@ -31,6 +31,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "recipe": files.recipes,
     "checkpoint": files.checkpoints,
     "zip": files.zips,
+    "tar": files.tars,
     "parquet": files.parquets,
     "idx": files.idx,
     "npy shard": shards.npy_shards,

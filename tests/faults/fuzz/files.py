@@ -8,6 +8,7 @@ import io
 import json
 import random
 import struct
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pipeline.checkpoint.file import CheckpointError, load_vlae, write_checkpoin
 from pipeline.config.load import resolve, to_yaml
 from pipeline.config.schema import Config, ConfigError, ModelConfig
 from pipeline.model.vlae import VLAE
+from preprocess.containers.tar_archive import TarContainer
 from preprocess.containers.zip_archive import ZipContainer
 from preprocess.errors import UnreadableImage, UsageError, UserError
 from preprocess.shards.manifest import Crop as Cropped
@@ -197,6 +199,32 @@ def zips(folder: Path) -> Target:
         assert all(isinstance(text, str) for pair in container.identity() for text in pair)
         container.text("list_eval_partition.txt")
         _read_all(container.reader(container.names).pixels())
+
+    return Target(lambda chance: mutated(seeds, chance), read, (UsageError,))
+
+
+def tars(folder: Path) -> Target:
+    """Archives of images and a list, plain and compressed."""
+    seeds, path, scratch = [], folder / "fuzzed.tar", folder / "scratch"
+    scratch.mkdir()
+    for mode in ("w", "w:gz", "w:xz"):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode=mode) as archive:
+            members = {f"img_align_celeba/{n:06d}.jpg": image for n, image in enumerate(image_seeds()[:4])}
+            for name, content in {**members, "list_eval_partition.txt": b"000000.jpg 0\n"}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        seeds.append(out.getvalue())
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        container = TarContainer(path)
+        assert all(isinstance(text, str) for pair in container.identity() for text in pair)
+        container.text("list_eval_partition.txt")
+        if container.unpack:
+            container.unpack(scratch)
+        _read_all(container.reader(container.names, scratch).pixels())
 
     return Target(lambda chance: mutated(seeds, chance), read, (UsageError,))
 

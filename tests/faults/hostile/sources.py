@@ -172,7 +172,7 @@ CASES = (
         "a superscript for a count", lambda _: read_attributes("²\nMale\n1.jpg 1\n".encode(), "a list"), "columns where"
     ),
     Case("5,000 digits", lambda _: read_identities(b"1.jpg " + b"9" * 5000, "a list"), "not a valid identity"),
-    Case("a list of 200 MB in a zip", _list, "that is no annotation file"),
+    Case("a list of 200 MB in a zip", _list, "an annotation file is smaller"),
     Case(
         "10^10 digits",
         lambda room: _idx(room, struct.pack(">IIII", 2051, 2**32 - 1, 28, 28), 784),
@@ -183,5 +183,5 @@ CASES = (
         lambda r: _idx(r, struct.pack(">IIII", 2051, 1, 28, 28), 1 << 28),
         "does not",
     ),
-    Case("a place instead of an image in parquet", _parquet, "empty file"),
+    Case("a place instead of an image in parquet", _parquet, "only a path in the file"),
 )
