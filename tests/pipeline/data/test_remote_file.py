@@ -1,0 +1,126 @@
+"""Files behind an address: whole in spite of broken connections, and errors in words."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data import batch as batch_module
+from pipeline.data import remote_file
+from pipeline.data.batch import LoaderError, Prefetcher, StoppedWaiting
+from pipeline.data.remote_file import RemoteFile
+from pipeline.data.sampler import GlobalBatchSampler
+from pipeline.data.shard_reader import copy_shards, open_source
+from pipeline.data.streaming import StreamingLoader
+from pipeline.distributed.signals import SIGNALS
+from preprocess.shards.reader import ShardSet
+from tests.pipeline.data.http_server import Network, served
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(remote_file, "RETRY_SECONDS", (0.0, 0.01, 0.01))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "file").write_bytes(CONTENT)
+    return tmp_path
+
+
+def read(address: str, step: int = 100_001) -> bytes:
+    with RemoteFile(address, "file") as file:
+        return b"".join(iter(lambda: file.read(step), b""))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_dropped_connections_continue_at_the_byte_where_they_broke(folder, ranges):
+    network = Network(drop_every=3 if ranges else 2, ranges=ranges)
+    with served(folder, network) as address:
+        assert read(address) == CONTENT
+        assert read(address) == CONTENT
+        assert read(address) == CONTENT
+    assert network.requests > 3
+
+
+def test_a_stalled_connection_is_opened_again(folder, monkeypatch):
+    monkeypatch.setattr(remote_file, "TIMEOUT_SECONDS", 0.3)
+    network = Network()
+    with served(folder, network) as address, RemoteFile(address, "file") as file:
+        first = file.read(500_000)
+        network.stalled = True
+        threading.Timer(0.5, lambda: setattr(network, "stalled", False)).start()
+        assert first + file.read() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("network", "words", "requests"),
+    [(Network(status=404), "HTTP 404 Not Found", 1), (Network(status=503), "4 times: the server answered HTTP 503", 4)],
+)
+def test_the_servers_answer_is_in_the_message(folder, network, words, requests):
+    with served(folder, network) as address, pytest.raises(LoaderError, match=words):
+        read(address)
+    assert network.requests == requests, "only answers that may change are asked for again"
+
+
+def test_a_refused_connection_is_named(folder):
+    with pytest.raises(LoaderError, match="Connection refused"):
+        read("http://127.0.0.1:9")
+
+
+def test_a_program_that_fails_is_named(folder):
+    with pytest.raises(LoaderError, match="exit code 3"):
+        read("pipe:exit 3 {}")
+
+
+def test_no_sample_is_lost_or_repeated_over_an_unreliable_network(face_shards):
+    pixels = np.concatenate(ShardSet.open(face_shards).images("train"))
+    with served(face_shards, Network(drop_every=3)) as address:
+        source = open_source(address, False)
+        sampler = GlobalBatchSampler(len(pixels), 32, 1, 0, 1)
+        loader = StreamingLoader(source, 64, True, torch.device("cpu"), 0)
+        seen = []
+        for item in loader.batches(sampler, 0, sampler.batches_per_epoch, 2):
+            assert (item.images.permute(0, 2, 3, 1).numpy() == pixels[item.indices.numpy()]).all()
+            seen += item.indices.tolist()
+    assert len(seen) == len(set(seen)) == sampler.batches_per_epoch * 32
+
+
+def test_shards_are_copied_once_from_an_address(face_shards, tmp_path):
+    network = Network()
+    with served(face_shards, network) as address:
+        source = open_source(address, False)
+        copy = copy_shards(source, ("valid",), tmp_path / "copy")
+        assert np.array_equal(
+            np.concatenate(copy.images("valid")), np.concatenate(ShardSet.open(face_shards).images("valid"))
+        )
+        before = network.requests
+        copy_shards(source, ("valid",), tmp_path / "copy")
+    assert network.requests == before + 1, "the manifest alone"
+
+
+def test_a_request_to_stop_ends_the_wait_for_a_batch(monkeypatch):
+    monkeypatch.setattr(batch_module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(batch_module, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(batch_module, "JOIN_SECONDS", 0.1)
+    never = threading.Event()
+
+    def stalled():
+        yield 1
+        never.wait(30)
+        yield 2
+
+    items = iter(Prefetcher(stalled(), 1))
+    assert next(items) == 1
+    monkeypatch.setattr(SIGNALS, "stop_requested", True)
+    begin = time.perf_counter()
+    with pytest.raises(StoppedWaiting):
+        next(items)
+    assert time.perf_counter() - begin < 2
+    never.set()
