@@ -48,8 +48,8 @@ def fuzzed_images(workspace: Workspace) -> str:
 
 @fault(
     "fuzzed files",
-    "1,000 spoilt annotation, manifest, recipe, checkpoint, zip, tar, parquet, idx and shard files each: read or refused "
-    "in one sentence; no crash, no hang, nothing executed, memory below 1 GiB",
+    "1,000 spoilt annotation, manifest, recipe, checkpoint, zip, tar, parquet, idx and shard files each: read or "
+    "refused in one sentence; no crash, no hang, nothing executed, memory below 1 GiB",
     Mutation("limit of a list's lines", "preprocess.sources.list_lines:_MAX_LINE", "is_set_to", "1 << 60"),
     Mutation("message for errors of the YAML parser", "pipeline.config.load:read_recipe", "shows_causes"),
     Mutation("message for errors of torch.load", "pipeline.checkpoint.file:read_checkpoint", "shows_causes"),
