@@ -48,7 +48,8 @@ def _refuse_unknown_types(content: bytes) -> None:
     try:
         for code, argument, _ in pickletools.genops(content):
             if code.name in {"STACK_GLOBAL", "INST"} or (code.name == "GLOBAL" and not _PLAIN.fullmatch(str(argument))):
-                raise UntrustedContentError(f"it asks for {str(argument or code.name)[:80]!r}, which is not a plain value")
+                asked = str(argument or code.name)[:80]
+                raise UntrustedContentError(f"it asks for {asked!r}, which is not a plain value")
     except UntrustedContentError:
         raise
     except Exception as error:  # pickletools raises nearly anything on damaged pickles

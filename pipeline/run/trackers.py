@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker
 from PIL import Image
 
 from pipeline.config.load import flat_values
@@ -50,7 +49,7 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
 class Trackers:
     """The started trackers of a run; none on ranks other than the main one."""
 
-    def __init__(self, trackers: dict[str, GeneralTracker], sent: dict[str, int]) -> None:
+    def __init__(self, trackers: dict[str, Any], sent: dict[str, int]) -> None:
         """Takes the trackers by name, and the last step that each was sent already."""
         self._trackers, self._sent = trackers, sent
 
@@ -109,7 +108,7 @@ def start_trackers(accelerator: Accelerator, config: Config, out: Path, step: in
     if not accelerator.is_main_process:
         return Trackers({}, {})
     known = _read_state(out) if step else {}
-    names = list(config.training.trackers)
+    names: list[str] = list(config.training.trackers)
     state = {name: known.get(name) or {"id": f"{config.name}-{secrets.token_hex(3)}", "sent": -1} for name in names}
     for name in set(names) & set(known):
         state[name]["sent"] = max(state[name]["sent"], logged)
