@@ -93,7 +93,7 @@ class CheckpointManager:
         """
         self._folder, self._training, self._best = folder, training, best
         self._saved_at = time.monotonic()
-        self._postponed = False
+        self.postponed = False
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
 
@@ -102,11 +102,11 @@ class CheckpointManager:
         minutes, every = self._training.checkpoint_every_minutes, self._training.checkpoint_every_steps
         late = minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
         better = valid_l1 is not None and valid_l1 < self._best
-        return self._postponed or late or better or (every > 0 and step % every == 0)
+        return self.postponed or late or better or (every > 0 and step % every == 0)
 
     def postpone(self) -> None:
         """Makes a checkpoint due after every step until one is saved, because this step was not finite."""
-        self._postponed = True
+        self.postponed = True
 
     def save(self, state: dict[str, Any], valid_l1: float | None = None) -> bool:
         """Copies ``state`` and writes it while training continues.
@@ -131,7 +131,7 @@ class CheckpointManager:
             self._best = valid_l1
         self._thread = threading.Thread(target=self._write, args=(state, is_best), name="checkpoint")
         self._thread.start()
-        self._saved_at, self._postponed = time.monotonic(), False
+        self._saved_at, self.postponed = time.monotonic(), False
         return True
 
     def wait(self) -> None:

@@ -214,9 +214,12 @@ def save_if_finite(
     log: TrainingLog,
 ) -> None:
     """Saves a checkpoint, unless the last step or the weights are not finite: the older checkpoints then remain."""
+    said_before = checkpoints.postponed
     if steps.nonfinite_in_a_row:
         checkpoints.postpone()
     elif checkpoints.save(checkpoint_state(run), valid_l1):
+        return
+    if said_before:
         return
     log.say(f"step {run.step}: no checkpoint, because the run is not finite; {last_good(out)}")
 
