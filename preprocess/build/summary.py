@@ -6,6 +6,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +16,7 @@ from preprocess.errors import UserError
 from preprocess.shards.manifest import MANIFEST_NAME, NO_FACE, LeftOut, Manifest
 from preprocess.synthetic.factors import FACTOR_NAMES
 
-_MANY_IMAGES = 50_000  # from here on the recipe of all of CelebA suits, below that the one of the photographs
+_MANY_IMAGES = 50_000  # the recipe celeba64 suits a training set of this size, photos a smaller one
 
 
 def train_command(manifest: Manifest, out: str) -> str:
@@ -26,7 +27,9 @@ def train_command(manifest: Manifest, out: str) -> str:
         recipe = "demo"
     else:
         recipe = "celeba64" if manifest.splits["train"].samples >= _MANY_IMAGES else "photos"
-    return f"accelerate launch pipeline/train.py --recipe {recipe} --data {shlex.quote(out)}"
+    in_clone = Path("pipeline/train.py").is_file()
+    trainer = "accelerate launch pipeline/train.py" if in_clone else "mmd-vlae-train"
+    return f"{trainer} --recipe {recipe} --data {shlex.quote(out)}"
 
 
 def print_summary(manifest: Manifest, address: str) -> None:

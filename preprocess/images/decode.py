@@ -34,7 +34,12 @@ _APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application se
 
 
 class Decoder:
-    """Decodes image files one at a time into one reused buffer, which saves a quarter of the time."""
+    """Decodes image files one at a time into one reused buffer, which saves a quarter of the time.
+
+    JPEGs are decoded completely. libjpeg-turbo can leave out the pixels around a crop (`tj3SetCroppingRegion`): with
+    CelebA's crop that gives the same pixels in 12 to 17 % less time. But no maintained Python package offers it, and
+    damage in the rows below the crop would no longer be found.
+    """
 
     def __init__(self) -> None:
         """Starts with an empty buffer."""

@@ -1,4 +1,4 @@
-"""What a person sees where there is no terminal, and with --quiet."""
+"""The output without a terminal, and with --quiet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_plain_lines_with_rate_bytes_and_images_left_out(tmp_path: Path, monkeyp
     assert "000002: empty file" in done.stdout
 
 
-def test_quiet_says_nothing_but_the_summary(tree: Path, tmp_path: Path) -> None:
+def test_quiet_prints_only_the_summary(tree: Path, tmp_path: Path) -> None:
     done = shard(tree, tmp_path / "out", "--quiet")
     assert done.exit_code == 0
     assert done.stderr == ""

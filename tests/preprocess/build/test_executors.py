@@ -1,4 +1,4 @@
-"""The same shards from a Dask cluster (where Dask is installed)."""
+"""A Dask cluster makes the same shards as local processes (skipped without Dask)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.preprocess.trees import command, hashes, shard
 
 
 def processes_of(session: int) -> list[int]:
-    """The living processes of a session (Linux)."""
+    """Returns the running processes of a session (Linux)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -35,7 +35,7 @@ def cmdline(pid: int) -> bytes:
         return b""
 
 
-def test_an_unknown_scheduler_is_bad_usage(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_scheduler_is_a_usage_error(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = shard(tree, tmp_path / "out", "--scheduler", "my cluster")
     assert done.exit_code == 2
     assert "--scheduler my cluster" in done.stderr
@@ -53,7 +53,7 @@ def test_dask_makes_the_same_bytes(tree: Path, shards: Path, tmp_path: Path) -> 
     assert hashes(tmp_path / "out") == hashes(shards)
 
 
-def test_a_cluster_that_runs_already(tree: Path, shards: Path, tmp_path: Path) -> None:
+def test_running_cluster_is_used(tree: Path, shards: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     code = (
         "from distributed import LocalCluster\n"
@@ -75,7 +75,7 @@ def test_a_cluster_that_runs_already(tree: Path, shards: Path, tmp_path: Path) -
     assert hashes(tmp_path / "out") == hashes(shards)
 
 
-def test_a_dask_worker_that_dies_costs_its_shard_only(tree: Path, tmp_path: Path) -> None:
+def test_dead_dask_worker_loses_only_its_shard(tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     assert shard(tree, tmp_path / "whole", shard_size=1).exit_code == 0
     out = tmp_path / "out"
@@ -90,7 +90,7 @@ def test_a_dask_worker_that_dies_costs_its_shard_only(tree: Path, tmp_path: Path
     assert hashes(out) == hashes(tmp_path / "whole")
 
 
-def test_a_cluster_that_is_not_there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cluster_gives_one_sentence(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "_SECONDS_TO_CONNECT", 1)
     done = shard(tree, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")

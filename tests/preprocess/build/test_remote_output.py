@@ -1,4 +1,4 @@
-"""`--out` behind an fsspec URL: staged, uploaded, read back; tried on file://."""
+"""`--out` with an fsspec URL: shards are staged, uploaded and read back. Tested with file://."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where stages lie; it must be empty after each command that was not killed."""
+    """The folder of the stages, which must be empty after each command that was not killed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "mmd-vlae"
 
@@ -30,7 +30,7 @@ def url(folder: Path) -> str:
 
 
 def failing_after(uploads: int, original: Callable) -> Callable:
-    """An upload that works so many times; a shard is one, and so are its record, the recipe and the manifest."""
+    """Returns an upload that fails after `uploads` files: each shard, its record, the specification, the manifest."""
     left = [uploads]
 
     def put_file(self: LocalFileSystem, source: str, target: str, **options: object) -> None:
@@ -42,7 +42,7 @@ def failing_after(uploads: int, original: Callable) -> Callable:
     return put_file
 
 
-def test_a_url_gets_what_a_folder_gets(tree: Path, shards: Path, cache: Path, tmp_path: Path) -> None:
+def test_url_gets_the_same_files_as_a_folder(tree: Path, shards: Path, cache: Path, tmp_path: Path) -> None:
     done = shard(tree, url(tmp_path / "deep" / "out"))
     assert done.exit_code == 0, done.stderr
     assert hashes(tmp_path / "deep" / "out") == hashes(shards)
@@ -66,7 +66,7 @@ def test_the_manifest_is_uploaded_last(tree: Path, tmp_path: Path, monkeypatch: 
     assert all(placed[i + 1] == f"{name}.json" for i, name in enumerate(placed) if name.endswith(".tar"))
 
 
-def test_an_upload_that_fails_is_gone_on_with(
+def test_rerun_continues_after_a_failed_upload(
     tree: Path, shards: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -87,7 +87,7 @@ def test_an_upload_that_fails_is_gone_on_with(
     assert hashes(out) == hashes(shards)
 
 
-def test_killed_and_run_again(tree: Path, shards: Path, cache: Path, tmp_path: Path) -> None:
+def test_rerun_after_kills_makes_the_same_bytes(tree: Path, shards: Path, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for wanted in (1, 3):
         process = command(tree, url(out), "--shard-size", 20)
@@ -114,7 +114,7 @@ def test_damaged_and_missing_shards_are_made_again(tree: Path, shards: Path, tmp
     assert hashes(out) == hashes(shards)
 
 
-def test_what_reads_back_different_is_no_success(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_that_reads_back_different_fails(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = LocalFileSystem.put_file
 
     def put_file(self: LocalFileSystem, source: str, target: str, **options: object) -> None:
@@ -129,7 +129,7 @@ def test_what_reads_back_different_is_no_success(tree: Path, tmp_path: Path, mon
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_another_recipe_at_the_url_is_refused(tree: Path, shards: Path, tmp_path: Path) -> None:
+def test_shards_of_other_options_at_the_url_are_refused(tree: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert shard(tree, url(out), "--crop", 108).exit_code == 0
     before = hashes(out)
@@ -149,14 +149,14 @@ def test_another_recipe_at_the_url_is_refused(tree: Path, shards: Path, tmp_path
     ("out", "words"),
     [("memory://shards", "gone when the command ends"), ("nonsense://shards", "Protocol not known")],
 )
-def test_urls_that_cannot_be_used(out: str, words: str, tree: Path) -> None:
+def test_unusable_urls_are_refused(out: str, words: str, tree: Path) -> None:
     done = shard(tree, out)
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_place_that_cannot_be_written_to(tree: Path, tmp_path: Path) -> None:
+def test_url_without_write_permission_gives_one_sentence(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     done = shard(tree, url(tmp_path / "file" / "out"))
     assert done.exit_code == 1
@@ -173,7 +173,7 @@ def bucket(shards: Path) -> Iterator[MemoryFileSystem]:
     fs.rm("/bucket", recursive=True)
 
 
-def test_verify_and_show_behind_a_url(bucket: MemoryFileSystem, shards: Path, tmp_path: Path) -> None:
+def test_verify_and_show_read_a_url(bucket: MemoryFileSystem, shards: Path, tmp_path: Path) -> None:
     done = invoke("verify", "memory://bucket/set")
     assert done.exit_code == 0, done.stderr
     assert "4 shards, 50 samples, none damaged" in done.stdout
@@ -185,7 +185,7 @@ def test_verify_and_show_behind_a_url(bucket: MemoryFileSystem, shards: Path, tm
     assert len(sheets) == 1
 
 
-def test_verify_behind_a_url_names_what_is_wrong(bucket: MemoryFileSystem, tmp_path: Path) -> None:
+def test_verify_of_a_url_names_each_problem(bucket: MemoryFileSystem, tmp_path: Path) -> None:
     flipped = bytearray(bucket.cat_file("/bucket/set/train-000000.tar"))
     flipped[9000] ^= 1
     bucket.pipe_file("/bucket/set/train-000000.tar", bytes(flipped))
@@ -218,7 +218,7 @@ def without_its_library(*arguments: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["verify", "show"])
-def test_a_url_that_cannot_be_read_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_url_gives_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, code, words in (
         ("memory://nothing/here", 1, "holds no finished shards"),
         ("nonsense://bucket/set", 2, "Protocol not known"),
@@ -238,7 +238,7 @@ def refused(done: Result, code: int, words: str) -> None:
 
 
 def with_another_run(monkeypatch: pytest.MonkeyPatch, *, after: int, run: Callable[[], object]) -> None:
-    """After so many shards a run from another machine comes in between, whose stage is not this one's."""
+    """Lets a run of another machine, with its own stage, write to the URL after a number of shards."""
     run_tasks = build.run_tasks
 
     def interrupted(*arguments: object) -> Iterator[ShardRecord]:
@@ -253,7 +253,7 @@ def with_another_run(monkeypatch: pytest.MonkeyPatch, *, after: int, run: Callab
     monkeypatch.setattr(build, "run_tasks", interrupted)
 
 
-def test_two_machines_with_one_recipe(
+def test_two_machines_with_equal_options_make_one_set(
     tree: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: list[int] = []
@@ -265,7 +265,7 @@ def test_two_machines_with_one_recipe(
     assert hashes(tmp_path / "out") == hashes(shards)
 
 
-def test_two_machines_with_two_recipes(
+def test_two_machines_with_other_options_do_not_mix(
     tree: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: list[int] = []
@@ -285,7 +285,7 @@ def test_two_machines_with_two_recipes(
 
 
 @pytest.mark.parametrize("place", [str, url], ids=["folder", "url"])
-def test_a_run_that_made_nothing_leaves_the_place_free(
+def test_run_without_usable_images_leaves_the_output_free(
     place: Callable, tree: Path, shards: Path, tmp_path: Path
 ) -> None:
     done = shard(tree, place(tmp_path / "out"), "--crop", 500)

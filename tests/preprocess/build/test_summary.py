@@ -10,6 +10,7 @@ import pytest
 from preprocess.build.summary import train_command
 from preprocess.shards.manifest import Manifest, Split
 from preprocess.synthetic.factors import FACTOR_NAMES
+from tests.conftest import REPOSITORY
 from tests.preprocess.trees import shard
 
 
@@ -21,7 +22,8 @@ from tests.preprocess.trees import shard
         ({"source": {"kind": "mnist", "fingerprint": "0" * 64, "images": 50}}, "mnist"),
     ],
 )
-def test_the_recipe_suits_the_images(changes: dict, recipe: str, shards: Path) -> None:
+def test_the_recipe_suits_the_images(changes: dict, recipe: str, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
     manifest = Manifest.model_validate(Manifest.read(shards).model_dump() | changes)
     assert train_command(manifest, "out") == f"accelerate launch pipeline/train.py --recipe {recipe} --data out"
 
@@ -31,6 +33,11 @@ def test_all_of_celeba_is_trained_with_its_recipe(shards: Path) -> None:
     train = Split.model_construct(samples=162_770, shards=())
     large = manifest.model_copy(update={"splits": manifest.splits | {"train": train}})
     assert "--recipe celeba64 " in train_command(large, "out")
+
+
+def test_installed_wheel_names_its_own_command(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train_command(Manifest.read(shards), "out").startswith("mmd-vlae-train --recipe photos")
 
 
 def test_a_build_ends_with_the_next_command_and_quotes_its_path(tree: Path, tmp_path: Path) -> None:

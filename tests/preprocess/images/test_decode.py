@@ -1,4 +1,4 @@
-"""Every kind of image file becomes the right RGB pixels, or is refused with a reason."""
+"""Every type of image file becomes the right RGB pixels, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert np.abs(pixels[..., 0] - wide / 257.0).max() <= 0.5
 
 
-def test_transparency_lies_over_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     layers = np.dstack([PICTURE, np.zeros(PICTURE.shape[:2], np.uint8)])
     layers[:100, :, 3] = 255
     pixels = decode(encoded(Image.fromarray(layers), "PNG"))
@@ -64,10 +64,10 @@ def test_palette_and_cmyk() -> None:
     assert np.abs(decode(cmyk).astype(int) - PICTURE).mean() < 4
 
 
-def test_ycck_is_the_same_whatever_came_before() -> None:
+def test_ycck_does_not_depend_on_earlier_images() -> None:
     """simplejpeg would decode it too, to pixels that differ by one from Pillow's."""
     cmyk = bytearray(encoded(Image.fromarray(PICTURE).convert("CMYK"), "JPEG", quality=95))
-    cmyk[cmyk.index(b"Adobe") + 11] = 2  # what the first three channels are: YCC instead of CMY
+    cmyk[cmyk.index(b"Adobe") + 11] = 2  # the first three channels are YCC instead of CMY
     decoder = Decoder()
     first = decoder.rgb(bytes(cmyk)).copy()
     decoder.rgb(jpeg(1))
@@ -144,7 +144,7 @@ def jpeg_bomb() -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
     ],
 )
-def test_what_cannot_be_read_has_a_reason(data: bytes, reason: str) -> None:
+def test_unreadable_files_have_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImage, match=reason):
         decode(data)
 

@@ -1,4 +1,4 @@
-"""What the trainer reads: the manifest and the mapped shards."""
+"""The trainer's view of shards: the manifest and the memory-mapped images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_annotations_follow_the_records(shards: Path) -> None:
     assert everything.factors.shape == (40, 0)
 
 
-def test_digest_names_the_set(shards: Path, copy: Path) -> None:
+def test_digest_identifies_the_set(shards: Path, copy: Path) -> None:
     digest = ShardSet.open(shards).digest
     assert ShardSet.open(copy).digest == digest
     edit(copy, seed=9)
@@ -61,7 +61,7 @@ def test_digest_names_the_set(shards: Path, copy: Path) -> None:
         ('{"schema_version": 1}', "source"),
     ],
 )
-def test_a_bad_manifest_is_one_clear_sentence(content: str | None, words: str, tmp_path: Path) -> None:
+def test_bad_manifest_gives_one_sentence(content: str | None, words: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(ManifestError, match=words) as caught:
@@ -69,7 +69,7 @@ def test_a_bad_manifest_is_one_clear_sentence(content: str | None, words: str, t
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_contradicts_itself(copy: Path) -> None:
+def test_inconsistent_manifest_is_refused(copy: Path) -> None:
     whole = (copy / "manifest.json").read_text()
     plain = json.loads(whole)
     for change, words in (

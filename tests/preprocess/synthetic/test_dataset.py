@@ -1,4 +1,4 @@
-"""The drawn faces: factors, attributes, pictures, and a tree that survives kills with identical bytes."""
+"""The drawn faces: factors, attributes, pictures, and a data set with the same bytes after a kill."""
 
 import json
 import os
@@ -32,7 +32,7 @@ CONTINUOUS = [factor for factor in FACTORS if factor.share is None]
 PLAIN = {factor.name: (factor.low + factor.high) / 2 for factor in FACTORS} | {"glasses": 0.0, "beard": 0.0}
 
 
-def test_a_killed_drawing_process_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_drawing_process_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise BrokenProcessPool("a process was terminated abruptly")
 
@@ -43,7 +43,7 @@ def test_a_killed_drawing_process_is_one_sentence(tmp_path: Path, monkeypatch: p
 
 
 def ignore(drawn: int) -> None:
-    """An `advance` that shows nothing."""
+    """Takes progress and ignores it."""
 
 
 def contents(tree: Path) -> dict[str, bytes]:
@@ -96,7 +96,7 @@ def test_factors_are_independent(table):
     assert correlation.max() < 4.5 / np.sqrt(len(table))
 
 
-def test_an_image_does_not_depend_on_what_was_sampled_before():
+def test_image_does_not_depend_on_earlier_samples():
     alone = sample_factors(1, 700)
     for index in (0, 300, 2000):
         sample_factors(1, index)
@@ -170,7 +170,7 @@ def test_the_annotations_have_celebas_format(tree):
         assert not inside & {person[name] for name in names if partition[name] != part}
 
 
-def test_factors_csv_holds_exactly_what_was_drawn(tree):
+def test_factors_csv_holds_the_exact_factors(tree):
     header, *rows = (tree / "factors.csv").read_text().splitlines()
     assert header == "image," + ",".join(FACTOR_NAMES)
     name, *values = rows[41].split(",")
@@ -202,8 +202,8 @@ def test_a_rerun_draws_only_what_is_missing(tree, tmp_path):
     kept = (images / "000001.jpg").stat().st_mtime_ns
     for name in ("000002.jpg", "000077.jpg"):
         (images / name).unlink()
-    (images / "000050.jpg").write_bytes(b"")  # what a power cut leaves
-    (images / ".000002.jpg.tmp").write_bytes(b"half a face")  # what a kill leaves
+    (images / "000050.jpg").write_bytes(b"")  # as after a power cut
+    (images / ".000002.jpg.tmp").write_bytes(b"half a face")  # as after a kill
     (out / "list_attr_celeba.txt").unlink()
     drawn: list[int] = []
     draw_dataset(out, count=100, seed=3, workers=1, advance=drawn.append)
