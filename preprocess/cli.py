@@ -273,7 +273,7 @@ def _build(
     """Makes the shards, prints what is in them, and says how to train on them."""
     from preprocess.build.build import BuildOptions, build  # noqa: PLC0415
     from preprocess.build.executors import choose_executor  # noqa: PLC0415
-    from preprocess.build.output import open_output  # noqa: PLC0415
+    from preprocess.build.remote_output import open_output  # noqa: PLC0415
 
     make_executor = choose_executor(options.scheduler)
     output = open_output(options.out)

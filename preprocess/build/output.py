@@ -23,7 +23,7 @@ from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.errors import ManifestError, UsageError, UserError
 from preprocess.shards.atomic import sync_folder, write_json
 from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ShardSpec
-from preprocess.shards.storage import ShardFiles, is_url
+from preprocess.shards.storage import ShardFiles
 from preprocess.shards.verify import file_sha256
 
 SHARD_NAME = re.compile(r"(train|valid|test)-\d{6}\.tar")
@@ -219,19 +219,6 @@ class LocalOutput(Output):
             leftovers += [path for path in self.scratch.iterdir() if path.suffix != ".json"]
         for path in leftovers:
             path.unlink(missing_ok=True)
-
-
-def open_output(address: str) -> Output:
-    """Returns the folder or URL that --out names; nothing is written yet.
-
-    Raises:
-        UsageError: the URL cannot be used, or the library for it is not installed.
-    """
-    if not is_url(address):
-        return LocalOutput(Path(address))
-    from preprocess.build.remote_output import RemoteOutput  # noqa: PLC0415 - it derives from Output
-
-    return RemoteOutput(address)
 
 
 def _records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:

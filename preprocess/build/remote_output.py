@@ -24,7 +24,7 @@ from preprocess.build.output import SCRATCH_NAME, SHARD_NAME, SPEC_NAME, LocalOu
 from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.errors import UsageError, UserError
 from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ShardSpec
-from preprocess.shards.storage import ShardFiles, reported
+from preprocess.shards.storage import ShardFiles, is_url, reported
 
 _CHUNK = 1 << 22
 _VOLATILE = frozenset({"memory"})  # gone with the process
@@ -155,3 +155,12 @@ class RemoteOutput(Output):
 
     def _reported(self, failure: str) -> AbstractContextManager[None]:
         return reported(self.name, failure, "uploaded shards are kept: run the same command again")
+
+
+def open_output(address: str) -> Output:
+    """Returns the folder or URL that --out names; nothing is written yet.
+
+    Raises:
+        UsageError: the URL cannot be used, or the library for it is not installed.
+    """
+    return RemoteOutput(address) if is_url(address) else LocalOutput(Path(address))
