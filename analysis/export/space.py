@@ -14,7 +14,8 @@ APP = '''"""The page of `analysis explore` for the model in this folder."""
 from pathlib import Path
 
 import analysis
-from analysis.explorer.page import build_page, launch
+from analysis.explorer.page import build_page
+from analysis.explorer.serve import launch
 
 demo = build_page(analysis.load(Path(__file__).parent))
 
