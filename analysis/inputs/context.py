@@ -14,6 +14,7 @@ import torch
 
 from pipeline.checkpoint.file import load_vlae
 from pipeline.config.schema import Config
+from pipeline.data.shard_reader import open_shard_set
 from pipeline.model.vlae import VLAE
 from preprocess.shards.reader import ShardSet
 
@@ -59,7 +60,7 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
     ``data`` None means the folder that the checkpoint names; it must then still hold the same shards. Raises
     ManifestError, or EvalContextError when it holds others, or images of another shape.
     """
-    shards = ShardSet.open(data or Path(state.get("data") or "shards"))
+    shards = open_shard_set(str(data or state.get("data") or "shards"))
     channels, height, width = state["image_shape"]
     if shards.manifest.image_shape != (height, width, channels):
         shape = "x".join(map(str, shards.manifest.image_shape))

@@ -7,7 +7,9 @@ through the strict reader of preprocess, and each image through its decoder. Not
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +204,30 @@ def load_images(source: ShardSource, split: str, limit: int, hashed: bool) -> Te
             images[filled : filled + taken] = torch.from_numpy(block[:taken].copy())
             filled += taken
     return images
+
+
+def open_shard_set(location: str) -> ShardSet:
+    """Opens a folder of shards, or copies those behind an address into the user's cache and opens the copies.
+
+    Args:
+        location: A folder or an address. An address that went through ``pathlib`` and lost a slash is repaired.
+
+    Raises:
+        ManifestError: There is no usable manifest.
+        LoaderError: The address cannot be read, or is a command.
+    """
+    address = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", location) if not Path(location).exists() else location
+    if not is_address(address):
+        return ShardSet.open(location)
+    if address.startswith("pipe:"):
+        raise LoaderError(f"the shards come from a command ({address}); copy them to a folder and name it with --data")
+    source = open_source(address, allow_pipe=False)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "mmd-vlae" / "shards" / source.digest[:16]
+    splits = list(source.manifest.splits)
+    size = sum(shard.bytes for split in splits for shard in source.shards(split))
+    print(f"copying {size / 1e6:,.0f} MB of shards from {address} to {folder}, once", file=sys.stderr)
+    return copy_shards(source, splits, folder)
 
 
 def copy_shards(source: ShardSource, splits: Sequence[str], folder: Path) -> ShardSet:

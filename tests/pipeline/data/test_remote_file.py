@@ -14,7 +14,7 @@ from pipeline.data import remote_file
 from pipeline.data.batch import LoaderError, Prefetcher, StoppedWaiting
 from pipeline.data.remote_file import RemoteFile
 from pipeline.data.sampler import GlobalBatchSampler
-from pipeline.data.shard_reader import copy_shards, open_source
+from pipeline.data.shard_reader import copy_shards, open_shard_set, open_source
 from pipeline.data.streaming import StreamingLoader
 from pipeline.distributed.signals import SIGNALS
 from preprocess.shards.reader import ShardSet
@@ -103,6 +103,21 @@ def test_shards_are_copied_once_from_an_address(face_shards, tmp_path):
         before = network.requests
         copy_shards(source, ("valid",), tmp_path / "copy")
     assert network.requests == before + 1, "the manifest alone"
+
+
+@pytest.mark.parametrize("slashes", ["//", "/"])
+def test_analysis_reads_the_addresses_that_training_reads(face_shards, tmp_path, monkeypatch, slashes):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with served(face_shards, Network()) as address:
+        copy = open_shard_set(address.replace("//", slashes))
+    original = ShardSet.open(face_shards)
+    assert copy.digest == original.digest
+    copy.check_sizes()
+    assert np.array_equal(np.concatenate(copy.images("train")), np.concatenate(original.images("train")))
+
+
+def test_a_folder_is_opened_where_it_is(face_shards):
+    assert open_shard_set(str(face_shards)).folder == face_shards
 
 
 def test_a_request_to_stop_ends_the_wait_for_a_batch(monkeypatch):
