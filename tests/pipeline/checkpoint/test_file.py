@@ -1,4 +1,4 @@
-"""Checkpoints: checksummed, atomic, found again; every damage is noticed."""
+"""The checkpoint file: checksum, atomic writes, and a message that names the problem of a bad file."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_round_trip_and_newest_kept(tmp_path):
     )
 
 
-def test_a_damaged_newest_is_passed_over_and_said(tmp_path):
+def test_a_damaged_newest_checkpoint_is_skipped_and_named(tmp_path):
     for step in (1, 2):
         write(tmp_path, state(step), keep=3)
     newest = tmp_path / "checkpoints/step-00000002.pt"
@@ -49,7 +49,7 @@ def test_a_damaged_newest_is_passed_over_and_said(tmp_path):
     assert newest_valid(tmp_path / "nothing") is None
 
 
-def test_all_damaged_is_an_error_not_a_new_run(tmp_path):
+def test_a_run_without_a_valid_checkpoint_does_not_start_again(tmp_path):
     write(tmp_path, state(), keep=1)
     for path in [tmp_path / "ckpt.pt", *(tmp_path / "checkpoints").iterdir()]:
         path.write_bytes(b"")
@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001.pt"]
 
 
-def test_leftovers_of_a_killed_write_are_swept(tmp_path):
+def test_unfinished_files_of_a_killed_run_are_removed(tmp_path):
     write(tmp_path, state(), keep=1)
     (tmp_path / "checkpoints/.step-00000009.pt.tmp").write_bytes(b"half")
     sweep_leftovers(tmp_path)

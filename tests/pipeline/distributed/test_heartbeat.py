@@ -1,4 +1,4 @@
-"""Which errors are about a lost rank; that ranks are named is drilled with real processes (tests/faults)."""
+"""Which errors are about a lost rank. The fault tests check with real processes that the rank is named."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.run.run_dir import RunFolderError
         "Gloo connectFullMesh failed with ... Connection refused",
     ],
 )
-def test_what_gloo_says_of_a_lost_rank(words: str) -> None:
+def test_messages_of_gloo_about_a_lost_rank_are_known(words: str) -> None:
     assert is_lost_connection(RuntimeError(words))
     assert is_lost_connection(dist.DistBackendError(words))
 
 
-def test_what_is_no_lost_rank() -> None:
+def test_other_errors_are_not_about_a_lost_rank() -> None:
     assert not is_lost_connection(RuntimeError("invalid tensor size at index 1"))
     assert not is_lost_connection(LoaderError("/data/timeout/train-000001.tar is damaged: its content has changed"))
-    assert not is_lost_connection(RunFolderError("/runs/connection reset/ckpt.pt is another recipe's"))
+    assert not is_lost_connection(RunFolderError("/runs/connection reset/ckpt.pt belongs to another recipe"))
     assert not is_lost_connection(ValueError("timed out"))
     assert is_lost_connection(dist.DistNetworkError("whatever it says"))

@@ -1,4 +1,4 @@
-"""Signals at one process: the first asks, a second SIGINT is obeyed at once."""
+"""Signals at one process: the first asks to stop, a second SIGINT ends the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trackers: refused where they are not installed, going on without a doubled step, never in the way of training."""
+"""Trackers: refused where they are not installed, no step shown twice, and no failure ends the training."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_lines_of_metrics_become_named_numbers():
     assert scalars({"step": 5, "valid": {"l1": 0.3, "effect": [1.0]}}) == {"valid/l1": 0.3, "valid/effect/layer0": 1.0}
 
 
-def test_a_killed_run_that_goes_on_shows_each_step_once(accelerator, tmp_path):
+def test_a_resumed_run_shows_each_step_once(accelerator, tmp_path):
     config = build_config({"training": {"trackers": ["tensorboard"]}}, "override")
     # killed at step 17 with a checkpoint at 10: steps 15 and 20 come after it, 15 for the second time
     for begin, logged, steps in ((0, 0, (5, 10, 15)), (10, 15, (15, 20))):
@@ -81,7 +81,7 @@ def test_a_killed_run_that_goes_on_shows_each_step_once(accelerator, tmp_path):
     assert len(list(tmp_path.rglob("hparams.yml"))) == 1
 
 
-def test_what_cannot_step_back_is_not_sent_again_and_what_fails_is_left_out():
+def test_repeated_steps_are_not_sent_again_and_a_failing_tracker_is_dropped():
     late, failing = Recorder(), Recorder(fails_at=20)
     shown = Trackers({"late": late, "failing": failing}, {"late": 15, "failing": 15})
     with pytest.warns(UserWarning, match="failing failed and gets no more metrics: the server is away"):
