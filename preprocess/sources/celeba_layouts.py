@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ def _choose(top: Path, candidates: list[Candidate], forced: Kind | None) -> Cand
     if forms == {"folder"}:
         raise UsageError(
             f"{top} holds several folders of images ({some}): point --source to one of them, or make shards of all "
-            f"with `preprocess images {top}`, which takes folders for splits and labels"
+            f"with `preprocess images {shlex.quote(str(top))}`, which takes folders for splits and labels"
         )
     what = "several archives" if forms == {"archive"} else "several sources of images"
     raise UsageError(f"{top} holds {what} ({some}): point --source to one of them, or choose with --kind")

@@ -6,6 +6,7 @@ Files are collected in a staging folder, which is renamed when all are complete.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def download_celeba(folder: Path, say: Callable[[str], None]) -> Path:
         raise UserError(
             f"{error}; put {', '.join(sorted(name for *_, name in files))} into {folder} by hand (Google Drive often "
             "refuses with a quota page: try another day), or draw a substitute with `preprocess faces --out "
-            f"{folder}`"
+            f"{shlex.quote(str(folder))}`"
         ) from error
 
 

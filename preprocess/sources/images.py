@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,7 +78,8 @@ def open_images(path: Path, seed: int) -> Catalogue:
 def _unused_lists(container: Container, path: Path) -> list[str]:
     """A note about CelebA's annotation files, which this source does not read."""
     found = [file.name for file in container.ignored if file.name.rsplit("/", 1)[-1].startswith(_CELEBA_LISTS)]
-    return [f"{', '.join(found[:3])} not read here; `preprocess celeba --source {path}` reads them"] if found else []
+    command = f"`preprocess celeba --source {shlex.quote(str(path))}`"
+    return [f"not read by this command: {', '.join(found[:3])}; {command} reads them"] if found else []
 
 
 def _open(path: Path) -> Container:
@@ -89,7 +91,8 @@ def _open(path: Path) -> Container:
     if container.names:
         return container
     if any(file.reason == PARQUET.name for file in container.ignored):
-        raise UsageError(f"{path} holds parquet files: make shards of them with `preprocess celeba --source {path}`")
+        command = f"`preprocess celeba --source {shlex.quote(str(path))}`"
+        raise UsageError(f"{path} holds parquet files: make shards of them with {command}")
     reasons = [f"{left.key} is {left.reason}" for left in container.left_out]
     reasons += [f"{file.name} is {file.reason}" for file in container.ignored]
     raise UsageError(f"{path} holds no images" + (f": {', '.join(reasons[:3])}" if reasons else ": it is empty"))
