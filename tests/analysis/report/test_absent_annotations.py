@@ -111,10 +111,12 @@ def test_too_few_images_are_one_sentence(monkeypatch, tmp_path):
 def test_every_split_is_loaded_once(monkeypatch, tmp_path):
     calls = []
     load = loaded(("attributes", "factors"))
-    monkeypatch.setattr(
-        "analysis.inputs.encode.load_split",
-        lambda shards, split, limit: calls.append(split) or load(shards, split, limit),
-    )
+
+    def counted(shards, split, limit):
+        calls.append(split)
+        return load(shards, split, limit)
+
+    monkeypatch.setattr("analysis.inputs.encode.load_split", counted)
     context = context_of(tmp_path, ("attributes", "factors"), {"train": 100, "valid": 30, "test": 30})
     report.evaluate_checkpoint(context, "run", 1000, quiet, {})
     assert sorted(calls) == ["test", "train", "valid"]
