@@ -159,7 +159,7 @@ CASES = (
         Case(f"a pickle named {name}", lambda room, name=name: _payload(room, name), f"holds a member '{name}'")
         for name in ("000000.pyd", "000000.pkl", "000000.pth")
     ),
-    Case("a pickle in a mapped record", _npy_payload, "one of its records is no image"),
+    Case("a pickle in a mapped record", _npy_payload, "one of its records is not an image"),
     Case("a name with ../", lambda room: _read_png(room, _png(_member("../../canary.png", b"x"))), "../../canary.png"),
     Case("an absolute name", lambda room: _read_png(room, _png(_member("/tmp/canary.png", b"x"))), "/tmp/canary.png"),
     Case("a symlink", lambda room: _read_png(room, _png(_member("0.json", b"", b"2", "/etc/passwd"))), "a link"),
@@ -188,5 +188,5 @@ CASES = (
         "pixels a",
     ),
     Case("a manifest nested 100,000 deep", lambda room: _parsed(room, b"[" * 100_000), "not valid JSON"),
-    Case("a manifest of 40 MB", lambda room: _parsed(room, b"[" + b"[]," * 13_500_000 + b"[]]"), "that is no manifest"),
+    Case("a manifest of 40 MB", lambda room: _parsed(room, b"[" + b"[]," * 13_500_000 + b"[]]"), "that is not a manifest"),
 )
