@@ -38,7 +38,7 @@ class Part:
 
 
 def part_of(sampler: GlobalBatchSampler, worker: int, workers: int) -> Part:
-    """Returns the part of an epoch that ``worker`` of this rank reads. It makes batches worker, worker + workers, …"""
+    """Returns the part of an epoch that ``worker`` of this rank reads: every ``workers``-th batch is its own."""
     sizes = [len(range(w, sampler.batches_per_epoch, workers)) for w in range(workers)]
     before = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])
     return Part(before * sampler.local_batch_size, sizes[worker])

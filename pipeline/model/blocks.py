@@ -1,4 +1,4 @@
-"""The little grammar of ``model.layers``: '128, 128/2, fc1024' as typed blocks with their shapes."""
+"""The grammar of ``model.layers``: '128, 128/2, fc1024' as typed blocks with their shapes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Block:
 
     @property
     def is_fc(self) -> bool:
+        """Whether the block is fully connected."""
         return len(self.outputs) == 1
 
 
@@ -65,5 +66,5 @@ def _parse_block(word: str, inputs: Shape, where: str) -> Block:
 
 
 def size(shape: Shape) -> int:
-    """Number of values in one feature of ``shape``."""
+    """Returns the number of values in one feature of ``shape``."""
     return prod(shape)

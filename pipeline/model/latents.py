@@ -1,4 +1,4 @@
-"""What the latents of a trained ladder do: codes of images, samples, and each layer's effect on the picture."""
+"""Codes of a trained ladder: split by layer, replaced, laid out as manifolds, and the effect of each layer."""
 
 from __future__ import annotations
 
@@ -11,34 +11,45 @@ from pipeline.data.counter_rng import Stream, normal, uniform
 from pipeline.model.vlae import VLAE
 
 
-def replace_layer(codes: Sequence[Tensor], drawn: Sequence[Tensor], layer: int) -> list[Tensor]:
-    """``codes`` with one layer replaced by ``drawn``'s; all (B, d_l), bottom first."""
-    return [drawn[i] if i == layer else z for i, z in enumerate(codes)]
+def replace_layer(codes: Sequence[Tensor], replacement: Sequence[Tensor], layer: int) -> list[Tensor]:
+    """Returns ``codes`` with one layer taken from ``replacement``. All are (B, d_l), bottom first."""
+    return [replacement[i] if i == layer else z for i, z in enumerate(codes)]
 
 
 @torch.no_grad()
-def layer_effects(vlae: VLAE, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
-    """Effect of each layer: (L,) float32.
+def layer_effects(vlae: VLAE, codes: Sequence[Tensor], prior_samples: Sequence[Tensor]) -> Tensor:
+    """Measures the effect of each layer on the decoded image.
 
-    Mean |change| of the decoded image when only that layer is drawn anew from the prior, over the change when all
-    layers are. ``codes`` and ``drawn`` are lists of (B, d_l), bottom first; 0 = the decoder ignores the layer.
+    Args:
+        vlae: The model, in eval mode.
+        codes: (B, d_l) a layer, bottom first.
+        prior_samples: Samples from the prior, of the same shapes.
+
+    Returns:
+        (L,) float32: the mean |change| of the image when only that layer is resampled from the prior, over the change
+        when all layers are. 0 = the decoder ignores the layer.
     """
     base = vlae.decode(codes)
-    everything = (vlae.decode(drawn) - base).abs().mean()
-    alone = [(vlae.decode(replace_layer(codes, drawn, layer)) - base).abs().mean() for layer in range(len(codes))]
-    return torch.stack(alone) / everything.clamp(min=1e-12)
+    all_layers = (vlae.decode(prior_samples) - base).abs().mean()
+    one_layer = [
+        (vlae.decode(replace_layer(codes, prior_samples, layer)) - base).abs().mean() for layer in range(len(codes))
+    ]
+    return torch.stack(one_layer) / all_layers.clamp(min=1e-12)
 
 
 def split_layers(joined: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """(B, Σd) as a list of (B, d_l), bottom first."""
+    """Splits (B, Σd) into a list of (B, d_l), bottom first."""
     return list(joined.split(list(sizes), dim=1))
 
 
 def manifold_codes(layer: int, sizes: Sequence[int], side: int, seed: int) -> list[Tensor]:
-    """Codes of a side × side picture of one layer's manifold, as the paper's Figures 2 and 3 draw them.
+    """Returns the codes of a side × side picture of one layer's manifold (paper, Figures 2 and 3).
 
-    That layer runs over [−3, 3]: a regular grid where it has 2 dimensions, else uniform draws; the other layers are
-    drawn once from the prior and shared by all cells. A list of (side², d_l) float32, row by row.
+    The layer runs over [−3, 3]: on a regular grid where it has 2 dimensions, else in uniform samples. The other layers
+    are sampled once from the prior and shared by all cells.
+
+    Returns:
+        A list of (side², d_l) float32, bottom first, row by row.
     """
     cells = side * side
     others = normal(torch.zeros(1, dtype=torch.int64), sum(sizes), Stream.PREVIEW, seed)

@@ -26,18 +26,20 @@ class Posterior(NamedTuple):
     std: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """z = mean + std · noise, the reparameterization trick; noise (B, d) ~ N(0, 1)."""
+        """Returns z = mean + std · noise (the reparameterization trick); noise (B, d) ~ N(0, 1)."""
         return self.mean + self.std * noise
 
 
 class ToMap(nn.Module):
-    """(B, C·H·W) as a channels-last map (B, C, H, W), without a copy; (B, C) stays."""
+    """Views (B, C·H·W) as a channels-last map (B, C, H, W), without a copy. (B, C) stays."""
 
     def __init__(self, shape: Shape) -> None:
+        """Takes the ``shape`` of the result."""
         super().__init__()
         self.shape = shape
 
     def forward(self, flat: Tensor) -> Tensor:
+        """Returns the view."""
         if len(self.shape) == 1:
             return flat
         channels, height, width = self.shape
@@ -45,7 +47,7 @@ class ToMap(nn.Module):
 
 
 def _flat(features: Tensor) -> Tensor:
-    """A channels-last map (B, C, H, W) as (B, H·W·C), without a copy; (B, C) stays."""
+    """Views a channels-last map (B, C, H, W) as (B, H·W·C), without a copy. (B, C) stays."""
     return features.flatten(1) if features.ndim == 2 else features.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -53,6 +55,7 @@ class FromMap(nn.Module):
     """:func:`_flat` as a module."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """Returns the view."""
         return _flat(features)
 
 
@@ -69,7 +72,7 @@ def _activated(config: ModelConfig, linear: nn.Module, shape: Shape) -> nn.Seque
 
 
 def _down(config: ModelConfig, block: Block) -> nn.Sequential:
-    """One block of the encoder. No bias: the norm behind it has one."""
+    """Builds a block of the encoder. It has no bias, because the norm after it has one."""
     if block.is_fc:
         fc = nn.Linear(size(block.inputs), block.outputs[0], bias=False)
         return nn.Sequential(FromMap(), *_activated(config, fc, block.outputs))
@@ -83,7 +86,7 @@ def _conv(config: ModelConfig, inputs: int, outputs: int, stride: int, bias: boo
 
 
 def _up(config: ModelConfig, block: Block, extra: int, last: bool) -> nn.Sequential:
-    """The mirror of one encoder block: from its output shape (plus ``extra`` joined channels) to its inputs."""
+    """Builds the mirror of an encoder block: from its output shape (plus ``extra`` joined channels) to its inputs."""
     channels = block.outputs[0] + extra
     if block.is_fc:
         linear: nn.Module = nn.Linear(channels, size(block.inputs), bias=last)
@@ -99,6 +102,7 @@ class Encoder(nn.Module):
     """Trunk h_0 … h_{L-2} with one inference branch a layer."""
 
     def __init__(self, config: ModelConfig, stages: Sequence[Sequence[Block]]) -> None:
+        """Builds the layers for the blocks of ``stages``, bottom first."""
         super().__init__()
         self.config = config
         depth = len(stages)
@@ -114,6 +118,7 @@ class Encoder(nn.Module):
         self.std_offset = math.log(start / (1 - start))
 
     def forward(self, x_BCHW: Tensor) -> list[Posterior]:
+        """Returns the posterior of each layer, bottom first."""
         config = self.config
         posteriors: list[Posterior] = []
         below = x_BCHW
@@ -132,7 +137,7 @@ class Encoder(nn.Module):
 
 
 def _contribution(config: ModelConfig, latents: int, shape: Shape, grid: int) -> nn.Sequential:
-    """From latents (B, d) to a feature map of ``shape``, drawn on a coarse grid where ``grid`` says so."""
+    """Maps latents (B, d) to features of ``shape``, through a coarse map of ``grid`` x ``grid`` unless that is 0."""
     full = len(shape) == 1 or grid in (0, shape[1])
     drawn = shape if full else (shape[0], grid, grid)
     linear = nn.Sequential(nn.Linear(latents, size(drawn)), ToMap(drawn), _norm(config, drawn))
@@ -141,9 +146,10 @@ def _contribution(config: ModelConfig, latents: int, shape: Shape, grid: int) ->
 
 
 class Decoder(nn.Module):
-    """From the top layer down; each layer's latents join on the way."""
+    """From the top layer down; the latents of each layer are added or joined on the way."""
 
     def __init__(self, config: ModelConfig, stages: Sequence[Sequence[Block]]) -> None:
+        """Builds the layers for the blocks of ``stages``, bottom first."""
         super().__init__()
         depth = len(stages)
         shapes = [stage[-1].outputs for stage in stages]
@@ -164,6 +170,7 @@ class Decoder(nn.Module):
             self.stages.append(nn.Sequential(*reversed(ups)))
 
     def forward(self, latents: Sequence[Tensor], fade: Sequence[float] | None = None) -> Tensor:
+        """Returns (B, C, H, W) before the tanh; see ``VLAE.decode``."""
         top = len(self.stages) - 1
         state: Tensor | None = None
         for layer in range(top, -1, -1):
@@ -182,10 +189,10 @@ class Decoder(nn.Module):
 
 
 class VLAE(nn.Module):
-    """Encoder and decoder of L layers. Images are (B, C, H, W) in [-1, 1]."""
+    """Encoder and decoder of L layers. Images are (B, C, H, W) in [−1, 1]."""
 
     def __init__(self, config: ModelConfig, image_shape: tuple[int, int, int]) -> None:
-        """``image_shape`` is (C, H, W). Raises ConfigError when the stages do not fit it."""
+        """Builds the network for images of ``image_shape`` (C, H, W). Raises ConfigError where they do not fit."""
         super().__init__()
         stages = parse_stages(config.layers, image_shape)
         self.image_shape = image_shape
@@ -198,12 +205,17 @@ class VLAE(nn.Module):
                     nn.init.normal_(module.weight, 0.0, config.weight_init_std)
 
     def encode(self, images: Tensor) -> list[Posterior]:
-        """The posterior of each layer, bottom first; images (B, C, H, W) in [-1, 1]."""
+        """Returns the posterior of each layer, bottom first, for images (B, C, H, W) in [−1, 1]."""
         return self.encoder(images)
 
     def decode(self, latents: Sequence[Tensor], fade: Sequence[float] | None = None) -> Tensor:
-        """Images (B, C, H, W) float32 in [-1, 1] from latents (B, d_l), bottom first.
+        """Decodes latents.
 
-        ``fade`` scales each layer's contribution (progressive growth); None = all 1.
+        Args:
+            latents: (B, d_l) a layer, bottom first.
+            fade: Factor of each layer's contribution (progressive growth); None = all 1.
+
+        Returns:
+            Images (B, C, H, W) float32 in [−1, 1].
         """
         return torch.tanh(self.decoder(latents, fade).float())

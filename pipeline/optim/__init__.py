@@ -1,0 +1,1 @@
+"""How the weights change: ``optimizer`` (its construction, learning rate and growth), ``muon``, ``ema``."""

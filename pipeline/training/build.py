@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step, built from the configuration and, when resuming, a checkpoint."""
+"""Builds everything that a run needs before its first step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.training.previews import RECONSTRUCTIONS
 
 
 def batch_norm_note(run: Run) -> list[str]:
-    """A warning where BatchNorm would see the rank's part of the batch."""
+    """Returns a warning where BatchNorm would see only the rank's part of the batch."""
     if run.config.model.norm != "batch" or run.data.sampler.world_size == 1 or run.accelerator.device.type == "cuda":
         return []
     return [
@@ -34,7 +34,7 @@ def batch_norm_note(run: Run) -> list[str]:
 
 
 def make_sampler(config: Config, source: ShardSource, rank: int, world_size: int) -> GlobalBatchSampler:
-    """The order of samples. Raises ConfigError where the batches cannot be made."""
+    """Fixes the order of samples. Raises ConfigError where the batches cannot be made."""
     counts = tuple(shard.samples for shard in source.shards("train"))
     if not counts:
         raise ConfigError(f"{source.address} has no images in its train split")
@@ -46,7 +46,7 @@ def make_sampler(config: Config, source: ShardSource, rank: int, world_size: int
 
 
 def describe_loader(run: Run) -> str:
-    """One line on where the images come from."""
+    """Returns one line on where the images come from."""
     size = f"{run.data.source.split_bytes('train') / 2**30:.2f} GiB of pixels"
     where = {"mapped": "mapped from", "resident": f"resident on the {run.accelerator.device.type}, read from"}
     return f"images: {size}, {where.get(run.data.mode, 'streamed from')} {run.data.source.address}"
@@ -55,7 +55,8 @@ def describe_loader(run: Run) -> str:
 def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False) -> Run:
     """Opens the shards, builds model and optimizer, and wraps them for this number of processes.
 
-    Raises ConfigError, ManifestError, ShardError, LoaderError or RankMismatchError with a sentence for the terminal.
+    Raises:
+        UserError: A ConfigError, ManifestError, ShardError, LoaderError or RankMismatchError with one sentence.
     """
     rank, world_size = accelerator.process_index, accelerator.num_processes
     if accelerator.device.type == "cuda":
@@ -63,7 +64,7 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     source = open_source(config.data.path, allow_pipe)
     check_ranks_match(run_fingerprint(config, source.digest))  # before anything that would hang on ranks that differ
     source, notes = usable_shards(source, config.data, rank, world_size)
-    plan = make_sampler(config, source, rank, world_size)
+    sampler = make_sampler(config, source, rank, world_size)
     mode = choose_mode(config.data.mode, source, accelerator.device)
     height, width, channels = source.manifest.image_shape
     set_seed(config.seed)
@@ -87,6 +88,6 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     if config.training.compile == "always" or (config.training.compile == "auto" and accelerator.device.type == "cuda"):
         compile_vlae(vlae)
     prepared, optimizer = accelerator.prepare(objective, build_optimizer(objective, config))
-    data = RunData(source, mode, plan, train_loader, valid_loader, preview_loader)
+    data = RunData(source, mode, sampler, train_loader, valid_loader, preview_loader)
     model = RunModel(vlae, prepared, optimizer, average)
     return Run(config, accelerator, data, model, notes=notes, growth_steps=config.training.steps)
