@@ -37,7 +37,7 @@ def write_random_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
         limit=None,
         splits={"train": Split(samples=samples, shards=listed)},
         left_out=(),
-    ).write_atomically(folder)
+    ).write(folder)
     return shards
 
 

@@ -54,7 +54,7 @@ def _shards(folder: Path, codec: Codec) -> Target:
             (folder / f"{name}-000000.tar").write_bytes(data)
             splits[name] = split.model_copy(update={"shards": (split.shards[0].model_copy(update=size),)})
         layout = plain.layout if codec == "npy" else None
-        plain.model_copy(update={"splits": splits, "codec": codec, "layout": layout}).write_atomically(folder)
+        plain.model_copy(update={"splits": splits, "codec": codec, "layout": layout}).write(folder)
         _read(folder)
 
     def make(chance: random.Random) -> bytes:
