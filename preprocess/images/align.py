@@ -43,7 +43,8 @@ _TURNS = (90, 270, 180, 45, 315, 135, 225)  # degrees, tried where no upright fa
 _ZOOM = 2  # a face is measured in the frame at twice its size
 _ENOUGH = 2.0  # pixels of the frame: a transform that changes less is final
 _LEAST_CONFIDENCE = 0.9  # of the detector in the frame: below it, the detection is dropped
-_CERTAIN = 0.9999  # below it, the face may be upside down (eyes found in a chin): it is searched in other turns, too
+_LIKELY = 0.998  # below it, the picture is searched in other turns, too
+_CERTAIN = 0.9999  # below it, the face may be upside down (eyes found in a chin): its half turn is measured, too
 
 
 class AlignerMissingError(UsageError):
@@ -104,13 +105,14 @@ def find_faces(pixels: np.ndarray) -> list[Face]:
     """
     check_installed()
     faces: list[Face] = []
-    for small, to_small in _searched(pixels):
+    for number, (small, to_small) in enumerate(_searched(pixels)):
         rough = [_compose(_fit(points), to_small) for points, _ in _detect(small, _SMALLEST_FACE)]
         found = [face for to_frame in rough if (face := _upright(pixels, to_frame)) is not None]
         for face in found:
             _add(faces, face)
-        if found and all(face.confidence >= _CERTAIN and _is_upright(face, to_small) for face in found):
-            break  # else larger faces may have been missed, which are seen in another turn
+        settled = found and all(face.confidence >= _LIKELY and _is_upright(face, to_small) for face in found)
+        if settled or (faces and number >= 3):  # else larger faces may have been missed, seen in another quarter turn
+            break
     return sorted(faces, key=lambda face: -face.size)
 
 
