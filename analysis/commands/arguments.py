@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -109,7 +110,7 @@ def output_file(out: Path, suffixes: Sequence[str], overwrite: bool) -> Path:
         raise UsageError(f"--out {out}: the file's name must end with {' or '.join(suffixes)}")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already; name another file with --out, or replace it with --overwrite")
-    return out
+    return _writable(out)
 
 
 def output_folder(out: Path, overwrite: bool) -> Path:
@@ -122,6 +123,16 @@ def output_folder(out: Path, overwrite: bool) -> Path:
         raise UsageError(f"--out {out} is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise UsageError(f"{out} is not empty; name another folder with --out, or replace its files with --overwrite")
+    return _writable(out)
+
+
+def _writable(out: Path) -> Path:
+    """Checks that ``out`` can be made, before minutes of work."""
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UsageError(f"--out {out}: {folder} is a file")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--out {out}: the folder {folder} cannot be written to")
     return out
 
 

@@ -29,7 +29,9 @@ EMPTY = "<p>Choose a face first.</p>"
 
 def theme() -> Any:
     """Fonts of the reader's own machine: none is loaded from elsewhere."""
-    return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    return gr.themes.Base(  # pyright: ignore[reportPrivateImportUsage]
+        font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
 
 
 def build_page(model: LadderModel, align: Any = "auto") -> Any:

@@ -190,7 +190,7 @@ def _encode_part(
         arrays[name] = np.array([values[position] for position in kept], dtype=np.str_)
     arrays |= {"left_out": np.array(left_out, dtype=np.str_), "reason": np.array(reasons, dtype=np.str_)}
     with replace_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _fingerprint(model: LadderModel, images: Images, align: Any) -> str:
@@ -219,7 +219,7 @@ def _write_table(out: Path, paths: Sequence[Path], depth: int) -> None:
         loaded = [np.load(path, allow_pickle=False) for path in paths]
         arrays = {name: np.concatenate([part[name] for part in loaded]) for name in columns}
         with replace_file(out) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         return
     pa, pq = _pyarrow()
     with replace_file(out) as temporary:

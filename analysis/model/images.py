@@ -94,7 +94,7 @@ def _from_pil(picture: Image.Image) -> np.ndarray:
     if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
         front = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
-    return np.asarray(upright.convert("RGB"))
+    return np.array(upright.convert("RGB"))  # a copy: PIL's own memory cannot be written to
 
 
 def _from_numpy(array: np.ndarray) -> np.ndarray:

@@ -22,10 +22,10 @@ from pipeline.model.pretrained_schema import Findings, ImageProcessing, LayerLat
 from preprocess.errors import UsageError
 
 try:
-    from huggingface_hub import ModelHubMixin
+    from huggingface_hub import ModelHubMixin  # pyright: ignore[reportAssignmentType]
 except ImportError:  # an extra
 
-    class ModelHubMixin:  # type: ignore[no-redef]
+    class ModelHubMixin:
         """Stands in where huggingface_hub is absent, and says so when it is used."""
 
         def push_to_hub(self, *_: object, **__: object) -> str:
