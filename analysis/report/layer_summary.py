@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ class Finding:
     """Of each layer alone, bottom first."""
     skill: float
     """Share of the way from chance to 1 that the best layer reaches."""
+    best_layer: int
+    """The layer with the best score, though perhaps by a hair."""
     layer: int | None
     """The layer that clearly leads all others; None = shared."""
 
@@ -61,7 +63,7 @@ def _finding(table: ScoreTable, name: str, row: Mapping[str, Any]) -> Finding | 
     skill = (scores[best] - row["chance"]) / max(1e-9, 1 - row["chance"])
     if skill < WELL_ABOVE_CHANCE[table.key]:
         return None
-    return Finding(name, table.unit, tuple(scores), skill, clear_leader(row, table.score))
+    return Finding(name, table.unit, tuple(scores), skill, best, clear_leader(row, table.score))
 
 
 def clear_leader(row: Mapping[str, Any], score: str) -> int | None:
@@ -80,7 +82,7 @@ def layer_sentences(metrics: Mapping[str, Any]) -> list[str]:
     return [_sentence(layer, entry["effect"], known, annotated) for layer, entry in enumerate(metrics["layers"])]
 
 
-def _sentence(layer: int, effect: float | None, known: Iterable[Finding], annotated: bool) -> str:
+def _sentence(layer: int, effect: float | None, known: Sequence[Finding], annotated: bool) -> str:
     if effect is None:
         return "could not be measured."
     if effect < UNUSED:
@@ -93,6 +95,8 @@ def _sentence(layer: int, effect: float | None, known: Iterable[Finding], annota
         return f"holds {listed(words)}{more} better than every other layer. {change}"
     if not annotated:
         return f"cannot be named: the images have no annotations. {change}"
+    if shared := [f"{plain_name(f.name)} ({f.unit} {f.scores[layer]:.2f})" for f in known if f.best_layer == layer]:
+        return f"holds {listed(shared[:NAMED])}, which other layers hold about as well. {change}"
     return f"holds nothing better than the other layers do. {change}"
 
 

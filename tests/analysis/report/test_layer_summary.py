@@ -43,6 +43,11 @@ def test_the_same_thing_as_attribute_and_factor_is_named_once():
     assert layer_sentences(measured)[1].count("male") == 1
 
 
+def test_a_layer_without_a_clear_lead_is_told_what_it_shares():
+    first, _ = layer_sentences(metrics({"Smiling": row([0.9, 0.86])}))
+    assert first.startswith("holds smiling (AUC 0.90), which other layers hold about as well")
+
+
 def test_long_lists_are_cut_and_counted():
     measured = metrics({f"a{i}": row([0.9, 0.6]) for i in range(7)})
     assert "and 3 more better than every other layer" in layer_sentences(measured)[0]
