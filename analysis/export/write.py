@@ -20,13 +20,14 @@ from analysis.export.model_card import LICENSES, CardDetails, data_kind, folder_
 from analysis.export.space import write_space
 from analysis.figures.grids import layer_swap_picture
 from analysis.inputs.context import EvalContext, Progress, open_context
+from analysis.inputs.image_files import source_size
 from analysis.model.ladder import LadderModel
 from pipeline.checkpoint.file import load_vlae
 from pipeline.config.load import to_yaml
 from pipeline.config.schema import Config
 from pipeline.model.pixels import from_array
 from pipeline.model.pretrained import PICTURE, open_pretrained, read_checkpoint_model, read_folder, write_folder
-from pipeline.model.pretrained_schema import Pretrained
+from pipeline.model.pretrained_schema import ImageProcessing, Pretrained
 from pipeline.model.vlae import VLAE
 from preprocess.errors import UserError
 from preprocess.shards.atomic import write_file
@@ -96,8 +97,6 @@ def export_to(source: str, path: Path, folder: Path, options: ExportOptions, pro
 
 def _described(path: Path, options: ExportOptions, progress: Progress) -> Pretrained:
     model = read_checkpoint_model(path)
-    for warning in model.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     try:
         context, warnings = open_context(path, options.data)
     except UserError as error:
@@ -107,7 +106,16 @@ def _described(path: Path, options: ExportOptions, progress: Progress) -> Pretra
             f"warning: {error}; the export will hold no faces, attribute directions and findings",
             file=sys.stderr,
         )
+        for warning in model.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         return describe_without_shards(model, progress)
+    if not context.state.get("image_processing"):  # written before checkpoints held it
+        manifest = context.shards.manifest
+        shape = manifest.image_shape
+        processing = ImageProcessing.model_validate(
+            {"crop": manifest.crop.model_dump(), "resample": manifest.resample, "image_shape": shape}
+        )
+        model = replace(model, config=model.config.model_copy(update={"image_processing": processing}), warnings=())
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return _with_data(describe(model, context, progress), context)
@@ -125,6 +133,8 @@ def _renamed(model: Pretrained, options: ExportOptions, path: Path, measured: di
         update["data"] = options.data_license
     if options.name:
         update["name"] = options.name
+    processing = model.config.image_processing
+    update["image_processing"] = processing.model_copy(update={"source_size": source_size(processing)})
     findings = model.findings.model_copy(update={"measured": measured})
     return replace(model, config=model.config.model_copy(update=update), findings=findings)
 
