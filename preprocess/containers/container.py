@@ -23,8 +23,8 @@ class IgnoredFile:
 
     Attributes:
         name: relative to the source, printable; a folder's ends with a slash.
-        reason: for a person.
-        files: how many files this entry stands for.
+        reason: why, for messages.
+        files: how many files this entry counts.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Container(Protocol):
     """A folder or archive with image files in it.
 
     Attributes:
-        path: where it lies.
+        path: of the folder or archive.
         names: the image files' names relative to it, with slashes, sorted.
         left_out: pictures in it that cannot be used.
         ignored: its other files.

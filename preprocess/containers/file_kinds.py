@@ -132,7 +132,7 @@ class Members:
 
 
 def _unsafe_reason(name: str, link: bool) -> str:
-    """Why a member is not read, or "". No name becomes a path here, but an honest archive has neither of these."""
+    """Why a member is not read, or "". No name is used as a path, but a regular archive has neither."""
     member = PurePosixPath(name)
     if member.is_absolute() or ".." in member.parts:
         return "a name that leaves the archive's folder: do not unpack it"

@@ -170,7 +170,7 @@ class FolderContainer:
         return hash(tuple(changed for _, changed in self._images.values()))
 
     def list_again(self) -> FolderContainer:
-        """Returns the same place as it is now."""
+        """Returns the folder as it is now."""
         return FolderContainer(self.path, self._deep)
 
     def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:

@@ -62,7 +62,7 @@ class ZipContainer:
         return 0  # the checksums of the identity tell
 
     def list_again(self) -> ZipContainer:
-        """Returns the same place as it is now."""
+        """Returns the archive as it is now."""
         return ZipContainer(self.path)
 
     def reader(self, names: Sequence[str], scratch: Path | None = None) -> ZipImages:

@@ -71,8 +71,8 @@ def find_source(given: Path | None) -> Path | None:
         if not given.exists():
             raise UsageError(f"--source {given} does not exist")
         return given
-    places = (os.environ.get("CELEBA_ROOT"), DATA_FOLDER)
-    return next((Path(place) for place in places if place and Path(place).exists()), None)
+    paths = (os.environ.get("CELEBA_ROOT"), DATA_FOLDER)
+    return next((Path(path) for path in paths if path and Path(path).exists()), None)
 
 
 def no_source() -> UsageError:
@@ -151,7 +151,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
 @dataclass(frozen=True)
 class _Found:
     name: str  # of the file, without folders
-    where: str  # for a person
+    where: str  # as messages name it
     content: bytes
 
 

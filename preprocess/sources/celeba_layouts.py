@@ -47,7 +47,7 @@ _BY_FAR = 20  # times as many bytes as all others make a nameless candidate the 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One place in a source that may hold the data set's images.
+    """A folder, an archive or parquet files that may hold the data set's images.
 
     Attributes:
         path: a folder with images directly in it, an archive, or the folder of parquet files.

@@ -21,7 +21,7 @@ from preprocess.sources.index import SPLIT_NAMES
 from preprocess.sources.list_lines import Lines
 
 UNKNOWN = -1
-_AMBIGUOUS = 2  # stands for -1 until the whole list is read: "no", or an error where 0 occurs as well
+_AMBIGUOUS = 2  # the code of -1 until the whole list is read; it means no, or is an error where 0 occurs too
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 _EMPTY = frozenset(("", "nan", "na", "n/a", "null", "none", "?"))
 _FILE_COLUMNS = frozenset(("image_id", "image", "image_name", "filename", "file_name", "file", "img", "path"))

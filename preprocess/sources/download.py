@@ -94,7 +94,7 @@ def _fetch_all(
         problem = "its checksum is wrong"
         try:
             fetch(staging, name, where, md5)
-        except Exception as error:  # the downloaders raise whatever their libraries do
+        except Exception as error:  # the downloaders raise the errors of several libraries
             problem = " ".join(str(error).split()) or type(error).__name__
         if not check_integrity(path, md5):
             path.unlink(missing_ok=True)  # never keep what fails its checksum

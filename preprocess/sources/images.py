@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shlex
@@ -16,7 +17,7 @@ from preprocess.containers.open_container import open_container
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.images.crop_resize import Crop
 from preprocess.images.file_types import PARQUET
-from preprocess.shards.annotations import SampleTable
+from preprocess.shards.annotations import SampleTable, table_without_annotations
 from preprocess.shards.manifest import SPLITS, LeftOut, Source
 from preprocess.sources.index import SPLIT_NAMES, Catalogue, group_ignored, printable, safe_key, seeded_split
 
@@ -143,17 +144,10 @@ def _label(name: str, first: int) -> str:
 
 
 def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) -> SampleTable:
-    count = len(names)
     number = {label: i for i, label in enumerate(label_names)}
-    return SampleTable(
-        keys=_keys(names),
-        sources=[printable(name) for name in names],
-        attributes=np.empty((count, 0), np.int8),
-        factors=np.empty((count, 0)),
-        identity=np.full(count, -1, np.int64),
-        label=np.array([number.get(label, -1) for label in labels], np.int64),
-        landmarks=np.empty((count, 0), np.int32),
-    )
+    label = np.array([number.get(label, -1) for label in labels], np.int64)
+    table = table_without_annotations(_keys(names), [printable(name) for name in names])
+    return dataclasses.replace(table, label=label)
 
 
 def _keys(names: list[str]) -> list[str]:

@@ -136,9 +136,9 @@ def _split(keys: list[str], trained: int, seed: int) -> np.ndarray:
 def _find(folder: Path, start: str) -> Path:
     dimensions = "idx3" if start.endswith("images") else "idx1"
     names = [f"{start}{joint}{dimensions}-ubyte{end}" for joint in ("-", ".") for end in ("", ".gz")]
-    for place in (folder, folder / "MNIST" / "raw", folder / "raw"):  # torchvision's layout
+    for raw in (folder, folder / "MNIST" / "raw", folder / "raw"):  # torchvision's layout
         for name in names:
-            for path in (place / name, place / name / name):  # some archives unpack into a folder of the file's name
+            for path in (raw / name, raw / name / name):  # some archives unpack into a folder of the file's name
                 if path.is_file():
                     return path
     held = sorted(entry.name for entry in scan(folder))[:5]

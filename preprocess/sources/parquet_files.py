@@ -39,7 +39,7 @@ class ParquetPart:
     """One file.
 
     Attributes:
-        path: where it lies.
+        path: of the file.
         split: the one that its name or folder says, an index into manifest.SPLITS, or -1.
         rows: how many it has.
         footer_sha256: identifies its content.
@@ -221,7 +221,7 @@ def _part(path: Path) -> ParquetPart:
 
 
 def _footer_sha256(path: Path) -> str:
-    """Of the footer: it holds the place, size and number of values of every column chunk, so new content changes it."""
+    """SHA-256 of the footer: it holds offset, size and count of each column chunk, so new content changes it."""
     with path.open("rb") as file:
         size = path.stat().st_size
         file.seek(size - _FOOTER_END)
