@@ -19,9 +19,9 @@ import typer
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from analysis.classifier.arithmetic_success import unrelated
+from analysis.classifier.arithmetic_success import calibrate, calibrated_sum, unrelated
 from analysis.classifier.classifier import AttributeClassifier
-from analysis.figures.latent_arithmetic import combine, members
+from analysis.figures.latent_arithmetic import combine, keep_norm, members
 from analysis.inputs.context import EvalContext, open_context
 from analysis.inputs.encode import Encoded, EncodedSplits, decode, encode_splits
 from analysis.metrics.summary import fit_classifier
@@ -72,14 +72,6 @@ def matched_direction(train: Encoded, column: int) -> Codes:
     differing = torch.cdist(others[kinds[0]], others[kinds[1]], p=1)
     closest = (distance + 1e3 * differing).argmin(1)
     return [(z[kinds[0]] - z[kinds[1]][closest]).mean(0, keepdim=True) for z in train.means]
-
-
-def keep_norm(result: Codes, c: Codes) -> Codes:
-    """Each layer's result with the norm of c's code."""
-    return [
-        z * (code.norm(dim=1, keepdim=True) / z.norm(dim=1, keepdim=True).clamp(min=1e-9))
-        for z, code in zip(result, c, strict=True)
-    ]
 
 
 def moved(c: Codes, direction: Codes, step: float) -> Codes:
@@ -164,6 +156,9 @@ def variants(
     yield "single, norm of c, lifted to the calibrated step along t", lifted
     lifted = [z + (least - along).clamp(min=0) * u for z, u in zip(moved(c, projected, 1.0), unit, strict=True)]
     yield "single, projected, lifted to the calibrated step along t", lifted
+    calibration = calibrate(classify.context, train, classify.classifier, column)
+    if calibration is not None:
+        yield "single, as the report: calibrated_sum", calibrated_sum(a, b, c, calibration)
     group = [(z[kinds[0]].mean(0, keepdim=True) - z[kinds[1]].mean(0, keepdim=True)) for z in train.means]
     ways: tuple[tuple[str, Callable[[Encoded, int], Codes]], ...] = (
         ("logistic regression", logistic_direction),

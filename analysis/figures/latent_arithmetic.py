@@ -42,6 +42,17 @@ def combine(a: Sequence[Tensor], b: Sequence[Tensor], c: Sequence[Tensor]) -> li
     return [x - y + z for x, y, z in zip(a, b, c, strict=True)]
 
 
+def keep_norm(result: Sequence[Tensor], c: Sequence[Tensor]) -> list[Tensor]:
+    """Rescales the result on each layer to the norm of c's code; lists of (n, d_l).
+
+    a − b + c of single images has three times the variance of the prior, which the decoder never saw.
+    """
+    return [
+        z * (code.norm(dim=1, keepdim=True) / z.norm(dim=1, keepdim=True).clamp(min=1e-9))
+        for z, code in zip(result, c, strict=True)
+    ]
+
+
 def equation(s: str, t: str) -> str:
     """The attribute equation in words."""
     s, t = s.replace("_", " "), t.replace("_", " ")

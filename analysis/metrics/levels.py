@@ -100,7 +100,7 @@ def level_table(metrics: Mapping[str, Any], depth: int) -> dict[str, Any]:
         depth: number of layers.
 
     Returns:
-        ``groups``, one entry for each group with members: ``name``, ``members``; ``r2`` of its factors and ``auc`` of its
+        ``groups``, one entry for each with members: ``name``, ``members``; ``r2`` of its factors and ``auc`` of its
         attributes, for each layer the mean of the best probe's scores (R² below 0 counts as 0); ``change``, for each
         layer the mean of ``interventions``; each is None where no member has it; ``best_layer`` by ``r2``, else by
         ``auc``; ``most_changed_by``. ``left_out``: names in no group. {} where no group has members.

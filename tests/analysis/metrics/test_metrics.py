@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import r2_score, roc_auc_score
 
+from analysis.commands.arguments import short_names
 from analysis.figures.grids import interpolated
 from analysis.figures.latent_arithmetic import combine
 from analysis.metrics.bootstrap import clustered_interval, interval, resamples
@@ -15,7 +16,6 @@ from analysis.probes.dataset import Sample, Target, classes_of, random_halves
 from analysis.probes.estimators import code_sets, probe
 from analysis.probes.mlp import mlp_predictions
 from analysis.probes.scores import accuracy, auc, r_squared
-from analysis.commands.arguments import short_names
 
 
 def test_auc_and_r_squared_equal_scikit_learn_ties_included():
