@@ -179,8 +179,8 @@ CAPTIONS: dict[str, tuple[str, str, str]] = {
     "arithmetic_first": (
         "Arithmetic on photographs: a − b + c",
         "a, b and c are photographs that training never saw. The last column is decoded from code(a) − code(b) + "
-        "code(c). Shown are the pairs of attributes that succeed most often; all pairs are in the section on "
-        "arithmetic.",
+        "code(c). Where the data have attributes, the pairs that succeed most often are shown. All rows are in the "
+        "section on arithmetic.",
         "The result should look like c plus what a has and b lacks.",
     ),
     "arithmetic": (
@@ -230,7 +230,7 @@ CAPTIONS: dict[str, tuple[str, str, str]] = {
     "edits": (
         "Adding and removing attributes on one face",
         "One held-out photograph, moved along each attribute's direction (mean code with it minus mean code without"
-        " it) by −3 to 3 times its length. Shown are the ten attributes with the largest measured change.",
+        " it) by −3 to 3 times its length. At most ten attributes are shown, the largest measured change first.",
         "Only the named attribute should change.",
     ),
     "interpolations": (
