@@ -18,13 +18,13 @@ import gradio as gr  # noqa: E402 - analytics are off only if this comes after t
 
 STYLE = """
 #face-column { position: sticky; top: 8px; align-self: flex-start }
-#face img, #original img { width: 100%; max-width: 320px; image-rendering: auto; border-radius: 8px }
+#face img { width: 100%; max-width: 320px; border-radius: 8px }
 .small img { width: 128px; border-radius: 6px }
 #grid img, #gif img { max-width: 100% }
 """
 THIS = "this face"
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-EMPTY = "<p>Choose a face first.</p>"
+EMPTY = "<p>Choose layers, or another face.</p>"
 
 
 def theme() -> Any:
@@ -56,7 +56,9 @@ class _Page:
     def build(self) -> Any:
         """The whole page."""
         with gr.Blocks(title=f"{self.model.name}: layers", analytics_enabled=False) as page:
-            gr.Markdown(f"# {self.model.name}\nEach layer of the ladder holds something else. Move a slider and look.")
+            gr.Markdown(
+                f"# {self.model.name}\nEach layer of the ladder holds something different. Move a slider and look."
+            )
             self.base = gr.State(self._first_face())  # before the sliders
             self.face = gr.State(self._first_face())  # as it is shown
             with gr.Row():
@@ -193,7 +195,7 @@ class _Page:
     def _swap(self) -> None:
         gr.Markdown("Layers of another face in this one. The grid: this face with one layer of each of eight others.")
         other = gr.State(1)
-        gallery = _gallery(self.model, "The other face", "swap-gallery")
+        gallery = _gallery(self.model, "The other face", "swap-gallery", 8)
         layers = gr.CheckboxGroup(
             [f"layer {i}" for i in range(self.depth)], label="from the other face", elem_id="swap-layers"
         )
@@ -229,7 +231,6 @@ class _Page:
         choices = [THIS, *groups, *stored]
         defaults = [choices[min(i, len(choices) - 1)] for i in (1, 2, 0)]
         slots, states = [], []
-        result = gr.HTML("", elem_id="sum", elem_classes="small")
         with gr.Row():
             for name, default in zip("abc", defaults, strict=True):
                 with gr.Column(min_width=150):
@@ -241,6 +242,7 @@ class _Page:
                     upload.input(self._term_uploaded, [upload, states[-1]], changed, **QUICK)
                     slots[-1].input(lambda: None, None, [states[-1]], **QUICK)
         button = gr.Button("a − b + c", elem_id="add")
+        result = gr.HTML("", elem_id="sum", elem_classes="small")
 
         def term(choice: str, uploaded: Face | None, face: Face) -> Face:
             if uploaded is not None:
@@ -255,7 +257,8 @@ class _Page:
             terms = [term(choice, uploaded, face) for choice, uploaded in zip(values[:3], values[3:], strict=True)]
             shown = [*terms, faces.add_faces(*terms)]
             tags = [faces.picture_tag(faces.decode_face(self.model, each), "a term", 128) for each in shown]
-            return " ".join(f"{sign} {tag}" for sign, tag in zip(("", "−", "+", "="), tags, strict=True))
+            row = " ".join(f"<b>{sign}</b> {tag}" for sign, tag in zip(("", "−", "+", "="), tags, strict=True))
+            return f'<div style="display: flex; align-items: center; gap: 8px; flex-wrap: wrap">{row}</div>'
 
         button.click(add, [self.face, *slots, *states], [result], **QUICK)
 
@@ -268,7 +271,7 @@ class _Page:
     def _interpolate(self) -> None:
         gr.Markdown("From this face to another and back.")
         other = gr.State(1)
-        gallery = _gallery(self.model, "The other face", "gif-gallery")
+        gallery = _gallery(self.model, "The other face", "gif-gallery", 8)
         names = ["all layers", *(f"layer {i}" for i in range(self.depth))]
         layers = gr.Radio(names, value=names[0], label="what moves", elem_id="gif-layers")
         button = gr.Button("Make the GIF", elem_id="gif-button")
@@ -290,14 +293,14 @@ def _seed() -> int:
     return secrets.randbelow(1 << 31)
 
 
-def _gallery(model: LadderModel, label: str, elem_id: str) -> Any:
+def _gallery(model: LadderModel, label: str, elem_id: str, columns: int = 4) -> Any:
     from PIL import Image  # noqa: PLC0415
 
     pictures = [Image.fromarray(face.squeeze()) for face in model.faces]
     return gr.Gallery(
         pictures,
         label=label,
-        columns=4,
+        columns=columns,
         height=180,
         allow_preview=False,
         elem_id=elem_id,

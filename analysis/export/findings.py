@@ -118,6 +118,10 @@ def layer_sentence(layer: int, effect: float, targets: Sequence[TargetFindings])
     led.sort(key=lambda target: target.chance - (target.scores[layer] or 0))
     if not led:
         return f"Layer {layer} shares what it holds with other layers: it leads in nothing that was measured. {change}"
-    words = [f"{t.name.replace('_', ' ')} ({t.score} {t.scores[layer]:.2f})" for t in led[:NAMED]]
+    named: dict[str, str] = {}
+    for target in led:  # an attribute and a factor may bear one name
+        name = target.name.replace("_", " ").lower()
+        named.setdefault(name, f"{name} ({target.score} {target.scores[layer]:.2f})")
+    words = list(named.values())[:NAMED]
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
     return f"Layer {layer} holds {listed} better than every other layer. {change}"

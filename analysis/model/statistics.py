@@ -134,7 +134,9 @@ def label_directions(
         row_labels, signs = [], []
         for row, column in enumerate(best):
             strength = correlations[row, column] if len(names) else 0.0
-            row_labels.append(names[int(column)].replace("_", " ") if abs(strength) >= LABEL_CORRELATION else "")
+            row_labels.append(
+                names[int(column)].replace("_", " ").lower() if abs(strength) >= LABEL_CORRELATION else ""
+            )
             signs.append(-1.0 if strength < 0 else 1.0)
         turned.append(layer._replace(directions=layer.directions * torch.tensor(signs)[:, None]))
         labels.append(tuple(row_labels))
