@@ -185,11 +185,12 @@ class MmapLoader:
         self.region, self.image_shape, self.device = region, image_shape, device
         self.samples = len(region)
         self._prefetcher: Prefetcher[_Slot] | None = None
+        self._waited_before = 0.0
 
     @property
     def waited_seconds(self) -> float:
         """Time that the trainer has spent waiting for batches so far."""
-        return self._prefetcher.waited_seconds if self._prefetcher else 0.0
+        return self._waited_before + (self._prefetcher.waited_seconds if self._prefetcher else 0.0)
 
     def load(self, indices: np.ndarray) -> Batch:
         """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
@@ -200,6 +201,7 @@ class MmapLoader:
 
         The buffers are reused: fresh ones cost a page fault every 4 KiB, as much as the gather itself.
         """
+        self._waited_before = self.waited_seconds
         slots = [self._slot(sampler.local_batch_size) for _ in range(prefetch + 1)]
         self._prefetcher = Prefetcher(self._filled(slots, sampler, first, last), prefetch)
         for slot in self._prefetcher:

@@ -168,11 +168,12 @@ class StreamingLoader:
         """
         self.source, self.window, self.hashed, self.device, self.workers = source, window, hashed, device, workers
         self._prefetcher: Prefetcher[ImagesAndIndices | str] | None = None
+        self._waited_before = 0.0
 
     @property
     def waited_seconds(self) -> float:
         """Time that the trainer has spent waiting for batches so far."""
-        return self._prefetcher.waited_seconds if self._prefetcher else 0.0
+        return self._waited_before + (self._prefetcher.waited_seconds if self._prefetcher else 0.0)
 
     def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
         """Yields the batches of optimizer steps ``first`` … ``last`` − 1, read up to ``prefetch`` ahead.
@@ -180,6 +181,7 @@ class StreamingLoader:
         Raises:
             LoaderError: A shard is damaged or cannot be read.
         """
+        self._waited_before = self.waited_seconds
         reader = EpochReader(self.source, sampler, self.window, self.hashed)
         by_thread = reader.steps(first, last, 0, 1)
         items = self._by_workers(reader, first, last, prefetch) if self.workers else by_thread

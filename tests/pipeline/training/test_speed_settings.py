@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from tests.conftest import REPOSITORY, run_command
-from tests.pipeline.launching import SMALL
 
 LOOK = """
 import json, sys
@@ -18,8 +17,8 @@ from pipeline.training.build import build_run
 from pipeline.training.loop import train_step
 from pipeline.training.step_metrics import StepMetrics
 
-words = [*{small!r}, "training.global_batch_size=8", "training.mixed_precision=no"]
-recipe = Path({repository!r}) / "launch/recipes/demo.yaml"
+words = ["training.global_batch_size=8", "training.mixed_precision=no"]
+recipe = Path({repository!r}) / "tests/pipeline/small.yaml"
 config = resolve(recipe, merge(parse_overrides(words), {{"data": {{"path": {shards!r}}}}}))
 run = build_run(config, make_accelerator(config, Path({out!r})))
 batch = next(run.data.train.batches(run.data.sampler, 0, 1, 1))
@@ -47,7 +46,7 @@ if run.is_main:
 def test_fused_optimizer_bucket_views_static_graph_and_channels_last(face_shards, tmp_path):
     script = tmp_path / "look.py"
     script.write_text(
-        LOOK.format(repository=str(REPOSITORY), small=SMALL, shards=str(face_shards), out=str(tmp_path)),
+        LOOK.format(repository=str(REPOSITORY), shards=str(face_shards), out=str(tmp_path)),
         encoding="utf-8",
     )
     words = ["--config_file", "launch/accelerate/cpu-2.yaml", "--main_process_port", "0"]

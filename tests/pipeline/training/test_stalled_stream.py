@@ -14,7 +14,6 @@ import torch
 
 from tests.conftest import REPOSITORY
 from tests.pipeline.data.http_server import Network, served
-from tests.pipeline.launching import SMALL
 
 SECONDS_TO_STOP = 5
 
@@ -27,7 +26,7 @@ def logged_steps(out: Path) -> list[int]:
 def test_sigterm_is_obeyed_while_the_loader_waits(face_shards, tmp_path):
     network, out = Network(), tmp_path / "run"
     with served(face_shards, network) as address:
-        words = ["--recipe", "launch/recipes/demo.yaml", "--data", address, "--out", str(out), *SMALL]
+        words = ["--recipe", "tests/pipeline/small.yaml", "--data", address, "--out", str(out)]
         words += ["training.steps=100000", "training.global_batch_size=24", "training.mixed_precision=no"]
         words += ["data.shuffle_window=48", "training.log_every_steps=1"]
         trainer = subprocess.Popen(
