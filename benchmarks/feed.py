@@ -1,4 +1,4 @@
-"""The mapped feed against a plain copy of the same bytes, and against webdataset's own pipeline, in one run.
+"""The mapped loader against a plain copy of the same bytes, and against webdataset's own pipeline, in one run.
 
     python benchmarks/feed.py [--samples 200000] [--seconds 3]
 

@@ -256,12 +256,12 @@ def time_mmd(world_size: int, rows: int = 64) -> float:
 
     torch.set_num_threads(1)
     kernel = make_kernel(KernelConfig(), 10)
-    everyone, prior = torch.randn(2, rows * world_size, 10)
+    gathered, prior = torch.randn(2, rows * world_size, 10)
     best = math.inf
     for _ in range(5):
-        local = everyone[:rows].clone().requires_grad_()
+        local = gathered[:rows].clone().requires_grad_()
         begin = time.perf_counter()
-        local_mmd(local, everyone, prior, 0, kernel).unbiased.backward()
+        local_mmd(local, gathered, prior, 0, kernel).unbiased.backward()
         best = min(best, time.perf_counter() - begin)
     return best / (rows * rows * world_size)
 

@@ -1,4 +1,4 @@
-"""What a training step is given: images moved and bent as the recipe says, the same in any company."""
+"""Arguments of a training step: augmented images that depend on sample and epoch alone."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def moments(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return across.numpy(), down.numpy(), spread.numpy()
 
 
-def test_a_shift_moves_by_its_deviation_in_pixels_and_bends_nothing():
+def test_shift_translates_by_its_std_in_pixels():
     rows = torch.arange(3000)
     across, down, width = moments(warp(blobs(3000), rows, DataConfig(shift=2), 0, 0))
     assert across.std() == pytest.approx(2, rel=0.05) and down.std() == pytest.approx(2, rel=0.05)
@@ -36,7 +36,7 @@ def test_a_shift_moves_by_its_deviation_in_pixels_and_bends_nothing():
     assert width.std() < 0.02
 
 
-def test_an_affine_map_bends_by_its_deviation_and_moves_nothing():
+def test_affine_map_stretches_by_its_std_about_the_center():
     rows = torch.arange(3000)
     across, down, width = moments(warp(blobs(3000), rows, DataConfig(affine=0.1), 0, 0))
     assert max(abs(across).max(), abs(down).max()) < 0.05
@@ -44,7 +44,7 @@ def test_an_affine_map_bends_by_its_deviation_and_moves_nothing():
     assert (width / moments(blobs(1))[2]).std() == pytest.approx(0.1, rel=0.15)
 
 
-def test_a_sample_is_warped_alike_in_any_company_and_anew_in_each_epoch():
+def test_warp_depends_on_sample_and_epoch_and_not_on_the_batch():
     config = DataConfig(shift=1, affine=0.1)
     images, rows = torch.rand(6, 3, 16, 16), torch.tensor([5, 9, 2, 70, 1, 3])
     whole = warp(images, rows, config, 7, 2)
@@ -53,7 +53,7 @@ def test_a_sample_is_warped_alike_in_any_company_and_anew_in_each_epoch():
     assert not torch.equal(warp(images, rows, config, 8, 2), whole)
 
 
-def test_the_warped_image_is_what_is_to_be_reconstructed():
+def test_target_is_the_warped_image():
     batch = Batch(torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), torch.arange(4))
     config = Config.model_validate({"data": {"shift": 2}, "training": {"global_batch_size": 4}})
     given = prepare_batch(batch, config, 5, 0, 0, 0)

@@ -10,7 +10,7 @@ from pipeline.data.counter_rng import Stream, hash_key, normal, uniform
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**62), st.integers(0, 2**40), st.integers(1, 60), st.integers(0, 59))
-def test_a_row_is_the_same_alone_and_in_any_company(seed, first, count, chosen):
+def test_a_row_does_not_depend_on_the_other_rows(seed, first, count, chosen):
     rows = torch.arange(first, first + count)
     whole = normal(rows, 7, Stream.POSTERIOR, seed, 3)
     row = rows[chosen % count : chosen % count + 1]

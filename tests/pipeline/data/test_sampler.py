@@ -18,7 +18,7 @@ def test_ranks_split_the_same_global_batch(world_size, rows, extra, seed, step):
     assert np.array_equal(np.concatenate(together), alone)
 
 
-def test_each_epoch_sees_each_sample_once_but_the_rest_of_a_batch():
+def test_each_epoch_has_each_sample_once_in_whole_batches():
     plan = GlobalBatchSampler(103, 10, 7, 0, 1)
     assert plan.batches_per_epoch == 10
     orders = []
@@ -35,7 +35,7 @@ def test_the_order_is_frozen():
     assert epoch_order(10, 0, 0).tolist() == [5, 8, 0, 6, 1, 4, 3, 9, 2, 7]
 
 
-def test_batches_that_cannot_be_are_refused_with_the_remedy():
+def test_impossible_batches_are_refused_with_a_remedy():
     with pytest.raises(ValueError, match="multiple of 3"):
         GlobalBatchSampler(100, 10, 0, 0, 3)
     with pytest.raises(ValueError, match="fewer than one global batch"):

@@ -52,7 +52,7 @@ def test_both_estimators_equal_a_double_loop(name):
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_shares_of_ranks_sum_to_the_value_and_the_gradient_of_the_gathered_batch(name, world_size):
+def test_shares_of_ranks_sum_to_value_and_gradient_of_the_global_batch(name, world_size):
     torch.manual_seed(1)
     n, d = 12, 4
     q, p = torch.randn(n, d, requires_grad=True), torch.randn(n, d)

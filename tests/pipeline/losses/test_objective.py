@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 33), (48, 30), (7, 7), (28, 28)])
-def test_details_are_measured_on_any_size(size):
+def test_laplacian_loss_works_for_any_image_size(size):
     images = torch.rand(2, 3, *size)
     assert laplacian_loss(images, images, "l1") == 0
     checks = (torch.arange(size[0])[:, None] + torch.arange(size[1])) % 2 * 0.2

@@ -57,7 +57,7 @@ def test_every_variant_trains_every_parameter(latent_injection, norm, separate_i
     assert all(p.grad is not None for p in vlae.parameters())
 
 
-def test_a_faded_layer_has_no_effect_and_a_coarse_grid_draws_no_shapes():
+def test_faded_layer_has_no_effect_and_coarse_grid_is_smooth():
     vlae = build()
     codes, other = [[torch.randn(6, d) for d in SMALL.latents] for _ in range(2)]
     changed = [other[0], *codes[1:]]
@@ -78,7 +78,7 @@ def test_effects_are_zero_for_an_ignored_layer():
     assert effects[0] > 0 and effects[2] > 0
 
 
-def test_one_image_does_not_see_its_batch():
+def test_an_image_does_not_depend_on_its_batch():
     vlae = build().train()  # GroupNorm: the same in training
     images = torch.randn(6, 3, 16, 16)
     alone = vlae.encode(images[:1])[2].mean
@@ -104,6 +104,6 @@ def test_manifold_varies_one_layer_over_the_papers_range():
         (("",), "is empty"),
     ],
 )
-def test_stages_that_cannot_be_are_named(stages, message):
+def test_impossible_layers_are_named(stages, message):
     with pytest.raises(ConfigError, match=message):
         parse_stages(stages, (3, 16, 16))
