@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -46,8 +49,9 @@ def private_settings() -> Path:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if "MMD_VLAE_UPLOADS" not in os.environ:
-        os.environ["MMD_VLAE_UPLOADS"] = tempfile.mkdtemp(prefix="mmd-vlae-explore-")
+        os.environ["MMD_VLAE_UPLOADS"] = tempfile.mkdtemp(prefix=f"mmd-vlae-explore-{os.getpid()}-")
         os.environ["GRADIO_TEMP_DIR"] = os.environ["MMD_VLAE_UPLOADS"]
+        atexit.register(shutil.rmtree, os.environ["MMD_VLAE_UPLOADS"], ignore_errors=True)
     return Path(os.environ["MMD_VLAE_UPLOADS"])
 
 
@@ -85,12 +89,13 @@ class LocalOnly:
 
 
 def serve(model: LadderModel, host: str, port: int, browser: bool, align: Any) -> None:
-    """Serves the page until Ctrl-C, and removes the folder of uploads at the end.
+    """Serves the page until Ctrl-C or SIGTERM. The folder of uploads is removed at the end.
 
     Raises:
         UsageError: The port is taken.
     """
-    uploads = private_settings()
+    private_settings()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the folder of uploads would stay
     import numpy as np  # noqa: PLC0415
 
     from analysis.explorer.page import build_page  # noqa: PLC0415
@@ -98,10 +103,7 @@ def serve(model: LadderModel, host: str, port: int, browser: bool, align: Any) -
 
     if align != "off" and is_installed():
         find_faces(np.zeros((64, 64, 3), np.uint8))  # loads the detector, before two uploads do so at once
-    try:
-        launch(build_page(model, align), host, port, browser)
-    finally:
-        shutil.rmtree(uploads, ignore_errors=True)
+    launch(build_page(model, align), host, port, browser)
 
 
 def launch(page: Any, host: str, port: int, browser: bool) -> None:

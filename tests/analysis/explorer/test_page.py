@@ -4,6 +4,7 @@ import base64
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -46,6 +47,7 @@ def server(export_folder, tmp_path_factory):
     finally:
         process.terminate()
         process.wait(30)
+        assert not list(Path(tempfile.gettempdir()).glob(f"mmd-vlae-explore-{process.pid}-*")), "uploads are removed"
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,9 @@ def test_an_uploaded_photograph_is_shown_aligned_and_is_not_kept(page, tmp_path)
     wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#upload input[type=file]")).send_keys(str(photograph))
     wait(page, lambda: source(page, "#original img"))
     assert source(page, "#face img") != before
-    assert not list(Path("/tmp").glob("mmd-vlae-explore-*/*/me.png")), "the upload is deleted once it was read"
+    assert not list(Path(tempfile.gettempdir()).glob("mmd-vlae-explore-*/*/me.png")), (
+        "the upload is deleted once it was read"
+    )
 
 
 def test_a_file_that_is_not_a_picture_gives_a_sentence(page, tmp_path):
