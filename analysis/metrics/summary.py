@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from analysis.classifier.arithmetic_success import arithmetic_success
 from analysis.classifier.classifier import AttributeClassifier, score_classifier, train_attribute_classifier
 from analysis.classifier.edit_success import edit_success
 from analysis.classifier.interventions import layer_intervention_effects
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import EncodedSplits
+from analysis.inputs.encode import EncodedSplits, split_size
 from analysis.metrics.disentanglement import disentanglement
 from analysis.metrics.identity import IdentityCodes, descriptor_scores, verification
 from analysis.metrics.layer_usage import layer_measures
@@ -96,8 +94,11 @@ def _of_factors_and_people(
     if "factors" in scores:
         scores["factors"] = [names[column] for column in scores["factors"]]
     advance(1)
-    trained_on = np.empty(0, int) if splits.held_out_is_train else splits.train.annotations.identity
-    identity: dict[str, Any] = verification(scored.layers, encoded.annotations.identity, trained_on)
+    people = encoded.annotations.identity
+    identity: dict[str, Any] = {}
+    if (people >= 0).any() and not splits.held_out_is_train:
+        everyone = context.shards.annotations("train", split_size(context.shards, "train"))
+        identity = verification(scored.layers, people, everyone.identity)
     if identity_codes is not None:
         identity |= descriptor_scores(
             (fitted.layers, splits.train.annotations.keys), (scored.layers, encoded.annotations.keys), identity_codes

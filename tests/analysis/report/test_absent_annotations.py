@@ -51,7 +51,12 @@ def context_of(folder, kinds, splits):
         source=SimpleNamespace(kind="images"),
         splits={name: SimpleNamespace(samples=count) for name, count in splits.items()},
     )
-    shards = SimpleNamespace(manifest=manifest, digest="0" * 64, folder=folder)
+    shards = SimpleNamespace(
+        manifest=manifest,
+        digest="0" * 64,
+        folder=folder,
+        annotations=lambda split, limit: loaded(kinds)(shards, split, limit)[1],
+    )
     state = {"progress": {"step": 7, "samples": 70}}
     return EvalContext(checkpoint, context.vlae, Config(), state, shards, torch.device("cpu"))
 
