@@ -21,8 +21,8 @@ def load(source: str | Path, device: torch.device | str | None = None) -> Ladder
     """Loads a trained ladder.
 
     Args:
-        source: The name of a pretrained model ("photos64"), a checkpoint (.pt), an exported folder, or OWNER/NAME on the
-            Hugging Face Hub.
+        source: The name of a pretrained model ("photos64"), a checkpoint (.pt), an exported folder, or
+            OWNER/NAME on the Hugging Face Hub.
         device: Where it computes; None = the GPU if there is one.
 
     Raises:
