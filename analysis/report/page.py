@@ -86,6 +86,8 @@ def sections(report: CheckpointReport, index: int, count: int) -> list[Section]:
         ("summary", "In short", True),
         ("move", "Move a layer yourself", bool(report.faces)),
         ("layers", "What each layer holds", True),
+        ("levels", "The levels of a face", bool(metrics.get("levels"))),
+        ("identity", "Who is shown", bool(metrics.get("identity"))),
         ("quality", "How good the pictures are", True),
         ("arithmetic", "Arithmetic and edits", "arithmetic" in figures or "edits" in figures),
         ("memorization", "Does it remember its training images?", bool(metrics.get("memorization"))),

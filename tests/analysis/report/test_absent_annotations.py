@@ -33,7 +33,7 @@ def annotations(count, bright, kinds):
         [str(number) for number in range(count)],
         bright.astype(np.int8) if "attributes" in kinds else np.zeros((count, 0), np.int8),
         factors if "factors" in kinds else np.zeros((count, 0), np.float32),
-        rng.integers(0, 20, count) if "identities" in kinds else nothing,
+        1000 * count + np.arange(count) // 3 if "identities" in kinds else nothing,  # nobody is in two splits
         np.zeros(count, np.int64) if "one label" in kinds else label,
     )
 
@@ -85,7 +85,7 @@ def loaded(kinds):
         (("one label",), {"train": 100, "valid": 60}, {"memorization"}, {"levels", "identity"}),
         (("attributes",), {"train": 100, "valid": 60}, {"classifier", "arithmetic", "edits"}, {"levels", "identity"}),
         (("factors",), {"train": 100, "valid": 60}, {"classifier", "levels"}, {"identity"}),
-        (("identities",), {"train": 100, "valid": 60}, {"memorization"}, {"classifier", "levels"}),
+        (("identities",), {"train": 100, "valid": 60}, {"identity"}, {"classifier", "levels"}),
         (("attributes", "factors"), {"train": 200}, {"classifier", "levels"}, {"memorization", "identity"}),
         (("attributes", "factors", "labels"), {"train": 16, "valid": 2, "test": 2}, {"memorization"}, {"classifier"}),
         (("attributes", "factors", "labels"), {"train": 20}, {"reconstruction"}, {"classifier", "memorization"}),
@@ -101,6 +101,8 @@ def test_report_of_data_that_lacks_annotations(monkeypatch, tmp_path, kinds, spl
     assert metrics["held_out_is_train"] == ("valid" not in splits)
     assert ("no held-out images" in page.read_text()) == ("valid" not in splits)
     assert headline(found.metrics)
+    for section, title in (("levels", "The levels of a face"), ("identity", "Who is shown")):
+        assert (title in page.read_text()) == (section in metrics)
     if "factors" in kinds and "levels" in metrics:
         assert "unheard_of" in metrics["levels"]["left_out"]
 
