@@ -25,6 +25,7 @@ from analysis.figures.latent_arithmetic import combine, keep_norm, members
 from analysis.inputs.context import EvalContext, open_context
 from analysis.inputs.encode import Encoded, EncodedSplits, decode, encode_splits
 from analysis.metrics.summary import fit_classifier
+from pipeline.model.pixels import from_array
 
 PAIRS = (("Male", "Smiling"), ("Male", "Mouth_Slightly_Open"), ("Male", "Pale_Skin"))
 STEPS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
@@ -32,6 +33,7 @@ TARGET = 0.9  # share of training images that should show the attribute after a 
 CALIBRATION_IMAGES = 64
 MATCHED = 1500  # images of each kind among which matches are looked for
 KNOWING_SHARE = 0.5  # of the best layer's effect on the attribute that a layer needs to be moved
+WITH_RESIDUAL = ("single, as the report", "means of all, calibrated")
 SEED = 0
 
 Codes = list[Tensor]
@@ -199,17 +201,23 @@ def compare(context: EvalContext, splits: EncodedSplits, classifier: AttributeCl
         ceiling = float(((real[:, columns[1]] > 0.5) & (real[:, columns[0]] <= 0.5)).mean())
         others = unrelated(encoded, classifier.reliable_attributes(), columns)
         before = classify(c)
+        residual = from_array(encoded.images[drawn[2]]) - decode(context, c)
         for name, codes in variants(classify, train, examples, columns[1], (a, b, c)):
             key = name.split(" [")[0].split(" step ")[0] if "calibrated" in name or " [" in name else name
-            after = classify(codes)
-            success = float(((after[:, columns[1]] > 0.5) & (after[:, columns[0]] <= 0.5)).mean())
-            preserved = float(((after[:, others] > 0.5) == (before[:, others] > 0.5)).mean()) if others else np.nan
-            table.setdefault(key, []).append((success / ceiling, preserved))
-            print(f"{t:20s} {name:58s} success/ceiling {success / ceiling:.2f}  preserved {preserved:.2f}", flush=True)
+            for suffix, added in (("", None), (", c's residual added", residual)):
+                if added is not None and not name.startswith(WITH_RESIDUAL):
+                    continue
+                after = classify(codes, added)
+                success = float(((after[:, columns[1]] > 0.5) & (after[:, columns[0]] <= 0.5)).mean()) / ceiling
+                preserved = float(((after[:, others] > 0.5) == (before[:, others] > 0.5)).mean()) if others else np.nan
+                table.setdefault(key + suffix, []).append((success, preserved))
+                print(
+                    f"{t:20s} {name + suffix:72s} success/ceiling {success:.2f}  preserved {preserved:.2f}", flush=True
+                )
     print("\nmean over pairs")
     for key, values in table.items():
         success, preserved = np.mean(values, 0)
-        print(f"{key:60s} success/ceiling {success:.2f}  preserved {preserved:.2f}")
+        print(f"{key:76s} success/ceiling {success:.2f}  preserved {preserved:.2f}")
 
 
 def main(

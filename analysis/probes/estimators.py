@@ -45,7 +45,7 @@ FEATURE_SHARE, MANY_FEATURES = 0.3, 16  # share of the dimensions that a split m
 def _predict(kind: Kind, linear: bool, fit: tuple[np.ndarray, np.ndarray], codes: np.ndarray) -> np.ndarray:
     """Predictions (or scores, for an attribute) for ``codes`` of a probe fitted on ``fit`` = (codes, values)."""
     x, y = fit
-    trees = TREES | {"max_features": FEATURE_SHARE if x.shape[1] >= MANY_FEATURES else 1.0}
+    trees: dict[str, Any] = TREES | {"max_features": FEATURE_SHARE if x.shape[1] >= MANY_FEATURES else 1.0}
     if kind == "factor":
         estimator: Any = make_pipeline(StandardScaler(), Ridge()) if linear else HistGradientBoostingRegressor(**trees)
         return estimator.fit(x, y).predict(codes)
