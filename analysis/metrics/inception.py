@@ -60,7 +60,7 @@ def load_inception(device: torch.device) -> nn.Module:
 
 
 def refuse_strange_weights(path: Path) -> None:
-    """Torch-fidelity unpickles whatever lies in this file, so it must be what its name says, and tensors only.
+    """Checks the file before torch-fidelity unpickles it: its SHA-256 is the one in its name, and it holds only tensors.
 
     Raises:
         NoInception: the first digits of its SHA-256 are not those in its name, or it holds more than tensors.
