@@ -16,13 +16,14 @@ from pipeline.checkpoint.file import load_vlae
 from pipeline.config.schema import Config
 from pipeline.data.shard_reader import open_shard_set
 from pipeline.model.vlae import VLAE
+from preprocess.errors import UserError
 from preprocess.shards.reader import ShardSet
 
 Progress = Callable[[str, int], Callable[[int], None]]
 """(what is being done, how many units it takes) -> a function that reports finished units."""
 
 
-class EvalContextError(ValueError):
+class EvalContextError(UserError):
     """The checkpoint and the shards cannot be analyzed together; the message is one sentence for the terminal."""
 
 

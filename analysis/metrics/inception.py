@@ -60,7 +60,7 @@ def load_inception(device: torch.device) -> nn.Module:
 
 
 def refuse_strange_weights(path: Path) -> None:
-    """Checks the file before torch-fidelity unpickles it: its SHA-256 is the one in its name, and it holds only tensors.
+    """Checks the file before torch-fidelity unpickles it: its SHA-256 is the one in its name, and it has only tensors.
 
     Raises:
         NoInception: the first digits of its SHA-256 are not those in its name, or it holds more than tensors.
