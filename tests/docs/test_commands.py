@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import BIN, REPOSITORY
 from tests.docs.known_commands import problem_with
 from tests.docs.pages import PAGES, SHELL, Command, block_commands, blocks, inline_commands, recipe_commands
-from tests.pipeline.training import SMALL
+from tests.pipeline.launching import SMALL
 
 TRAINER = ["--steps", "4", "--global-batch-size", "16", "--mixed-precision", "no", *SMALL]
 SMALLER: dict[str, list[str]] = {

@@ -188,5 +188,7 @@ CASES = (
         "pixels a",
     ),
     Case("a manifest nested 100,000 deep", lambda room: _parsed(room, b"[" * 100_000), "not valid JSON"),
-    Case("a manifest of 40 MB", lambda room: _parsed(room, b"[" + b"[]," * 13_500_000 + b"[]]"), "that is not a manifest"),
+    Case(
+        "a manifest of 40 MB", lambda room: _parsed(room, b"[" + b"[]," * 13_500_000 + b"[]]"), "that is not a manifest"
+    ),
 )
