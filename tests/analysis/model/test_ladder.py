@@ -10,6 +10,7 @@ from PIL import Image
 
 import analysis
 from analysis.model.images import ImageError
+from analysis.model.ladder import add_codes
 from preprocess.errors import UsageError
 
 
@@ -77,8 +78,8 @@ def test_swap_arithmetic_and_interpolation_are_what_they_say(model, faces):
     a, b = model.encode(faces[0]), model.encode(faces[1])
     swapped = model.swap(a, b, layers=[1], output="torch")
     torch.testing.assert_close(swapped, model.decode([a[0], b[1], a[2]], "torch"))
-    same = model.arithmetic(a, b, b, output="torch")
-    torch.testing.assert_close(same, model.decode(a, "torch"), atol=1e-5, rtol=1e-4)
+    same = model.arithmetic(a, a, b, output="torch")
+    torch.testing.assert_close(same, model.decode(b, "torch"), atol=1e-5, rtol=1e-4)
     way = model.interpolate(faces[0], faces[1], steps=3, output="torch")
     torch.testing.assert_close(way[:1], model.decode(a, "torch"), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(way[2:], model.decode(b, "torch"), atol=1e-5, rtol=1e-4)
@@ -124,3 +125,11 @@ def test_a_model_is_pushed_and_loaded_through_the_mixin(model, tmp_path, monkeyp
     assert card.startswith("---\nlicense:") and "library_name: mmd-vlae" in card
     again = analysis.LadderModel.from_pretrained(str(tmp_path / "saved"))
     torch.testing.assert_close(again.decode(model.prior(1), "torch"), model.decode(model.prior(1), "torch"))
+
+
+def test_sums_of_codes_are_no_longer_than_the_prior():
+    long, short = torch.full((1, 4), 3.0), torch.full((1, 4), 0.1)
+    (result,) = add_codes([long], [-long], [short])
+    torch.testing.assert_close(result, torch.full((1, 4), 1.0))  # √4, in the direction of the sum
+    (result,) = add_codes([short], [short], [short])
+    torch.testing.assert_close(result, short)
