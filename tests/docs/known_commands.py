@@ -68,7 +68,7 @@ def _trainer(words: list[str]) -> None:
     given = _parse(typer.main.get_command(train_app), words)
     if not given:
         return
-    recipe = REPOSITORY / given["recipe"]
+    recipe = REPOSITORY / given["recipe"] if given["recipe"].endswith(".yaml") else given["recipe"]
     try:
         resolve(recipe, parse_overrides(given["overrides"] or []))
     except ConfigError as error:

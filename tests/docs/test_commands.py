@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import BIN, REPOSITORY
 from tests.docs.known_commands import problem_with
 from tests.docs.pages import PAGES, SHELL, Command, block_commands, blocks, inline_commands, recipe_commands
-from tests.pipeline.launching import SMALL
 
+SMALL = ["model.layers=[8/2, 16/2, fc32]", "model.latents=[3, 3, 3]", "model.contribution_grid=null"]
 TRAINER = ["--steps", "4", "--global-batch-size", "16", "--mixed-precision", "no", *SMALL]
 SMALLER: dict[str, list[str]] = {
     "preprocess images": ["--size", "32", "--workers", "1"],

@@ -189,7 +189,7 @@ def resumed_at(said: str) -> int:
 def logged_steps(out: Path) -> list[int]:
     """The training steps in a run's metrics.jsonl, in its order."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line["step"] for line in lines if "valid" not in line]
+    return [line["step"] for line in lines if "loss" in line]
 
 
 def send(number: int, processes: Sequence[int]) -> None:

@@ -85,7 +85,7 @@ CASES = (
         lambda room: _load_with(room, extra=torch.zeros(1).expand(10**10)),
         "claim 40,000,",
     ),
-    Case("a sparse tensor", lambda room: _load_with(room, extra=torch.eye(3).to_sparse()), "no plain value"),
+    Case("a sparse tensor", lambda room: _load_with(room, extra=torch.eye(3).to_sparse()), "not a plain value"),
     Case(
         "latents of a billion",
         lambda room: _load_with(room, config=_config(latents=[10**9] * 2)),

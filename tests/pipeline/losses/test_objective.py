@@ -33,11 +33,13 @@ def test_bands_are_weighed_one_by_one():
 
 def test_weights_without_a_band_or_without_effect_are_refused():
     def made(*overrides: str) -> Objective:
-        config = resolve(REPOSITORY / "launch/recipes/demo.yaml", parse_overrides(overrides))
+        config = resolve(
+            REPOSITORY / "launch/recipes/demo.yaml", parse_overrides(["objective.laplacian_weight=1", *overrides])
+        )
         return Objective(VLAE(config.model, (3, 64, 64)), config.objective, 0, 1)
 
     assert made("objective.laplacian_band_weights=[4, 3, 2, 1]")
     with pytest.raises(ConfigError, match="64x64 have 4 bands"):
         made("objective.laplacian_band_weights=[5, 4, 3, 2, 1]")
-    with pytest.raises(ConfigError, match="without effect"):
+    with pytest.raises(ConfigError, match="has no effect"):
         made("objective.laplacian_band_weights=[4]", "objective.laplacian_weight=0")
