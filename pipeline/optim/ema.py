@@ -35,18 +35,19 @@ class MovingAverage:
     """
 
     def __init__(self, module: VLAE) -> None:
-        """Starts as a copy of ``module``, whose tensors must not be replaced from now on."""
+        """Starts as a copy of ``module``."""
+        self._source = module
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        averages = self.module.state_dict(keep_vars=True).values()
-        current = [tensor.detach() for tensor in module.state_dict(keep_vars=True).values()]
-        pairs = list(zip((tensor.detach() for tensor in averages), current, strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._averages = list(self.module.state_dict(keep_vars=True).values())
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
         """Moves the average: averaged ← decay · averaged + (1 − decay) · current."""
-        averages, current = map(list, zip(*self._averaged, strict=True))
-        get_ema_multi_avg_fn(decay)(averages, current, None)
-        for average, value in self._copied:
-            average.copy_(value)
+        # looked up in every step: wrapping a model for several ranks may replace its tensors
+        current = self._source.state_dict(keep_vars=True).values()
+        pairs = [(a.detach(), c.detach()) for a, c in zip(self._averages, current, strict=True)]
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        get_ema_multi_avg_fn(decay)(*map(list, zip(*averaged, strict=True)), None)
+        for average, value in pairs:
+            if not average.is_floating_point():
+                average.copy_(value)

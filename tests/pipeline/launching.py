@@ -43,9 +43,9 @@ def launch_words(
     return [*how, "pipeline/train.py", *options, *overrides]
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """The trained weights of a run's newest checkpoint."""
-    return torch.load(run / "ckpt.pt", weights_only=True)["model"]
+def weights(run: Path, of: str = "model") -> dict[str, torch.Tensor]:
+    """The trained weights of a run's newest checkpoint, or with "ema" their moving average."""
+    return torch.load(run / "ckpt.pt", weights_only=True)[of]
 
 
 def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:

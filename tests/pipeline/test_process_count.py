@@ -34,6 +34,8 @@ def test_same_global_batch_same_weights(alone, face_shards, tmp_path, processes)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"{processes} processes on cpu", done.stderr), "the launcher started too few processes"
     assert relative_difference(weights(alone), weights(out)) < 1e-5
+    assert relative_difference(weights(alone, "ema"), weights(out, "ema")) < 1e-5
+    assert relative_difference(weights(out, "ema"), weights(out)) < 0.5, "the average does not follow the weights"
     for a, b in zip(losses(alone), losses(out), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["mmd"] == pytest.approx(b["mmd"], abs=1e-5)
