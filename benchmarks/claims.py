@@ -93,7 +93,7 @@ def known_by(names: Sequence[str], layers: Sequence[int]) -> Callable[[Metrics],
 
 
 def arithmetic(pair: tuple[str, str], key: str) -> Callable[[Metrics], float]:
-    """``key`` of a pair over its ceiling; 0 where the judge could not be asked or nothing reaches the ceiling."""
+    """``key`` of a pair over its ceiling; 0 if the classifier is not reliable or nothing reaches the ceiling."""
 
     def figure(metrics: Metrics) -> float:
         found = [p for p in metrics["arithmetic"]["pairs"] if (p["s"], p["t"]) == pair]

@@ -131,7 +131,7 @@ def recipes(folder: Path) -> Target:
 
 
 def checksummed(content: bytes) -> bytes:
-    """The bytes of a checkpoint with their own seal, as a stranger can put it."""
+    """The bytes of a checkpoint with a valid checksum, which anyone can write."""
     content = content[:-2] + (71).to_bytes(2, "little")
     return content + b"sha256:" + hashlib.sha256(content).hexdigest().encode()
 

@@ -1,4 +1,4 @@
-"""Shards whose manifest was made to fit them: by a stranger, for the SHA-256 says only that nothing changed since."""
+"""Damaged shards with manifests that fit them: a SHA-256 says only that nothing changed since the file was made."""
 
 from __future__ import annotations
 

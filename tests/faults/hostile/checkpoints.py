@@ -1,4 +1,4 @@
-"""Checkpoints and recipes from strangers; each checkpoint has a right seal, which proves nothing."""
+"""Checkpoints and recipes made to do harm; each checkpoint has a valid checksum, which does not tell its author."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of shards from strangers, with manifests that fit them."""
+"""Sets of shards made to do harm, with manifests that fit them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images, archives and lists from strangers."""
+"""Images, archives and lists made to do harm."""
 
 from __future__ import annotations
 
