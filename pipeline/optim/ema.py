@@ -46,8 +46,9 @@ class MovingAverage:
         # looked up in every step: wrapping a model for several ranks may replace its tensors
         current = self._source.state_dict(keep_vars=True).values()
         pairs = [(a.detach(), c.detach()) for a, c in zip(self._averages, current, strict=True)]
-        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        get_ema_multi_avg_fn(decay)(*map(list, zip(*averaged, strict=True)), None)
+        averages = [average for average, _ in pairs if average.is_floating_point()]
+        values = [value for average, value in pairs if average.is_floating_point()]
+        get_ema_multi_avg_fn(decay)(averages, values, None)
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)
