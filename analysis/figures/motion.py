@@ -17,7 +17,7 @@ from torch import Tensor
 
 from analysis.figures.tiles import contact_sheet
 from analysis.inputs.context import EvalContext
-from analysis.inputs.encode import Encoded
+from analysis.inputs.encode import Encoded, decode_codes
 from analysis.model.statistics import label_directions, principal_directions
 from analysis.probes.dataset import all_targets
 from pipeline.model.pixels import to_rgb
@@ -31,16 +31,6 @@ BATCH = 128
 
 
 @torch.inference_mode()
-def decode_codes(vlae: VLAE, codes: Sequence[Tensor]) -> Tensor:
-    """Decodes codes (n, d_l), bottom first, in batches on the model's device: (n, C, H, W) in [−1, 1] on the CPU."""
-    device = next((p.device for p in vlae.parameters()), torch.device("cpu"))
-    parts = [
-        vlae.decode([z[start : start + BATCH].to(device) for z in codes]).cpu()
-        for start in range(0, len(codes[0]), BATCH)
-    ]
-    return torch.cat(parts)
-
-
 def moved(code: Sequence[Tensor], layer: int, steps: Tensor) -> list[Tensor]:
     """Adds ``steps`` (T, d) to one layer of an image's code, (1, d_l) a layer: codes (T, d_l)."""
     return [z + steps if i == layer else z.expand(len(steps), -1) for i, z in enumerate(code)]

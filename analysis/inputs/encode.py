@@ -16,7 +16,7 @@ from torch import Tensor
 from analysis.inputs.context import EvalContext, EvalContextError, Progress
 from pipeline.data.shard_reader import ShardSource, load_images
 from pipeline.model.pixels import from_array
-from pipeline.model.vlae import Posterior
+from pipeline.model.vlae import VLAE, Posterior
 from preprocess.shards.reader import Annotations, ShardSet
 
 BATCH = 128
@@ -85,13 +85,19 @@ def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], No
 
 
 @torch.inference_mode()
-def decode(context: EvalContext, codes: Sequence[Tensor]) -> Tensor:
-    """Decodes codes (n, d_l), bottom first, in batches: images (n, C, H, W) float32 in [−1, 1] on the CPU."""
+def decode_codes(vlae: VLAE, codes: Sequence[Tensor]) -> Tensor:
+    """Decodes codes (n, d_l), bottom first, in batches on the model's device: (n, C, H, W) in [−1, 1] on the CPU."""
+    device = next((p.device for p in vlae.parameters()), torch.device("cpu"))
     parts = [
-        context.vlae.decode([z[start : start + BATCH].to(context.device) for z in codes]).cpu()
+        vlae.decode([z[start : start + BATCH].to(device) for z in codes]).cpu()
         for start in range(0, len(codes[0]), BATCH)
     ]
     return torch.cat(parts)
+
+
+def decode(context: EvalContext, codes: Sequence[Tensor]) -> Tensor:
+    """Decodes codes with the model of a context: see `decode_codes`."""
+    return decode_codes(context.vlae, codes)
 
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:

@@ -23,7 +23,6 @@ from typing import TypeVar
 
 import psutil
 import torch
-from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 
@@ -147,22 +146,6 @@ def adaptive_threads(items: Iterable[T], device: torch.device) -> Iterator[T]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def threads_of_idle_cores() -> Iterator[None]:
-    """Limits OpenMP and BLAS in the block to the cores that are idle now, at least one.
-
-    For work of other libraries that cannot be measured step by step, such as the fit of a scikit-learn estimator.
-    """
-    if user_chose_threads():
-        yield
-        return
-    others = OtherProcesses()
-    time.sleep(0.2)
-    idle = (os.cpu_count() or 1) - round(others.busy_cores(0.0))
-    with threadpool_limits(max(1, min(idle, torch.get_num_threads()))):
-        yield
 
 
 class OtherProcesses:
