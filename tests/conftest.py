@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
+from tests import processes
+from tests.processes import BIN, REPOSITORY
 
 torch.set_num_threads(1)
 
 
 def run_command(*words: object, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
     """Runs a console script of this environment in the repository, as a user would."""
-    program, *rest = [str(word) for word in words]
+    program, *rest = command = [str(word) for word in words]
+    environment = processes.environment(env or {})
+    if processes.can_fork(command, environment):
+        return processes.run([command], environment, timeout)
     return subprocess.run(
         [str(BIN / program), *rest],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(env or {})},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -30,22 +33,42 @@ def run_command(*words: object, env: dict[str, str] | None = None, timeout: floa
     )
 
 
-@pytest.fixture(scope="session")
-def faces_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CelebA-format tree of 420 drawn faces (read-only for tests)."""
-    tree = tmp_path_factory.mktemp("faces") / "tree"
-    done = run_command("preprocess", "faces", "--out", tree, "--count", 420, "--seed", 3, "--workers", 1)
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
+def succeed(*words: object) -> None:
+    """Runs a command that must end with 0."""
+    done = run_command(*words)
     assert done.returncode == 0, done.stderr
-    return tree
 
 
 @pytest.fixture(scope="session")
-def face_shards(faces_tree: Path) -> Path:
-    """The 32x32 shards of ``faces_tree``, several a split (read-only for tests)."""
-    shards = faces_tree.parent / "shards"
-    done = run_command(
-        *("preprocess", "celeba", "--source", faces_tree, "--out", shards),
-        *("--size", 32, "--shard-size", 100, "--workers", 1),
-    )
-    assert done.returncode == 0, done.stderr
-    return shards
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
+    """A function that makes a folder once for all workers of pytest-xdist; tests only read it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made = base / f"{name}.made"
+        with FileLock(base / f"{name}.lock"):
+            if not made.exists():
+                (base / name).mkdir(exist_ok=True)
+                make(base / name)
+                made.touch()
+        return base / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def faces_tree(shared: Shared) -> Path:
+    """A CelebA-format tree of 420 drawn faces."""
+    words = ("preprocess", "faces", "--count", 420, "--seed", 3, "--workers", 1, "--out")
+    return shared("faces", lambda folder: succeed(*words, folder / "tree")) / "tree"
+
+
+@pytest.fixture(scope="session")
+def face_shards(shared: Shared, faces_tree: Path) -> Path:
+    """The 32x32 shards of ``faces_tree``, several a split."""
+    words = ("preprocess", "celeba", "--source", faces_tree, "--size", 32, "--shard-size", 100, "--workers", 1, "--out")
+    return shared("face-shards", lambda folder: succeed(*words, folder / "shards")) / "shards"

@@ -7,24 +7,25 @@ from pathlib import Path
 
 import torch
 
-from tests.conftest import REPOSITORY, run_command
+from tests import processes
+from tests.conftest import REPOSITORY
 
 
 def launch(
-    shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
+    shards: Path, out: Path, *overrides: str, ranks: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> subprocess.CompletedProcess:
-    """One run of the real command to its end."""
-    return run_command(*launch_words(shards, out, *overrides, processes=processes, steps=steps, batch=batch, data=data))
+    """One run of the real command to its end; several ranks are started as srun does, without accelerate's launcher.
+
+    The fault tests and tests/launch/test_accelerate.py have the launcher start them.
+    """
+    words = launch_words(shards, out, *overrides, steps=steps, batch=batch, data=data)
+    return processes.run([words] * ranks, processes.environment({"CUDA_VISIBLE_DEVICES": ""}), timeout=300)
 
 
 def launch_words(
     shards: Path, out: Path, *overrides: str, processes: int = 1, steps: int = 10, batch: int = 24, data: str = ""
 ) -> list[str]:
-    """The words of the command that ``launch`` runs; several processes use the file that the documents name.
-
-    One process is started without the launcher, which would import torch a second time (2 s, in some 40 runs);
-    tests/launch/test_accelerate.py has it start one.
-    """
+    """The words of a command that trains; several processes use the file that the documents name."""
     how = ["python"]
     if processes > 1:
         how = ["accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml"]

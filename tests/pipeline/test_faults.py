@@ -29,7 +29,7 @@ def start(shards: Path, out: Path, *, processes: int, largest_file: int | None =
 
 def test_a_full_disk_costs_nothing_that_was_finished(face_shards, tmp_path):
     out = tmp_path / "run"
-    assert launch(face_shards, out, *SETTINGS, processes=2, steps=14).returncode == 0
+    assert launch(face_shards, out, *SETTINGS, ranks=2, steps=14).returncode == 0
     before = {path.name: path.read_bytes() for path in (out / "checkpoints").iterdir()}
     run = start(face_shards, out, processes=2, largest_file=20)
     _, errors = run.communicate(timeout=120)
@@ -38,5 +38,5 @@ def test_a_full_disk_costs_nothing_that_was_finished(face_shards, tmp_path):
     assert len(said) == 1 and "the checkpoints written so far are complete" in said[0], errors
     assert {path.name: path.read_bytes() for path in (out / "checkpoints").iterdir()} == before
     assert not list(out.rglob("*.tmp"))
-    done = launch(face_shards, out, *SETTINGS, processes=2, steps=STEPS)
+    done = launch(face_shards, out, *SETTINGS, ranks=2, steps=STEPS)
     assert done.returncode == 0 and "at step 14" in done.stderr

@@ -30,9 +30,9 @@ def alone(face_shards, tmp_path_factory):
 def test_same_global_batch_same_weights(alone, face_shards, tmp_path, processes):
     out = tmp_path / "run"
     words = EVERYTHING_RANDOM
-    done = launch(face_shards, out, *words, processes=processes, steps=30)
+    done = launch(face_shards, out, *words, ranks=processes, steps=30)
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"{processes} processes on cpu", done.stderr), "the launcher started too few processes"
+    assert re.search(rf"{processes} processes on cpu", done.stderr), "too few processes"
     assert relative_difference(weights(alone), weights(out)) < 1e-5
     assert relative_difference(weights(alone, "ema"), weights(out, "ema")) < 1e-5
     assert relative_difference(weights(out, "ema"), weights(out)) < 0.5, "the average does not follow the weights"
@@ -50,6 +50,6 @@ def test_a_wrong_scale_of_the_gathered_gradient_would_show(alone, face_shards, t
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(face_shards, tmp_path):
-    done = launch(face_shards, tmp_path / "run", processes=2, batch=25)
+    done = launch(face_shards, tmp_path / "run", ranks=2, batch=25)
     assert done.returncode != 0
     assert "choose --global-batch-size as a multiple of 2" in done.stderr

@@ -112,10 +112,10 @@ def test_a_damaged_shard_is_named(shards, tmp_path, fault):
 @pytest.mark.parametrize("address", ["file://{}", "pipe:cat {}/{{}}"])
 def test_training_from_an_address(face_shards, tmp_path, address):
     where = address.format(face_shards)
-    done = launch(face_shards, tmp_path / "run", "--allow-pipe", processes=2, steps=16, data=where)
+    done = launch(face_shards, tmp_path / "run", "--allow-pipe", ranks=2, steps=16, data=where)
     assert done.returncode == 0, done.stderr
     assert f"streamed from {where}" in done.stderr
-    local = launch(face_shards, tmp_path / "local", "data.mode=streamed", processes=2, steps=16)
+    local = launch(face_shards, tmp_path / "local", "data.mode=streamed", ranks=2, steps=16)
     assert local.returncode == 0, local.stderr
     assert all(torch.equal(w, weights(tmp_path / "run")[key]) for key, w in weights(tmp_path / "local").items())
 
@@ -125,9 +125,9 @@ def test_fewer_shards_than_ranks_is_refused_with_the_remedy(faces_tree, tmp_path
     assert (
         run_command("preprocess", "celeba", "--source", faces_tree, "--out", tmp_path / "one", *words).returncode == 0
     )
-    done = launch(tmp_path / "one", tmp_path / "run", "data.mode=streamed", processes=2)
+    done = launch(tmp_path / "one", tmp_path / "run", "data.mode=streamed", ranks=2)
     assert done.returncode == 1 and "--shard-size" in done.stderr, done.stderr
-    done = launch(tmp_path / "one", tmp_path / "run", "data.mode=resident", processes=2)
+    done = launch(tmp_path / "one", tmp_path / "run", "data.mode=resident", ranks=2)
     assert done.returncode == 0, done.stderr
 
 

@@ -129,6 +129,6 @@ def test_muon_gives_the_same_weights_on_one_and_two_processes(face_shards, tmp_p
     one, changing = tmp_path / "one", tmp_path / "changing"
     settings = (*MUON, "optimizer.schedule=constant")
     for out, processes, steps in ((one, 1, 12), (changing, 2, 6), (changing, 1, 12)):
-        done = launch(face_shards, out, *settings, processes=processes, steps=steps)
+        done = launch(face_shards, out, *settings, ranks=processes, steps=steps)
         assert done.returncode == 0, done.stderr
     assert relative_difference(weights(one), weights(changing)) < 1e-5
