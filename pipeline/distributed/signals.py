@@ -27,13 +27,13 @@ class StopSignals:
     def __init__(self) -> None:
         self.stop_requested = False
         self._listening = self._stepping = False
-        self._parent = os.getppid()
+        self._parent = 0
 
     def listen(self) -> None:
         """Listens from now on. Must be called in the main thread; further calls do nothing."""
         if self._listening:
             return
-        self._listening = True
+        self._listening, self._parent = True, os.getppid()
         receiver, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)

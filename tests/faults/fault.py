@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.conftest import BIN, REPOSITORY
+from tests import processes
+from tests.processes import BIN, REPOSITORY
 
 FAULTS: list[Fault] = []
 MUTATED = REPOSITORY / "tests/faults/mutated"
@@ -68,18 +69,20 @@ class Workspace:
 
     def environment(self, env: dict[str, str] | None = None) -> dict[str, str]:
         """The variables of each process of the test."""
-        usual = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         mutated = self.mutation.environment() if self.mutation else {}
-        return {**os.environ, **usual, **mutated, **(env or {})}
+        return processes.environment({**mutated, **(env or {})})
 
     def run(
         self, *words: object, env: dict[str, str] | None = None, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Runs a console script of this environment (``preprocess``, ``accelerate``, …) to its end."""
+        command, environment = [str(word) for word in words], self.environment(env)
+        if processes.can_fork(command, environment):
+            return processes.run([command], environment, timeout)
         return subprocess.run(
             self._words(words),
             cwd=REPOSITORY,
-            env=self.environment(env),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -83,7 +83,7 @@ def _stop(
     workspace: Workspace, out: Path, moment: str, number: int, chance: random.Random, before: int
 ) -> tuple[int, float]:
     """Starts the run, stops it at ``moment``; at which step it stands now, and how many seconds it took to end."""
-    with ranked(workspace, out, *SETTINGS) as run:
+    with ranked(workspace, out, *SETTINGS, imports=moment in {"import", "start"}) as run:
         _wait_for(moment, run, out, before, chance)
         victims = [process.pid for process in run.processes]
         send(number, victims[1:] if moment == "one rank" else victims)

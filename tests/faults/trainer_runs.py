@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 import psutil
 
 from tests.faults.fault import Workspace, kill_session
-from tests.launch.runs import free_port, logged_step, trainer_words, wait_until
+from tests.launch.runs import logged_step, trainer_words, wait_until
+from tests.processes import BIN, REPOSITORY, Forked, can_fork, free_port, rank_environment
 
 EVERY_STEP = ("training.log_every_steps=1", "optimizer.schedule=constant")
 LAUNCHED = ("accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml", "--main_process_port", "0")
@@ -29,7 +29,7 @@ class Started:
     """A run under way: its processes (one launcher, or all ranks) and what each says."""
 
     out: Path
-    processes: list[subprocess.Popen[bytes]]
+    processes: list[subprocess.Popen[bytes] | Forked]
     logs: list[Path]
 
     def said(self) -> str:
@@ -64,6 +64,8 @@ class Started:
 
     def ranks(self, count: int = 2) -> list[psutil.Process]:
         """The living ranks in their order. Raises AssertionError where they are not so many."""
+        if len(self.processes) == count > 1:
+            return [psutil.Process(process.pid) for process in self.processes]
         found = sorted(ranks_of(self.out), key=lambda process: int(process.environ().get("RANK", "0")))
         assert len(found) == count, f"{len(found)} ranks live, not {count}: {self.said()[-3000:]}"
         return found
@@ -118,43 +120,45 @@ def ranked(
     batch: int = 24,
     differs: Callable[[int, list[str]], list[str]] = lambda rank, words: words,
     before: Sequence[str] = (),
+    imports: bool = False,
 ) -> Iterator[Started]:
     """A run whose ranks are started one by one, as srun does, so that their own exit codes are seen.
 
-    ``differs`` may change the words of a rank's command line; ``before`` is a program that starts each rank.
+    ``differs`` may change the words of a rank's command line; ``before`` is a program that starts each rank. With
+    ``imports`` each rank imports torch by itself.
     """
-    port = str(free_port())
-    commands = []
-    for rank in range(world):
-        words = [
-            "python",
-            "pipeline/train.py",
-            *trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch),
-        ]
-        env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        commands.append((differs(rank, words), env if world > 1 else {}))
-    with _started(workspace, out, commands, before) as run:
+    port = free_port()
+    words = ["python", "pipeline/train.py"]
+    words += trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch)
+    commands = [(differs(rank, words), rank_environment(rank, world, port)) for rank in range(world)]
+    with _started(workspace, out, commands, before, fork=not (before or imports)) as run:
         yield run
 
 
 @contextmanager
 def _started(
-    workspace: Workspace, out: Path, commands: list[tuple[list[str], dict[str, str]]], before: Sequence[str] = ()
+    workspace: Workspace,
+    out: Path,
+    commands: list[tuple[list[str], dict[str, str]]],
+    before: Sequence[str] = (),
+    fork: bool = False,
 ) -> Iterator[Started]:
     out.parent.mkdir(parents=True, exist_ok=True)
     run = Started(out, [], [])
-    binaries = Path(sys.executable).parent
     try:
-        for number, ((program, *rest), env) in enumerate(commands):
+        for number, (words, env) in enumerate(commands):
             log = out.parent / f"{out.name}.{number}.log"
             run.logs.append(log)
+            environment = workspace.environment({"CUDA_VISIBLE_DEVICES": "", **env})
             with log.open("wb") as file:
+                if fork and can_fork(words, environment):
+                    run.processes.append(Forked(words, environment, log, log))
+                    continue
                 run.processes.append(
                     subprocess.Popen(
-                        [*before, str(binaries / program), *rest],
-                        cwd=workspace.code,
-                        env=workspace.environment({"CUDA_VISIBLE_DEVICES": "", **env}),
+                        [*before, str(BIN / words[0]), *words[1:]],
+                        cwd=REPOSITORY,
+                        env=environment,
                         stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=subprocess.STDOUT,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.conftest import BIN, REPOSITORY
+from tests.processes import BIN, REPOSITORY, Forked
 
 PATIENCE_S = 120
 
@@ -37,7 +36,7 @@ def start(words: list[str], log: Path, env: Mapping[str, str] | None = None) -> 
         )
 
 
-def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Popen[str] | Forked | None = None) -> None:
     """Polls ``happened``; fails when it does not come, or when ``process`` has ended before it came."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -69,10 +68,3 @@ def ranks_of(run: Path) -> dict[int, int]:
         if ranks and b"pipeline/train.py" in words and str(run).encode() in words:
             found[int(ranks[0].removeprefix(b"RANK="))] = int(folder.name)
     return found
-
-
-def free_port() -> int:
-    """A port on loopback that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

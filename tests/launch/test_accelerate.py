@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from tests.conftest import REPOSITORY, run_command
-from tests.launch.runs import free_port, start, trainer_words
+from tests.launch.runs import start, trainer_words
 from tests.pipeline.launching import weights
+from tests.processes import free_port
 
 FOLDER = REPOSITORY / "launch/accelerate"
 STEPS = 4

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_command
-from tests.launch.runs import free_port, start, wait_until
+from tests.launch.runs import start, wait_until
 from tests.preprocess.trees import hashes
+from tests.processes import free_port
 
 SMALL = ("--size", "32", "--shard-size", "4")
 

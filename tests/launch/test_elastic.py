@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.launch.runs import free_port, logged_step, ranks_of, start, trainer_words, wait_until
+from tests.launch.runs import logged_step, ranks_of, start, trainer_words, wait_until
 from tests.pipeline.launching import weights
+from tests.processes import free_port
 
 STEPS = 80  # many more than the tests look at: the kill must come in time on a busy machine
 EVERY = ("training.checkpoint_every_steps=6", "training.log_every_steps=1")

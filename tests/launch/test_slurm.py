@@ -13,8 +13,9 @@ import torch
 
 from pipeline.distributed.signals import STOPPED_EARLY
 from tests.conftest import BIN, REPOSITORY
-from tests.launch.runs import free_port, logged_step, ranks_of, start, trainer_words, wait_until
+from tests.launch.runs import logged_step, ranks_of, start, trainer_words, wait_until
 from tests.preprocess.trees import hashes
+from tests.processes import free_port
 
 FOLDER = REPOSITORY / "launch/slurm"
 STUBS = Path(__file__).parent / "slurm_stub"
