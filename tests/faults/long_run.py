@@ -14,12 +14,11 @@ from tests.faults.trainer_runs import EVERY_STEP, Started, launched, logged_step
 # 30 minutes with a checkpoint a minute are 30 checkpoints: the same happens in fewer minutes, more densely
 SETTINGS = (
     *EVERY_STEP,
-    "training.checkpoint_every_steps=20",
     "training.validate_every_steps=60",
     "training.preview_every_steps=120",
     'training.trackers=["tensorboard"]',
 )
-SECONDS, SHORT_SECONDS, WARM_UP = 480, 40, 0.4
+SECONDS, SHORT_SECONDS, WARM_UP = 480, 12, 0.4
 MIB_PER_HUNDRED_CHECKPOINTS, MIB_OF_NOISE = 4.0, 6.0
 
 
@@ -37,9 +36,9 @@ MIB_PER_HUNDRED_CHECKPOINTS, MIB_OF_NOISE = 4.0, 6.0
 )
 def long_run(workspace: Workspace) -> str:
     """Watches the launcher and both ranks, and fits a line through what each holds."""
-    seconds = SECONDS if workspace.full else SHORT_SECONDS
+    seconds, every = (SECONDS, 20) if workspace.full else (SHORT_SECONDS, 5)
     out = workspace.subfolder("run") / "run"
-    with launched(workspace, out, *SETTINGS) as run:
+    with launched(workspace, out, *SETTINGS, f"training.checkpoint_every_steps={every}") as run:
         run.until_step(40)
         watched = [Watched(psutil.Process(run.processes[0].pid)), *map(Watched, run.ranks())]
         began, first = time.monotonic(), logged_step(out)
@@ -48,7 +47,7 @@ def long_run(workspace: Workspace) -> str:
             for process in watched:
                 process.look(elapsed)
             time.sleep(0.25)
-        checkpoints = (logged_step(out) - first) // 20
+        checkpoints = (logged_step(out) - first) // every
         return _judge(run, watched, checkpoints, seconds)
 
 

@@ -15,11 +15,8 @@ from tests.conftest import run_command
 
 
 @pytest.fixture(scope="module")
-def made(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("report")
-    done = run_command("analysis", "report", run / "ckpt.pt", "--out", out)
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+def made(made_report):
+    return made_report / "report", (made_report / "printed").read_text()
 
 
 def test_every_promised_file_is_there_and_is_a_picture(made):
