@@ -13,24 +13,14 @@ from filelock import FileLock
 from tests import processes
 from tests.processes import BIN, REPOSITORY
 
+__all__ = ["BIN", "REPOSITORY"]
+
 torch.set_num_threads(1)
 
 
 def run_command(*words: object, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
     """Runs a console script of this environment in the repository, as a user would."""
-    program, *rest = command = [str(word) for word in words]
-    environment = processes.environment(env or {})
-    if processes.can_fork(command, environment):
-        return processes.run([command], environment, timeout)
-    return subprocess.run(
-        [str(BIN / program), *rest],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return processes.run(words, processes.environment(env or {}), timeout)
 
 
 Shared = Callable[[str, Callable[[Path], object]], Path]

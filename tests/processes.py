@@ -34,9 +34,9 @@ _CONTEXT.set_forkserver_preload(
 class Forked:
     """A running command; its methods are those of subprocess.Popen."""
 
-    def __init__(self, words: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
+    def __init__(self, script: Path, words: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # for the process that is forked, which the first command starts
-        self._process = _CONTEXT.Process(target=_become, args=(_script(words), words, dict(env), out, err))
+        self._process = _CONTEXT.Process(target=_become, args=(script, list(words), dict(env), out, err))
         self._process.start()
         self.pid = self._process.pid or 0
 
@@ -61,30 +61,49 @@ class Forked:
         self._process.kill()
 
 
+Process = Forked | subprocess.Popen[bytes]
+
+
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """The variables of this process, those of every command in a test, and some more."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
-def can_fork(words: Sequence[str], env: Mapping[str, str]) -> bool:
-    """Whether a command is one of our scripts, and nothing in ``env`` changes its imports."""
-    return _script(words) is not None and all(env.get(n) == os.environ.get(n) for n in READ_AT_IMPORT)
+def start(words: Sequence[object], env: Mapping[str, str], out: Path, err: Path, fork: bool = True) -> Process:
+    """Starts a command in the repository, in a session of its own; it is forked where that makes no difference."""
+    program, *rest = [str(word) for word in words]
+    if fork and all(env.get(name) == os.environ.get(name) for name in READ_AT_IMPORT):
+        if program in {"preprocess", "analysis"}:
+            return Forked(BIN / program, rest, env, out, err)
+        if program == "python" and rest[0].endswith(".py"):
+            return Forked(REPOSITORY / rest[0], rest[1:], env, out, err)
+    with out.open("ab") as stdout, err.open("ab") as stderr:
+        return subprocess.Popen(
+            [str(BIN / program), *rest],
+            cwd=REPOSITORY,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
 
 
-def run(commands: Sequence[Sequence[str]], env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """Runs one command, or the ranks of one run, to the end: the largest exit code, and all output."""
+def run(
+    words: Sequence[object], env: Mapping[str, str], timeout: float, ranks: int = 1
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command, or so many ranks of it, to the end: the first exit code that is not 0, and all output."""
     with tempfile.TemporaryDirectory() as folder:
-        logs = [(Path(folder, f"{rank}.out"), Path(folder, f"{rank}.err")) for rank in range(len(commands))]
+        logs = [(Path(folder, f"{rank}.out"), Path(folder, f"{rank}.err")) for rank in range(ranks)]
         port = free_port()
-        ranks = [rank_environment(rank, len(commands), port) for rank in range(len(commands))]
-        running = [Forked(words, {**env, **rank}, *log) for words, rank, log in zip(commands, ranks, logs, strict=True)]
+        running = [start(words, {**env, **rank_environment(n, ranks, port)}, *log) for n, log in enumerate(logs)]
         try:
             codes = [process.wait(timeout) for process in running]
         finally:
             for process in running:
                 process.kill()
-        said = ["".join(path.read_text() for path in paths) for paths in zip(*logs, strict=True)]
-        return subprocess.CompletedProcess(list(commands[0]), max(codes, key=abs), *said)
+        out, err = ("".join(path.read_text() for path in paths) for paths in zip(*logs, strict=True))
+        return subprocess.CompletedProcess(list(map(str, words)), next(filter(None, codes), 0), out, err)
 
 
 def rank_environment(rank: int, world: int, port: int) -> dict[str, str]:
@@ -100,13 +119,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _script(words: Sequence[str]) -> Path | None:
-    if list(words[:2]) == ["python", "pipeline/train.py"]:
-        return REPOSITORY / words[1]
-    return BIN / words[0] if words[0] in {"preprocess", "analysis", "mmd-vlae-train"} else None
-
-
-def _become(script: Path, words: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
+def _become(script: Path, words: list[str], env: Mapping[str, str], out: Path, err: Path) -> None:
     """Runs the script in the forked process, which shares nothing with the test's process but the modules."""
     os.setsid()
     os.chdir(REPOSITORY)
@@ -116,5 +129,6 @@ def _become(script: Path, words: Sequence[str], env: Mapping[str, str], out: Pat
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-    sys.argv = [str(script), *words[2 if words[0] == "python" else 1 :]]
+    sys.argv = [str(script), *words]
+    sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")

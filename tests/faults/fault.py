@@ -73,27 +73,17 @@ class Workspace:
         return processes.environment({**mutated, **(env or {})})
 
     def run(
-        self, *words: object, env: dict[str, str] | None = None, timeout: float = 300
+        self, *words: object, env: dict[str, str] | None = None, timeout: float = 300, ranks: int = 1
     ) -> subprocess.CompletedProcess[str]:
         """Runs a console script of this environment (``preprocess``, ``accelerate``, …) to its end."""
-        command, environment = [str(word) for word in words], self.environment(env)
-        if processes.can_fork(command, environment):
-            return processes.run([command], environment, timeout)
-        return subprocess.run(
-            self._words(words),
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return processes.run(words, self.environment(env), timeout, ranks)
 
     @contextmanager
     def started(self, *words: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
         """The same while it runs, in a session of its own: no process outlives the block."""
+        program, *rest = map(str, words)
         process = subprocess.Popen(
-            self._words(words),
+            [str(BIN / program), *rest],
             cwd=REPOSITORY,
             env=self.environment(env),
             stdout=subprocess.PIPE,
@@ -112,10 +102,6 @@ class Workspace:
         folder = self.folder / name
         folder.mkdir(parents=True)
         return folder
-
-    def _words(self, words: tuple[object, ...]) -> list[str]:
-        program, *rest = map(str, words)
-        return [str(BIN / program), *rest]
 
 
 def kill_session(session: int) -> None:

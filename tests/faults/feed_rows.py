@@ -1,4 +1,4 @@
-"""What the loader gives one rank, in a process of its own: `torchrun … feed_rows.py SHARDS OUT CASES`.
+"""What the loader gives one rank, in a process of its own: `python feed_rows.py SHARDS OUT CASES`.
 
 CASES is JSON: [[mode, workers, global batch, damaged, epochs], …]. Each rank writes OUT-RANK.json with, for each case,
 the rows of each step; the pixels are compared with the shards', read without any feed.

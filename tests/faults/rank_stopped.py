@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 
@@ -33,7 +34,8 @@ def rank_stopped(workspace: Workspace) -> str:
 def _without_launcher(workspace: Workspace, stopped: int, elsewhere: bool) -> float:
     """Seconds after which the other rank had ended."""
     out = workspace.subfolder(f"rank {stopped} {elsewhere}") / "run"
-    apart = ["unshare", "--user", "--map-root-user", "--uts", "bash", "-c", 'hostname "rank-$RANK"; exec "$@"', "bash"]
+    apart = [shutil.which("unshare") or "", "--user", "--map-root-user", "--uts"]
+    apart += ["bash", "-c", 'hostname "rank-$RANK"; exec "$@"', "bash"]
     with ranked(workspace, out, *SETTINGS, before=apart if elsewhere else []) as run:
         run.until_step(6)
         victim, other = run.ranks()[stopped], run.processes[1 - stopped]

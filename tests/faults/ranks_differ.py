@@ -63,7 +63,7 @@ def ranks_differ(workspace: Workspace) -> str:
             return changed(words) if rank else words
 
         began = time.monotonic()
-        with ranked(workspace, out, steps=4, differs=of_rank) as run:
+        with ranked(workspace, out, steps=4, differs=of_rank, imports=way == "code") as run:
             codes = run.ends(REFUSED_S)
         said.append(f"{way} {time.monotonic() - began:.0f} s")
         assert codes == [1, 1], f"{way}: exit codes {codes}: {run.said()[-3000:]}"

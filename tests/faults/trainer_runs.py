@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from tests import processes
 from tests.faults.fault import Workspace, kill_session
 from tests.launch.runs import logged_step, trainer_words, wait_until
-from tests.processes import BIN, REPOSITORY, Forked, can_fork, free_port, rank_environment
+from tests.processes import BIN, Process, free_port, rank_environment
 
 EVERY_STEP = ("training.log_every_steps=1", "optimizer.schedule=constant")
 LAUNCHED = ("accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml", "--main_process_port", "0")
@@ -29,7 +30,7 @@ class Started:
     """A run under way: its processes (one launcher, or all ranks) and what each says."""
 
     out: Path
-    processes: list[subprocess.Popen[bytes] | Forked]
+    processes: list[Process]
     logs: list[Path]
 
     def said(self) -> str:
@@ -130,8 +131,10 @@ def ranked(
     port = free_port()
     words = ["python", "pipeline/train.py"]
     words += trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch)
+    if before:
+        words = [*before, str(BIN / words[0]), *words[1:]]
     commands = [(differs(rank, words), rank_environment(rank, world, port)) for rank in range(world)]
-    with _started(workspace, out, commands, before, fork=not (before or imports)) as run:
+    with _started(workspace, out, commands, fork=not imports) as run:
         yield run
 
 
@@ -140,7 +143,6 @@ def _started(
     workspace: Workspace,
     out: Path,
     commands: list[tuple[list[str], dict[str, str]]],
-    before: Sequence[str] = (),
     fork: bool = False,
 ) -> Iterator[Started]:
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -148,23 +150,10 @@ def _started(
     try:
         for number, (words, env) in enumerate(commands):
             log = out.parent / f"{out.name}.{number}.log"
+            log.unlink(missing_ok=True)
             run.logs.append(log)
             environment = workspace.environment({"CUDA_VISIBLE_DEVICES": "", **env})
-            with log.open("wb") as file:
-                if fork and can_fork(words, environment):
-                    run.processes.append(Forked(words, environment, log, log))
-                    continue
-                run.processes.append(
-                    subprocess.Popen(
-                        [*before, str(BIN / words[0]), *words[1:]],
-                        cwd=REPOSITORY,
-                        env=environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
+            run.processes.append(processes.start(words, environment, log, log, fork))
         yield run
     finally:
         for process in run.processes:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.processes import BIN, REPOSITORY, Forked
+from tests.processes import BIN, REPOSITORY, Process
 
 PATIENCE_S = 120
 
@@ -36,7 +36,7 @@ def start(words: list[str], log: Path, env: Mapping[str, str] | None = None) -> 
         )
 
 
-def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Popen[str] | Forked | None = None) -> None:
+def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Popen[str] | Process | None = None) -> None:
     """Polls ``happened``; fails when it does not come, or when ``process`` has ended before it came."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:

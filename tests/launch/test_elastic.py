@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.launch.runs import logged_step, ranks_of, start, trainer_words, wait_until
-from tests.pipeline.launching import weights
+from tests.pipeline.launching import launch, weights
 from tests.processes import free_port
 
 STEPS = 80  # many more than the tests look at: the kill must come in time on a busy machine
@@ -36,9 +36,10 @@ def node(face_shards: Path, out: Path, port: int) -> list[str]:
 @pytest.fixture(scope="module")
 def calm(face_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights of a run on two processes that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("calm")
-    assert start(run(face_shards, folder / "run"), folder / "log").wait(120) == 0, (folder / "log").read_text()
-    return weights(folder / "run")
+    out = tmp_path_factory.mktemp("calm") / "run"
+    done = launch(face_shards, out, *EVERY, ranks=2, steps=STEPS)
+    assert done.returncode == 0, done.stderr
+    return weights(out)
 
 
 def kill_rank_1(out: Path, launchers: list[subprocess.Popen[str]]) -> list[int]:

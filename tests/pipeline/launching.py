@@ -19,7 +19,7 @@ def launch(
     The fault tests and tests/launch/test_accelerate.py have the launcher start them.
     """
     words = launch_words(shards, out, *overrides, steps=steps, batch=batch, data=data)
-    return processes.run([words] * ranks, processes.environment({"CUDA_VISIBLE_DEVICES": ""}), timeout=300)
+    return processes.run(words, processes.environment({"CUDA_VISIBLE_DEVICES": ""}), 300, ranks)
 
 
 def launch_words(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-from tests.conftest import REPOSITORY
+from tests import processes
 from tests.pipeline.data.http_server import Network, served
 
 SECONDS_TO_STOP = 5
@@ -29,13 +26,8 @@ def test_sigterm_is_obeyed_while_the_loader_waits(face_shards, tmp_path):
         words = ["--recipe", "tests/pipeline/small.yaml", "--data", address, "--out", str(out)]
         words += ["training.steps=100000", "training.global_batch_size=24", "training.mixed_precision=no"]
         words += ["data.shuffle_window=48", "training.log_every_steps=1"]
-        trainer = subprocess.Popen(
-            [sys.executable, "pipeline/train.py", *words],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        log = tmp_path / "log"
+        trainer = processes.start(["python", "pipeline/train.py", *words], processes.environment({}), log, log)
         while not logged_steps(out) and trainer.poll() is None:
             time.sleep(0.1)
         network.stalled = True
@@ -45,9 +37,9 @@ def test_sigterm_is_obeyed_while_the_loader_waits(face_shards, tmp_path):
             time.sleep(3)
         begin = time.monotonic()
         trainer.send_signal(signal.SIGTERM)
-        _, said = trainer.communicate(timeout=60)
+        trainer.wait(60)
         seconds = time.monotonic() - begin
-    assert trainer.returncode == 75, said
+    assert trainer.returncode == 75, log.read_text()
     assert seconds < SECONDS_TO_STOP + 2, "the process takes up to two seconds to end"
     state = torch.load(out / "ckpt.pt", weights_only=True)
     assert state["progress"]["step"] == before
