@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -43,36 +41,6 @@ def test_unknown_scheduler_is_a_usage_error(tree: Path, tmp_path: Path, monkeypa
     done = shard(tree, tmp_path / "out", "--scheduler", "tcp://localhost:1")
     assert done.exit_code == 2
     assert "pip install 'mmd-vlae[dask]'" in done.stderr
-
-
-def test_dask_makes_the_same_bytes(tree: Path, shards: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    process = command(tree, tmp_path / "out", "--shard-size", 20, "--scheduler", "local-cluster")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert hashes(tmp_path / "out") == hashes(shards)
-
-
-def test_running_cluster_is_used(tree: Path, shards: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    code = (
-        "from distributed import LocalCluster\n"
-        "if __name__ == '__main__':\n"
-        "    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)\n"
-        "    print(cluster.scheduler_address, flush=True)\n"
-        "    input()\n"
-    )
-    (tmp_path / "cluster.py").write_text(code)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen([sys.executable, tmp_path / "cluster.py"], **pipes) as cluster:
-        try:
-            address = cluster.stdout.readline().strip()
-            process = command(tree, tmp_path / "out", "--shard-size", 20, "--scheduler", address)
-            _, errors = process.communicate(timeout=120)
-        finally:
-            os.killpg(cluster.pid, signal.SIGKILL)
-    assert process.returncode == 0, errors
-    assert hashes(tmp_path / "out") == hashes(shards)
 
 
 def test_dead_dask_worker_loses_only_its_shard(tree: Path, tmp_path: Path) -> None:
