@@ -33,8 +33,9 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.transforms import v2
 
-from preprocess.build.build import BuildOptions, make_spec, plan
-from preprocess.build.output import LocalOutput
+from preprocess.build.build import make_spec, plan
+from preprocess.build.options import BuildOptions
+from preprocess.build.output import Output
 from preprocess.build.worker import make_shard
 from preprocess.sources.celeba import open_celeba
 
@@ -65,9 +66,9 @@ def decode_and_shards(tree: Path, scratch: Path) -> tuple[Clock, Clock]:
     Making a shard is reading, decoding, resizing, hashing, writing and flushing it. Taken in turn, so that the two
     share whatever else the machine does; the rate of either is SHARD over its seconds.
     """
-    options = BuildOptions(64, None, CHUNK, 1, 0, SHARD, False, "npy", "bilinear")
+    options = BuildOptions(shard_size=CHUNK, limit=SHARD)
     catalogue = open_celeba(tree, 0)
-    folder = LocalOutput(scratch / "shard")
+    folder = Output(str(scratch / "shard"))
     folder.scratch.mkdir(parents=True, exist_ok=True)
     bare, ours = Clock(), Clock()
     for task in plan(catalogue, make_spec(catalogue, options), folder):

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from preprocess.build.alignment import SUFFIX_BYTES, aligned_catalogue
 from preprocess.build.executors import local_processes, run_tasks
+from preprocess.build.options import BuildOptions, cores
 from preprocess.build.output import Output
-from preprocess.build.task import ShardRecord, ShardTask
+from preprocess.build.worker import SUFFIX_BYTES, ShardRecord, ShardTask
 from preprocess.errors import UserError
-from preprocess.images.crop_resize import Crop, Resample
-from preprocess.shards.annotations import JsonEncoder
+from preprocess.images.crop_resize import CELEBA_SIZE, Crop, choose_crop, has_celeba_frame, scaled_crop
+from preprocess.progress import ProgressReporter
+from preprocess.shards.annotations import longest_json
 from preprocess.shards.manifest import (
+    MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    NO_FACE,
     SPLITS,
-    Codec,
-    Faces,
     LeftOut,
     Manifest,
     Shard,
     ShardSpec,
     Split,
+    SplitName,
 )
 from preprocess.shards.tar import layout_of
 from preprocess.sources.index import Catalogue, seeded_rank
@@ -38,53 +40,11 @@ from preprocess.sources.index import Catalogue, seeded_rank
 _LEFT_OUT_BYTES = 50  # of a manifest's entry of an image left out, beside its key and reason
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """The options of a build.
-
-    Attributes:
-        size: side of the finished images, in pixels.
-        crop: the part of each image that is kept; None for the source's default.
-        shard_size: samples per shard.
-        workers: processes.
-        seed: of the order inside each split.
-        limit: number of images to use; None for all.
-        overwrite: whether shards of another source or other options are replaced.
-        codec: how images are stored.
-        resample: filter of the resize.
-        align: which faces of each picture are brought into CelebA's frame; None to take pictures as they are.
-    """
-
-    size: int
-    crop: Crop | None
-    shard_size: int
-    workers: int
-    seed: int
-    limit: int | None
-    overwrite: bool
-    codec: Codec
-    resample: Resample
-    align: Faces | None = None
-
-
-class Progress(Protocol):
-    """Reports how a build proceeds; `preprocess.progress.ProgressReporter` is one."""
-
-    def say(self, text: str) -> None:
-        """Prints a line."""
-
-    def start(self, images: int) -> None:
-        """Begins to count up to `images`."""
-
-    def advance(self, images: int, left_out: int, written: int) -> None:
-        """Counts images that were processed, those of them that were left out, and bytes that were written."""
-
-
 def build(
     catalogue: Catalogue,
     options: BuildOptions,
     output: Output,
-    progress: Progress,
+    progress: ProgressReporter,
     make_executor: Callable[[int], Executor] = local_processes,
 ) -> Manifest:
     """Makes those shards of `catalogue` that `output` does not hold yet, then the manifest.
@@ -93,53 +53,101 @@ def build(
         UsageError: the output holds shards of another specification.
         UserError: another run holds the output, the disk is full, no image could be read, or the source changed.
     """
-    if options.align is not None:
-        catalogue = aligned_catalogue(catalogue)
-    for note in catalogue.notes:
-        progress.say(note)
+    workers = options.workers or cores()
+    if options.align:
+        catalogue = _aligned(catalogue)
     spec = make_spec(catalogue, options)
+    for note in (*catalogue.notes, *_crop_notes(catalogue, options, spec.crop)):
+        progress.say(note)
     with output.locked():
         output.acquire(spec, options.overwrite)
         tasks = plan(catalogue, spec, output)
-        records = output.finished(tasks, options.workers)
+        records = output.finished(tasks, workers)
         missing = [task for task in tasks if task.file not in records]
-        _announce(tasks, missing, progress)
+        if len(missing) < len(tasks):
+            progress.say(f"{len(tasks) - len(missing):,} of {len(tasks):,} shards are already finished")
         _warn_of_space(missing, spec, output, progress)
         # an image that --limit did not choose was not left out
-        left_out = catalogue.left_out if spec.limit is None else ()
-        room = _ManifestRoom([*left_out, *(left for record in records.values() for left in record.left_out)])
+        left_out = list(catalogue.left_out if spec.limit is None else ())
+        left_out += (left for record in records.values() for left in record.left_out)
+        _refuse_long_list(left_out)
+        progress.start(sum(len(task.table) for task in missing))
         try:
             if missing and catalogue.unpack:
                 progress.say("unpacking the images: this source can only be read from start to end")
                 catalogue.unpack(output.scratch)
-            with closing(run_tasks(missing, options.workers, make_executor)) as made:  # no worker outlives the lock
+            with closing(run_tasks(missing, workers, make_executor)) as made:  # no worker outlives the lock
                 for record in made:
                     output.commit_shard(record)
                     records[record.file] = record
                     progress.advance(record.samples + len(record.left_out), len(record.left_out), record.bytes)
-                    room.take(record.left_out)
+                    left_out += record.left_out
+                    if record.left_out:
+                        _refuse_long_list(left_out)
         except OSError as error:
             raise _write_failure(error, output.path, len(records), len(tasks)) from error
         if missing and catalogue.refingerprint() != spec.source.fingerprint:
             output.rollback()  # names and sizes may be unchanged: nothing else would show that the shards are mixed
             raise UserError("the source changed while it was read: run the same command again with --overwrite")
-        manifest = _manifest(spec, catalogue, tasks, records, left_out)
+        left_out.sort(key=lambda left: left.key)
+        splits = _splits([records[task.file] for task in tasks])
+        manifest = Manifest(**dict(spec), splits=splits, left_out=tuple(left_out), ignored=catalogue.ignored)
         if not manifest.samples:
             output.rollback()
-            reason = manifest.left_out[0].reason if manifest.left_out else "no images"
+            reason = left_out[0].reason if left_out else "no images"
             raise UserError(f"no image could be used (the first: {reason}); nothing to train on in {output.name}")
         output.commit(manifest)
     return manifest
 
 
+def refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
+    """Fails a finished run that left out too many images; its shards are kept, and the next command can accept it."""
+    bad = sum(left.reason != NO_FACE for left in manifest.left_out)  # photographs without a face are not damaged
+    total = manifest.samples + bad
+    if bad > max_bad * total:
+        accepting = math.ceil(bad / total * 10_000) / 10_000
+        raise UserError(
+            f"{bad:,} of {total:,} images ({bad / total:.2%}) {'was' if bad == 1 else 'were'} left out, more than "
+            f"--max-bad {max_bad:g} allows; the shards in {out} are finished: look at the reasons in "
+            f"{MANIFEST_NAME} there, and to accept them repeat the command with --max-bad {accepting:g}, "
+            "which makes no shard again"
+        )
+
+
+def _aligned(catalogue: Catalogue) -> Catalogue:
+    """The catalogue of the aligned pictures, all of CelebA's size; landmarks refer to pixels of the others."""
+    dropped = ("landmarks are not kept: they refer to the pictures before --align",) if catalogue.landmark_names else ()
+    return replace(
+        catalogue,
+        table=replace(catalogue.table, landmarks=np.empty((len(catalogue.table), 0), np.int32)),
+        landmark_names=(),
+        default_crop=Crop(kind="center", size=148),
+        source_size=CELEBA_SIZE,
+        notes=(*catalogue.notes, *dropped),
+    )
+
+
+def _crop_notes(catalogue: Catalogue, options: BuildOptions, crop: Crop) -> list[str]:
+    """Says what a crop means for images that have CelebA's frame in another size."""
+    size = catalogue.source_size
+    if size is None or size == CELEBA_SIZE or not has_celeba_frame(size) or crop.kind in {"square", "none"}:
+        return []
+    if options.preset:
+        return [f"--preset {options.preset} is {crop} for images of {size[1]} x {size[0]}"]
+    if options.crop:
+        same = scaled_crop(crop, size, CELEBA_SIZE)
+        return [f"--crop counts pixels of the images, {size[1]} x {size[0]}: of CelebA's 178 x 218 it would be {same}"]
+    return []
+
+
 def make_spec(catalogue: Catalogue, options: BuildOptions) -> ShardSpec:
     """Returns everything that determines the shards' bytes, before an image is read."""
     shape = (options.size, options.size, catalogue.channels)
-    encoder = JsonEncoder(catalogue.attribute_names, catalogue.factor_names, catalogue.landmark_names)
-    longest = encoder.longest(catalogue.table) + (SUFFIX_BYTES if options.align == "all" else 0)
+    names = (catalogue.attribute_names, catalogue.factor_names, catalogue.landmark_names)
+    longest = longest_json(catalogue.table, names) + (SUFFIX_BYTES if options.aligned_faces == "all" else 0)
     return ShardSpec(
         source=catalogue.source,
-        crop=options.crop or catalogue.default_crop,
+        crop=choose_crop(options.crop, options.preset, catalogue.source_size) or catalogue.default_crop,
         resample=options.resample,
         codec=options.codec,
         image_shape=shape,
@@ -152,7 +160,7 @@ def make_spec(catalogue: Catalogue, options: BuildOptions) -> ShardSpec:
         shard_size=options.shard_size,
         limit=options.limit,
         source_size=catalogue.source_size,
-        align=options.align,
+        align=options.aligned_faces,
     )
 
 
@@ -192,15 +200,8 @@ def _counts_within_limit(available: np.ndarray, limit: int | None) -> list[int]:
     return [max(0, min(int(available[0]), limit - sum(counts))), *counts]
 
 
-def _announce(tasks: list[ShardTask], missing: list[ShardTask], progress: Progress) -> None:
-    finished = len(tasks) - len(missing)
-    if finished:
-        progress.say(f"{finished:,} of {len(tasks):,} shards are already finished")
-    progress.start(sum(len(task.table) for task in missing))
-
-
-def _warn_of_space(missing: list[ShardTask], spec: ShardSpec, output: Output, progress: Progress) -> None:
-    if spec.layout is None or str(output.path) != output.name:  # behind a URL, the disk holds few shards at a time
+def _warn_of_space(missing: list[ShardTask], spec: ShardSpec, output: Output, progress: ProgressReporter) -> None:
+    if spec.layout is None or output.remote:  # behind a URL, the disk holds few shards at a time
         return
     needed = spec.layout.record_bytes * sum(len(task.table) for task in missing)
     free = shutil.disk_usage(output.path).free
@@ -208,27 +209,14 @@ def _warn_of_space(missing: list[ShardTask], spec: ShardSpec, output: Output, pr
         progress.say(f"{output.name} has {free / 1e9:.2f} GB free and the shards need about {needed / 1e9:.2f} GB")
 
 
-class _ManifestRoom:
+def _refuse_long_list(left_out: list[LeftOut]) -> None:
     """Stops a build early whose manifest would list too many images to be readable again."""
-
-    def __init__(self, left_out: Iterable[LeftOut]) -> None:
-        self._bytes = 0
-        self.take(left_out)
-
-    def take(self, left_out: Iterable[LeftOut]) -> None:
-        """Adds images to the list.
-
-        Raises:
-            UserError: the list is too long.
-        """
-        for left in left_out:
-            self._bytes += len(json.dumps([left.key, left.reason])) + _LEFT_OUT_BYTES
-            if self._bytes > MAX_MANIFEST_BYTES // 2:
-                raise UserError(
-                    f"more images cannot be used than a manifest can list (one of them: {left.key}: {left.reason}): "
-                    "take them out of the source, or choose a --crop and --size that suit them; "
-                    "finished shards are kept"
-                )
+    if sum(len(json.dumps([left.key, left.reason])) + _LEFT_OUT_BYTES for left in left_out) > MAX_MANIFEST_BYTES // 2:
+        last = left_out[-1]
+        raise UserError(
+            f"more images cannot be used than a manifest can list (one of them: {last.key}: {last.reason}): "
+            "take them out of the source, or choose a --crop and --size that suit them; finished shards are kept"
+        )
 
 
 def _write_failure(error: OSError, out: Path, finished: int, total: int) -> UserError:
@@ -238,18 +226,11 @@ def _write_failure(error: OSError, out: Path, finished: int, total: int) -> User
     return UserError(f"{error.filename or out}: {error.strerror or error}: {kept}; run the same command again")
 
 
-def _manifest(
-    spec: ShardSpec,
-    catalogue: Catalogue,
-    tasks: list[ShardTask],
-    records: dict[str, ShardRecord],
-    left_out: Iterable[LeftOut],
-) -> Manifest:
-    splits = {}
+def _splits(records: list[ShardRecord]) -> dict[SplitName, Split]:
+    """The shards of each split, in order."""
+    splits: dict[SplitName, Split] = {}
     for split in SPLITS:
-        made = [records[task.file] for task in tasks if task.file.startswith(f"{split}-")]
-        shards = tuple(Shard(file=r.file, samples=r.samples, bytes=r.bytes, sha256=r.sha256) for r in made if r.samples)
+        made = [record for record in records if record.samples and record.file.startswith(f"{split}-")]
+        shards = tuple(Shard(**record.model_dump(exclude={"left_out"})) for record in made)
         splits[split] = Split(samples=sum(shard.samples for shard in shards), shards=shards)
-    all_left_out = [*left_out, *(left for task in tasks for left in records[task.file].left_out)]
-    all_left_out.sort(key=lambda left: left.key)
-    return Manifest(**dict(spec), splits=splits, left_out=tuple(all_left_out), ignored=catalogue.ignored)
+    return splits

@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib.util
 import logging
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from typing import Any
 
-from preprocess.build.task import ShardRecord, ShardTask
+from preprocess.build import worker
 from preprocess.errors import UsageError, UserError
-from preprocess.workers import start_worker
 
 TASKS_AHEAD = 2  # per worker: enough to keep it busy, few enough to keep memory flat
 MAX_DEATHS_IN_A_ROW = 3
 LOCAL_CLUSTER = "local-cluster"
 _SECONDS_TO_CONNECT = 20
-_WORKER_MODULE = "preprocess.build.worker"
 
 
 def choose_executor(scheduler: str | None) -> Callable[[int], Executor]:
@@ -45,13 +45,27 @@ def local_processes(workers: int) -> Executor:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload([_WORKER_MODULE])
+        context.set_forkserver_preload(["torch", "preprocess.images.decode", worker.__name__])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
 
 
+def start_worker() -> None:
+    """Prepares a worker process: it ignores Ctrl-C, which the parent handles, and it exits when its parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """Waits for the end of the parent; without this, workers of a killed parent would wait for tasks forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def run_tasks(
-    tasks: Sequence[ShardTask], workers: int, make_executor: Callable[[int], Executor] = local_processes
-) -> Generator[ShardRecord, None, None]:
+    tasks: Sequence[worker.ShardTask], workers: int, make_executor: Callable[[int], Executor] = local_processes
+) -> Generator[worker.ShardRecord, None, None]:
     """Yields the record of each task when it is done, in any order; closing the generator waits for the workers to end.
 
     A worker that dies (out of memory, killed) loses only its own shard, which a new worker makes.
@@ -87,16 +101,16 @@ def run_tasks(
 
 
 def _run_until_a_death(
-    tasks: list[ShardTask], workers: int, make_executor: Callable[[int], Executor]
-) -> Generator[ShardRecord, None, None]:
+    tasks: list[worker.ShardTask], workers: int, make_executor: Callable[[int], Executor]
+) -> Generator[worker.ShardRecord, None, None]:
     executor = make_executor(min(workers, len(tasks)))
     waiting = iter(tasks)
-    running: set[Future[ShardRecord]] = set()
+    running: set[Future[worker.ShardRecord]] = set()
     failure: BaseException | None = None
     try:
         while True:
             while not failure and len(running) < workers * TASKS_AHEAD and (task := next(waiting, None)) is not None:
-                running.add(executor.submit(_make_shard, task))
+                running.add(executor.submit(worker.make_shard, task))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -111,12 +125,6 @@ def _run_until_a_death(
             raise failure
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _make_shard(task: ShardTask) -> ShardRecord:
-    from preprocess.build.worker import make_shard  # noqa: PLC0415 - imports torch, which only workers need
-
-    return make_shard(task)
 
 
 class DaskExecutor(Executor):
@@ -144,10 +152,7 @@ class DaskExecutor(Executor):
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"the Dask scheduler {scheduler} cannot be reached: {error}") from None
         self._executor = self._client.get_executor(pure=False)  # a task writes a file, so its result is not cached
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Sends one call to the cluster."""
-        return self._executor.submit(fn, *args, **kwargs)
+        self.submit = self._executor.submit
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnects. A running task cannot be waited for; if it still writes, it writes an undamaged shard."""

@@ -3,14 +3,21 @@
 While a run is under way, `.unfinished/` holds the specification, temporary files, and one record for each finished
 shard. It is removed when the manifest is in place. A shard counts as finished if its file has the SHA-256 of its
 record.
+
+Behind a URL (s3://, gs://, file://), workers make the shards in a local folder, the stage. Each is uploaded as soon as
+it is finished, read back, and removed from the stage, so that the same command continues on any machine. The lock of
+the stage keeps two runs of one machine apart. Object stores have no lock for two machines: two runs of one
+specification upload the same bytes, and of two specifications the run that began first stops at its next shard.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
 import shutil
-from abc import ABC, abstractmethod
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -19,43 +26,78 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from preprocess.build.task import ShardRecord, ShardTask
+from preprocess.build.worker import ShardRecord, ShardTask
 from preprocess.errors import ManifestError, UsageError, UserError
-from preprocess.shards.atomic import sync_folder, write_json
+from preprocess.shards.atomic import json_bytes, write_file
 from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ShardSpec
-from preprocess.shards.storage import ShardFiles
-from preprocess.shards.verify import file_sha256
+from preprocess.shards.storage import ShardFiles, reported
 
 SHARD_NAME = re.compile(r"(train|valid|test)-\d{6}\.tar")
 SCRATCH_NAME, SPEC_NAME, LOCK_NAME = ".unfinished", "spec.json", ".lock"
 _ANOTHER_OUT = "choose another --out, or add --overwrite"
 
 
-class Output(ABC):
+class Output:
     """The place for one run's shards.
 
     Attributes:
+        files: the files of the place.
         name: the place as the user wrote it.
+        remote: whether it is a URL.
         path: the local folder that workers write shards to.
         scratch: the local folder for unfinished files, on the same file system as `path`.
-        files: the files of the place.
     """
 
-    name: str
-    path: Path
-    scratch: Path
-    files: ShardFiles
+    def __init__(self, address: str) -> None:
+        """Names a folder or connects to a URL; nothing is written yet.
 
-    @abstractmethod
-    def locked(self) -> AbstractContextManager[None]:
-        """Holds the place for this process, which creates it if needed.
+        Raises:
+            UsageError: the URL cannot be used, or the library for it is not installed.
+            UserError: the service cannot be reached.
+        """
+        self.files = ShardFiles(address)
+        self.name = self.files.name
+        self.remote = self.files.folder is None
+        self.path = self.files.folder or _stage(self.name)
+        self.scratch = self.path / SCRATCH_NAME
+        protocol = self.files.fs.protocol
+        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        if self.remote and "memory" in protocols:
+            raise UsageError(
+                f"--out {self.name} would be gone when the command ends: give a folder, or s3://, gs:// or file://"
+            )
+        self._needs_rename = "file" in protocols  # elsewhere an upload is visible only when complete
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the place for this process, which creates it if needed. The kernel releases the lock in any case.
 
         Raises:
             UserError: another run of this machine holds it.
             UsageError: it cannot be created.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {self.path} cannot be created: {error.strerror}") from None
+        lock = FileLock(self.path / LOCK_NAME, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another run is writing to {self.path}: wait for it, or choose another --out") from None
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written to: {error.strerror}") from None
+        try:
+            self._empty_stage()
+            yield
+        finally:
+            self._empty_stage()  # all finished shards are uploaded by now
+            (self.path / LOCK_NAME).unlink(missing_ok=True)  # while it is held: a waiting run then notices
+            lock.release()
+            if self.remote:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
-    @abstractmethod
     def acquire(self, spec: ShardSpec, overwrite: bool) -> None:
         """Reserves the place for one specification, before the first shard is made.
 
@@ -64,37 +106,79 @@ class Output(ABC):
                 the differences.
             UserError: the place cannot be reached.
         """
+        with self._reported("cannot be reached"):
+            try:
+                if differences := self._differences(spec):
+                    raise UsageError(f"{self.name} holds shards of {'; '.join(differences)}: {_ANOTHER_OUT}")
+            except UsageError:
+                if not overwrite:
+                    raise
+                self._clear()
+            self._remove_temporaries()
+            self.scratch.mkdir(exist_ok=True)
+            self._write(f"{SCRATCH_NAME}/{SPEC_NAME}", json_bytes(spec.model_dump(mode="json")))
+        self._spec = spec
 
     def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
         """Returns the records of the shards that are finished and undamaged; every byte of them is read."""
-        records = self._recorded(tasks)
-        with ThreadPoolExecutor(workers) as pool:  # hashing releases the GIL
-            intact = pool.map(self._is_intact, records.values())
-        return {name: record for (name, record), ok in zip(records.items(), intact, strict=True) if ok}
+        with self._reported("cannot be read"):
+            records = self._recorded(tasks)
+            with ThreadPoolExecutor(workers) as pool:  # hashing releases the GIL
+                intact = pool.map(self._is_intact, records.values())
+            return {name: record for (name, record), ok in zip(records.items(), intact, strict=True) if ok}
 
-    @abstractmethod
     def commit_shard(self, record: ShardRecord) -> None:
-        """Moves a shard that a worker made to its final place.
+        """Uploads a shard that a worker made, reads it back, uploads its record, and removes it from the stage.
+
+        In a local folder the worker has done all that is needed.
 
         Raises:
             UserError: it could not be uploaded, or another run has taken over the place.
         """
+        if not self.remote:
+            return
+        with self._reported(f"{record.file} could not be uploaded"):
+            self._refuse_if_taken_over()
+            if record.samples:
+                self._upload(self.path / record.file, record.file)
+                if not self._is_intact(record):
+                    raise UserError(
+                        f"{self.name}/{record.file} reads back different from the upload: run the same command again"
+                    )
+                (self.path / record.file).unlink()
+            self._write(f"{SCRATCH_NAME}/{record.file}.json", json_bytes(record.model_dump(mode="json")))
 
-    @abstractmethod
     def commit(self, manifest: Manifest) -> None:
         """Writes the manifest, then removes what only the run needed.
 
         Raises:
             UserError: it could not be uploaded, or another run has taken over the place.
         """
+        with self._reported(f"{MANIFEST_NAME} could not be uploaded"):
+            self._refuse_if_taken_over()
+            content = json_bytes(manifest.model_dump(mode="json"))
+            self._write(MANIFEST_NAME, content)
+            if self.files.read(MANIFEST_NAME) != content:
+                raise UserError(f"{self.name}/{MANIFEST_NAME} reads back different: run the same command again")
+            self._remove_scratch()
 
-    @abstractmethod
     def rollback(self) -> None:
         """Forgets a run whose shards must not be used; the next run may have other options."""
+        with self._reported(f"{SCRATCH_NAME} could not be removed"):
+            self.files.remove(MANIFEST_NAME)
+            self._remove_scratch()
 
-    @abstractmethod
     def _is_intact(self, record: ShardRecord) -> bool:
         """Whether the shard's file has the record's SHA-256."""
+        if not record.samples:
+            return True
+        try:
+            with self.files.open(record.file) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256  # pyright: ignore[reportArgumentType]
+        except OSError as error:
+            if self.remote and not isinstance(error, FileNotFoundError):
+                raise
+            return False
 
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
         """Returns the records of the manifest, and of the unfinished run, without looking at the shards."""
@@ -107,15 +191,14 @@ class Output(ABC):
         for task in tasks:
             if f"{task.file}.json" in unfinished:
                 content = self.files.read(f"{SCRATCH_NAME}/{task.file}.json")
-                with contextlib.suppress(ValueError, TypeError, KeyError):
-                    records[task.file] = ShardRecord.parse(content or b"")
+                with contextlib.suppress(ValidationError):
+                    records[task.file] = ShardRecord.model_validate_json(content or b"")
         return records
 
-    def _spec_differences(self, spec: ShardSpec) -> list[str]:
+    def _differences(self, spec: ShardSpec) -> list[str]:
         """Names what differs between `spec` and the finished or unfinished set in the place; empty where there is none.
 
-        Raises:
-            UsageError: the place holds shards that this version cannot compare.
+        Raises UsageError if the place holds shards that this version cannot compare.
         """
         unfinished, manifest = self.files.read(f"{SCRATCH_NAME}/{SPEC_NAME}"), self.files.read(MANIFEST_NAME)
         try:
@@ -133,92 +216,68 @@ class Output(ABC):
             raise UsageError(f"{self.name} holds shards without a manifest, made by another program: {_ANOTHER_OUT}")
         return []
 
-    def _clear_or_refuse(self, spec: ShardSpec, overwrite: bool) -> None:
-        """Removes a set of another specification if `overwrite` is given; raises UsageError otherwise."""
-        try:
-            differences = self._spec_differences(spec)
-            if differences:
-                raise UsageError(f"{self.name} holds shards of {'; '.join(differences)}: {_ANOTHER_OUT}")
-        except UsageError:
-            if not overwrite:
-                raise
-            self._clear()
+    def _refuse_if_taken_over(self) -> None:
+        if differences := self._differences(self._spec):
+            raise UserError(
+                f"another run has begun to write to {self.name} meanwhile, with {'; '.join(differences)}: "
+                "its shards are left alone; choose another --out"
+            )
 
     def _clear(self) -> None:
         self.files.remove(MANIFEST_NAME)  # first, because it promises the shards that go next
         for name in self.files.names():
             if SHARD_NAME.fullmatch(name):
                 self.files.remove(name)
-        for name in self.files.names(SCRATCH_NAME):
-            self.files.remove(f"{SCRATCH_NAME}/{name}")
+        self._remove_scratch()
 
-
-class LocalOutput(Output):
-    """A folder, in which workers make the shards."""
-
-    def __init__(self, path: Path) -> None:
-        """Names the folder; nothing is created yet."""
-        self.files = ShardFiles(str(path))
-        self.name = str(path)
-        self.path = path
-        self.scratch = path / SCRATCH_NAME
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """See `Output.locked`. The kernel releases the lock however the process ends."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {self.path} cannot be created: {error.strerror}") from None
-        lock = FileLock(self.path / LOCK_NAME, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another run is writing to {self.path}: wait for it, or choose another --out") from None
-        except OSError as error:
-            raise UsageError(f"{self.path} cannot be written to: {error.strerror}") from None
-        try:
-            yield
-        finally:
-            (self.path / LOCK_NAME).unlink(missing_ok=True)  # while it is held: a waiting run then notices
-            lock.release()
-
-    def acquire(self, spec: ShardSpec, overwrite: bool) -> None:
-        """See `Output.acquire`."""
-        self._clear_or_refuse(spec, overwrite)
-        self._remove_temporaries()
-        self.scratch.mkdir(exist_ok=True)
-        write_json(self.scratch / SPEC_NAME, spec.model_dump(mode="json"))
-
-    def commit_shard(self, record: ShardRecord) -> None:
-        """Does nothing: the worker has renamed the shard into place, and written its record."""
-
-    def commit(self, manifest: Manifest) -> None:
-        """See `Output.commit`."""
-        manifest.write(self.path)
-        shutil.rmtree(self.scratch)
-        sync_folder(self.path)
-
-    def rollback(self) -> None:
-        """See `Output.rollback`."""
-        self.files.remove(MANIFEST_NAME)
-        shutil.rmtree(self.scratch)
-
-    def _is_intact(self, record: ShardRecord) -> bool:
-        if not record.samples:
-            return True
-        try:
-            return file_sha256(self.path / record.file) == record.sha256
-        except OSError:
-            return False
+    def _remove_scratch(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # another run of this specification has finished too
+            self.files.fs.rm(self.files.path(SCRATCH_NAME), recursive=True)
 
     def _remove_temporaries(self) -> None:
-        """Removes what a killed run left; the records of its finished shards stay."""
-        leftovers = [self.path / f".{MANIFEST_NAME}.tmp"]
-        if self.scratch.is_dir():
-            leftovers += [path for path in self.scratch.iterdir() if path.suffix != ".json"]
-        for path in leftovers:
-            path.unlink(missing_ok=True)
+        """Removes what a killed run left in a folder; the records of its finished shards stay."""
+        (self.path / f".{MANIFEST_NAME}.tmp").unlink(missing_ok=True)
+        for path in list(self.scratch.iterdir()) if self.scratch.is_dir() else []:
+            if path.suffix != ".json":
+                path.unlink()
+
+    def _empty_stage(self) -> None:
+        if self.remote:
+            for path in list(self.path.glob("*.tar")):
+                path.unlink()
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _write(self, name: str, content: bytes) -> None:
+        if not self.remote:
+            write_file(self.path / name, content)
+            return
+        local = self.scratch / "upload"
+        local.write_bytes(content)
+        self._upload(local, name)
+        local.unlink()
+
+    def _upload(self, path: Path, name: str) -> None:
+        target = self.files.path(name)
+        if not self._needs_rename:
+            self.files.fs.put_file(str(path), target)
+            return
+        # the name is unique among machines; the folder is removed when another run of this specification finishes
+        partial = self.files.path(f"{SCRATCH_NAME}/{path.name}-partial-{uuid.uuid4().hex}")
+        self.files.fs.makedirs(self.files.path(SCRATCH_NAME), exist_ok=True)
+        self.files.fs.put_file(str(path), partial)
+        self.files.fs.mv(partial, target)
+
+    def _reported(self, failure: str) -> AbstractContextManager[None]:
+        """Turns an error of the library behind a URL into a sentence."""
+        if not self.remote:
+            return contextlib.nullcontext()
+        return reported(self.name, failure, "uploaded shards are kept: run the same command again")
+
+
+def _stage(url: str) -> Path:
+    """Returns the local folder in which the shards of a URL are made."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mmd-vlae" / f"stage-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 def _records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
@@ -227,12 +286,8 @@ def _records_of(manifest: Manifest, tasks: Sequence[ShardTask]) -> dict[str, Sha
     shards = {shard.file: shard for split in manifest.splits.values() for shard in split.shards}
     return {
         task.file: ShardRecord(
-            shard.file,
-            shard.samples,
-            shard.bytes,
-            shard.sha256,
-            tuple(reasons[key] for key in task.table.keys if key in reasons),
+            **dict(shards[task.file]), left_out=tuple(reasons[key] for key in task.table.keys if key in reasons)
         )
         for task in tasks
-        if (shard := shards.get(task.file)) is not None
+        if task.file in shards
     }

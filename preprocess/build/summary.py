@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from preprocess.errors import UserError
-from preprocess.shards.manifest import MANIFEST_NAME, NO_FACE, LeftOut, Manifest
+from preprocess.shards.manifest import MANIFEST_NAME, LeftOut, Manifest
 from preprocess.synthetic.factors import FACTOR_NAMES
 
 _MANY_IMAGES = 50_000  # the recipe celeba64 suits a training set of this size, photos a smaller one
@@ -33,7 +30,7 @@ def train_command(manifest: Manifest, out: str) -> str:
 
 
 def print_summary(manifest: Manifest, address: str) -> None:
-    """Prints a table of what is in the shards."""
+    """Prints a table of what is in the shards, and what was left out of them."""
     height, width, channels = manifest.image_shape
     known = f"{len(manifest.attribute_names)} attributes, {len(manifest.factor_names)} factors"
     if manifest.landmark_names:
@@ -45,18 +42,15 @@ def print_summary(manifest: Manifest, address: str) -> None:
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards) / 1e6
         table.add_row(name, f"{split.samples:,}", f"{len(split.shards):,}", f"{size:,.1f}")
-    lines = [f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}"]
-    left_out = []
-    if manifest.left_out:
-        left_out.append(f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
-        left_out += _by_reason(manifest.left_out)
-    left_out += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
-    console = Console()
-    for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    lines = _by_reason(manifest.left_out)
+    if lines:
+        lines.insert(0, f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
+    lines += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}")
     console.print(table)
-    for line in left_out:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line)
 
 
 def _by_reason(left_out: Sequence[LeftOut], most: int = 5) -> list[str]:
@@ -68,17 +62,3 @@ def _by_reason(left_out: Sequence[LeftOut], most: int = 5) -> list[str]:
         for reason, count in reasons.most_common(most)
     ]
     return [*lines, f"  and {len(reasons) - most:,} other reasons"] if len(reasons) > most else lines
-
-
-def refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
-    """Fails a finished run that left out too many images; its shards are kept, and the next command can accept it."""
-    bad = sum(left.reason != NO_FACE for left in manifest.left_out)  # photographs without a face are not damaged
-    total = manifest.samples + bad
-    if bad > max_bad * total:
-        accepting = math.ceil(bad / total * 10_000) / 10_000
-        raise UserError(
-            f"{bad:,} of {total:,} images ({bad / total:.2%}) {'was' if bad == 1 else 'were'} left out, more than "
-            f"--max-bad {max_bad:g} allows; the shards in {out} are finished: look at the reasons in "
-            f"{MANIFEST_NAME} there, and to accept them repeat the command with --max-bad {accepting:g}, "
-            "which makes no shard again"
-        )

@@ -1,31 +1,72 @@
-"""Makes one shard. Making it again gives the same bytes, on any machine.
+"""Makes one shard: the task that a worker gets, the work, and the record that it returns.
 
-This module imports torch; only workers import it.
+Making a shard again gives the same bytes, on any machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
+from pydantic import BaseModel, ConfigDict
 
-from preprocess.build.alignment import face_samples
-from preprocess.build.task import ShardRecord, ShardTask
 from preprocess.errors import UnreadableImage
-from preprocess.images.codecs import encode
+from preprocess.images.align import align, find_faces
 from preprocess.images.crop_resize import crop_box, resize_batch
-from preprocess.shards.annotations import JsonEncoder
+from preprocess.shards.annotations import SampleTable, json_texts
 from preprocess.shards.atomic import replace_file, write_json
-from preprocess.shards.manifest import LeftOut, ShardSpec
-from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record
+from preprocess.shards.manifest import NO_FACE, Faces, LeftOut, ShardSpec
+from preprocess.shards.tar import END_OF_ARCHIVE, MAX_KEY_BYTES, RecordWriter, encoded_record
+
+if TYPE_CHECKING:
+    from preprocess.containers.container import PixelReader
 
 BATCH = 16  # images resized at a time: they fit into the cache; measured faster than 64 and 256
 BATCH_BYTES = 32 << 20  # of the crops of a batch: fewer large photographs are held at a time
+MAX_FACES = 99  # of one picture, the largest first
+SUFFIX_BYTES = len(f"+{MAX_FACES}")
+"""Bytes by which the key of a further face is longer than its picture's."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that a worker needs to make one shard.
+
+    Attributes:
+        file: name of the shard.
+        folder: where the shard is written.
+        scratch: folder for the unfinished shard, on the same file system.
+        spec: the properties that all shards of the set share.
+        images: reads the pixels of this shard's images.
+        table: the annotations of this shard's samples.
+    """
+
+    file: str
+    folder: Path
+    scratch: Path
+    spec: ShardSpec
+    images: PixelReader
+    table: SampleTable
+
+
+class ShardRecord(BaseModel):
+    """The result of a task: the shard's file, and the images that could not become samples.
+
+    A shard of which every image was left out has 0 samples, and no file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+    left_out: tuple[LeftOut, ...]
 
 
 def make_shard(task: ShardTask) -> ShardRecord:
@@ -36,6 +77,8 @@ def make_shard(task: ShardTask) -> ShardRecord:
     Raises:
         OSError: the shard could not be written (disk full, no permission); its final name does not exist.
     """
+    import torch  # noqa: PLC0415 - takes seconds to import, and only workers need it
+
     torch.set_num_threads(1)  # shards are made in parallel instead
     unfinished = task.scratch / f"{task.file}-{uuid.uuid4().hex}"  # a cluster may run one task twice at a time
     try:
@@ -52,50 +95,72 @@ def make_shard(task: ShardTask) -> ShardRecord:
 
 
 def _write_record(task: ShardTask, record: ShardRecord, unfinished: Path) -> None:
-    write_json(task.scratch / f"{task.file}.json", record.as_json(), unfinished.with_suffix(".record"))
+    write_json(task.scratch / f"{task.file}.json", record.model_dump(mode="json"), unfinished.with_suffix(".record"))
 
 
 def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:
-    output = _HashedWriter(file)
-    batches = _Batches(task.spec, output)
-    encoder = JsonEncoder(task.spec.attribute_names, task.spec.factor_names, task.spec.landmark_names)
+    output = _ShardWriter(task.spec, file)
+    texts = json_texts(task.table, task.spec.column_names)
     left_out = []
-    for key, text, image in zip(task.table.keys, encoder.encode(task.table), task.images.pixels(), strict=True):
+    for key, text, image in zip(task.table.keys, texts, task.images.pixels(), strict=True):
         try:
             if isinstance(image, UnreadableImage):
                 raise image
             for sample in face_samples(key, text, image, task.spec.align):
-                batches.add(*sample)
+                output.add(*sample)
         except UnreadableImage as reason:
             left_out.append(LeftOut(key=key, reason=str(reason)))
-    batches.flush()
+    output.flush()
     output.write(END_OF_ARCHIVE)
-    return ShardRecord(task.file, batches.samples, output.bytes, output.digest.hexdigest(), tuple(left_out))
+    return ShardRecord(
+        file=task.file,
+        samples=output.samples,
+        bytes=output.bytes,
+        sha256=output.digest.hexdigest(),
+        left_out=tuple(left_out),
+    )
 
 
-class _Batches:
-    """Collects crops of equal size, resizes them together and writes their records."""
+def face_samples(
+    key: str, text: bytes, image: np.ndarray, faces: Faces | None
+) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    """Yields the samples that one picture makes: key, JSON, and uint8 (h, w, C).
 
-    def __init__(self, spec: ShardSpec, output: _HashedWriter) -> None:
-        self.samples = 0
-        self._spec, self._output = spec, output
+    Without alignment this is the picture itself. The largest face has the picture's key, a further one `KEY+2`.
+
+    Raises:
+        UnreadableImage: no face was found, or a further face's key would be too long.
+    """
+    if faces is None:
+        yield key, text, image
+        return
+    found = find_faces(image)
+    if not found:
+        raise UnreadableImage(NO_FACE)
+    yield key, text, align(image, found[0])
+    for number, face in enumerate(found[1:MAX_FACES] if faces == "all" else (), 2):
+        name = f"{key}+{number}"
+        if len(name) > MAX_KEY_BYTES:
+            raise UnreadableImage(f"its name is too long for the key of its face {number}")
+        named = text.replace(f'"key":"{key}"'.encode("ascii"), f'"key":"{name}"'.encode("ascii"), 1)
+        yield name, named, align(image, face)
+
+
+class _ShardWriter:
+    """Collects crops of equal size, resizes them together, and writes their records; counts and hashes the bytes."""
+
+    def __init__(self, spec: ShardSpec, file: BinaryIO) -> None:
+        self.samples = self.bytes = 0
+        self.digest = hashlib.sha256()
+        self._spec, self._file = spec, file
         self._records = RecordWriter(spec.layout, spec.image_shape, BATCH).records if spec.layout else self._encoded
         self._crops = np.empty((0, 0, 0, spec.image_shape[2]), np.uint8)
         self._keys: list[str] = []
         self._texts: list[bytes] = []
-        self._shape: tuple[int, ...] = ()
-        self._box = (0, 0, 0, 0)
 
     def add(self, key: str, text: bytes, image: np.ndarray) -> None:
-        """Adds a sample: its key, its JSON, and a copy of the crop of its image.
-
-        Raises:
-            UnreadableImage: the image is smaller than the crop.
-        """
-        if image.shape != self._shape:  # nearly all images of a source have one size
-            self._box = crop_box(self._spec.crop, image.shape[0], image.shape[1])
-            self._shape = image.shape
-        top, left, height, width = self._box
+        """Adds a sample: its key, its JSON, and a copy of the crop of its image; UnreadableImage if that is smaller."""
+        top, left, height, width = crop_box(self._spec.crop, image.shape[0], image.shape[1])
         if self._crops.shape[1:3] != (height, width):
             self.flush()
             batch = max(1, min(BATCH, BATCH_BYTES // (height * width * image.shape[2])))
@@ -112,24 +177,10 @@ class _Batches:
             return
         height, width, _ = self._spec.image_shape
         images = resize_batch(self._crops[: len(self._keys)], height, width, self._spec.resample)
-        self._output.write(self._records(self._keys, images, self._texts))
+        self.write(self._records(self._keys, images, self._texts))
         self.samples += len(self._keys)
         self._keys.clear()
         self._texts.clear()
-
-    def _encoded(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> bytes:
-        codec = self._spec.codec
-        samples = zip(keys, images, texts, strict=True)
-        return b"".join(encoded_record(key, codec, encode(image, codec), text) for key, image, text in samples)
-
-
-class _HashedWriter:
-    """Counts and hashes the bytes that are written to a file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.bytes = 0
-        self.digest = hashlib.sha256()
 
     def write(self, data: bytes | memoryview) -> None:
         """Writes all of `data`."""
@@ -138,3 +189,10 @@ class _HashedWriter:
         self.bytes += len(rest)
         while rest:  # a raw file may take less than it is given
             rest = rest[self._file.write(rest) :]
+
+    def _encoded(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> bytes:
+        from preprocess.images.codecs import encode  # noqa: PLC0415 - npy shards do without Pillow
+
+        codec = self._spec.codec
+        samples = zip(keys, images, texts, strict=True)
+        return b"".join(encoded_record(key, codec, encode(image, codec), text) for key, image, text in samples)

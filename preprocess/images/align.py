@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from preprocess.errors import UsageError
+from preprocess.images.crop_resize import CELEBA_SIZE
 
-FRAME = (218, 178)
-"""(H, W) of CelebA's aligned images, in pixels."""
+FRAME = CELEBA_SIZE
+"""(H, W) of the frame, in pixels."""
 EYES = np.array([[69.0, 111.0], [109.0, 111.0]])
 """Mean positions (x, y) of the eyes in the frame."""
 INSTALL = "pip install 'mmd-vlae[align]'"

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from preprocess.errors import UnreadableImage, UsageError
 
 Resample = Literal["bilinear", "bicubic"]  # both antialiased
+CELEBA_SIZE = (218, 178)
+"""(H, W) of CelebA's aligned images, in pixels: the frame to which crops of published work refer."""
 
 
 class Crop(BaseModel):
@@ -45,29 +47,38 @@ PRESETS: dict[Preset, Crop] = {
 }
 
 
-def choose_crop(crop: str | None, preset: Preset | None = None) -> Crop | None:
+def choose_crop(crop: str | None, preset: Preset | None, size: tuple[int, int] | None) -> Crop | None:
     """Returns the crop that --crop or --preset asks for; None where neither is given, for the source's default.
 
+    Args:
+        crop: the text of --crop, in pixels of the images.
+        preset: a part of CelebA's frame, which is scaled where the images show that frame in another size.
+        size: (height, width) of most images, if known.
+
     Raises:
-        UsageError: both are given, or --crop is not understood.
+        UsageError: both are given, --crop is not understood, or the images do not show CelebA's frame.
     """
     if preset is None:
         return None if crop is None else parse_crop(crop)
     if crop is not None:
         raise UsageError("--crop and --preset cannot both be given: a preset is a crop")
-    return PRESETS[preset]
+    if size is not None and not has_celeba_frame(size):
+        raise UsageError(
+            f"--preset {preset} is a part of CelebA's frame of 178 x 218 pixels, and the images have {size[1]} x "
+            f"{size[0]}: give --crop, in their own pixels, or --align"
+        )
+    return scaled_crop(PRESETS[preset], CELEBA_SIZE, size or CELEBA_SIZE)
+
+
+def has_celeba_frame(size: tuple[int, int]) -> bool:
+    """Whether images of (height, width) can be CelebA's aligned images in some size: whether the aspect ratio fits."""
+    return abs(size[1] - CELEBA_SIZE[1] * size[0] / CELEBA_SIZE[0]) <= 1.5  # rounding
 
 
 def parse_crop(text: str) -> Crop:
-    """Parses `148`, `square`, `none` or `left,top,right,bottom`.
-
-    Raises:
-        UsageError: the text is none of them.
-    """
-    if text == "square":
-        return Crop(kind="square")
-    if text == "none":
-        return Crop(kind="none")
+    """Parses `148`, `square`, `none` or `left,top,right,bottom`. Raises UsageError if the text is none of them."""
+    if text in {"square", "none"}:
+        return Crop(kind=text)  # pyright: ignore[reportArgumentType]
     parts = text.split(",")
     if all(part.isdecimal() for part in parts):
         numbers = [int(part) for part in parts]
@@ -129,18 +140,9 @@ def scaled_crop(crop: Crop, source_size: tuple[int, int], image_size: tuple[int,
 
 
 def resize_batch(images: np.ndarray, height: int, width: int, resample: Resample = "bilinear") -> np.ndarray:
-    """Resizes a batch with antialiasing.
+    """Resizes uint8 (n, h, w, C) to (n, H, W, C), antialiased; returns `images` itself where the size is right already.
 
     The memory stays channels-last: torch then takes its fast path for bytes, as torchvision does.
-
-    Args:
-        images: uint8 (n, h, w, C).
-        height: H of the result, in pixels.
-        width: W of the result, in pixels.
-        resample: the filter.
-
-    Returns:
-        uint8 (n, H, W, C); `images` itself where the size is right already.
     """
     if images.shape[1:3] == (height, width):
         return images

@@ -48,7 +48,12 @@ def write_file(path: Path, content: bytes, temporary: Path | None = None, durabl
 
 def write_json(path: Path, plain: Any, temporary: Path | None = None) -> None:
     """Writes `plain` to `path` as indented ASCII JSON through `replace_file`."""
-    write_file(path, (json.dumps(plain, indent=1) + "\n").encode(), temporary)
+    write_file(path, json_bytes(plain), temporary)
+
+
+def json_bytes(plain: Any) -> bytes:
+    """Returns `plain` as indented ASCII JSON."""
+    return (json.dumps(plain, indent=1) + "\n").encode()
 
 
 def sync_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ from pydantic import (
 
 from preprocess.errors import ManifestError
 from preprocess.images.crop_resize import Crop, Resample
-from preprocess.shards.atomic import write_json
+from preprocess.shards.annotations import ColumnNames
 from preprocess.shards.tar import END_OF_ARCHIVE, IMAGE_MEMBER, Layout, layout_of
 
 SCHEMA_VERSION = 2  # 2: landmarks
@@ -135,6 +135,11 @@ class ShardSpec(_Frozen):
     source_size: tuple[PositiveInt, PositiveInt] | None = None  # H, W that the crop refers to; None where sizes differ
     align: Faces | None = None  # which faces of each picture were brought into CelebA's frame
 
+    @property
+    def column_names(self) -> ColumnNames:
+        """The names of attributes, factors and landmarks."""
+        return self.attribute_names, self.factor_names, self.landmark_names
+
     def differences(self, other: ShardSpec) -> list[str]:
         """Returns one phrase for each field in which `other`, the new specification, differs from this one."""
         found = []
@@ -230,10 +235,6 @@ class Manifest(ShardSpec):
             field = ".".join(str(part) for part in first["loc"])
             name = f"{field[:100]}: " if field else ""
             raise ManifestError(f"{where}: {name}{first['msg'].removeprefix('Value error, ')[:300]}") from None
-
-    def write(self, folder: Path) -> None:
-        """Writes the manifest atomically to `folder`/manifest.json."""
-        write_json(Path(folder) / MANIFEST_NAME, self.model_dump(mode="json"))
 
     def digest(self) -> str:
         """Returns the SHA-256 of the canonical JSON, as 64 hex digits, which identifies this set of shards."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import simplejpeg
 
+from preprocess.build.executors import start_worker
 from preprocess.errors import UsageError
 from preprocess.shards.atomic import write_file
 from preprocess.synthetic.drawing import draw_face
@@ -31,7 +32,6 @@ from preprocess.synthetic.factors import (
     identity_of,
     sample_factors,
 )
-from preprocess.workers import start_worker
 
 __all__ = ["DRAWING_VERSION", "FACTORS", "derive_attributes", "draw_dataset", "draw_face", "sample_factors"]
 

@@ -22,7 +22,7 @@ WORKERS = 2
     "preprocess killed",
     "SIGKILL of a worker, of the parent: the rerun makes only what is missing; bytes equal; no hang",
     Mutation("second try of a dead worker's shard", "preprocess.build.executors:MAX_DEATHS_IN_A_ROW", "is_set_to", "1"),
-    Mutation("end of workers with their parent", "preprocess.workers:_exit_with_parent", "returns"),
+    Mutation("end of workers with their parent", "preprocess.build.executors:_exit_with_parent", "returns"),
     Mutation("record of each finished shard", "preprocess.build.worker:_write_record", "returns"),
 )
 def preprocess_killed(workspace: Workspace) -> str:

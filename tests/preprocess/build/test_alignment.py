@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.build.alignment import face_samples
+from preprocess.build.worker import face_samples
 from preprocess.images.align import is_installed
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.reader import ShardSet

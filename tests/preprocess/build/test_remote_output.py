@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from preprocess.build import build
-from preprocess.build.task import ShardRecord
+from preprocess.build.worker import ShardRecord
 from tests.preprocess.trees import command, hashes, invoke, shard
 
 fsspec = pytest.importorskip("fsspec")

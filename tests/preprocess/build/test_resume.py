@@ -19,8 +19,7 @@ import pytest
 from typer.testing import Result
 
 from preprocess.build import build, executors, worker
-from preprocess.build.task import ShardRecord, ShardTask
-from preprocess.build.worker import make_shard
+from preprocess.build.worker import ShardRecord, ShardTask, make_shard
 from preprocess.shards.manifest import Manifest
 from tests.preprocess.trees import command, hashes, invoke, shard, write_tree
 
@@ -133,7 +132,7 @@ def test_failed_shard_loses_no_other_shard(tree: Path, tmp_path: Path, monkeypat
         time.sleep(0.1)  # the failure is seen first
         return make_shard(task)
 
-    monkeypatch.setattr(executors, "_make_shard", work)
+    monkeypatch.setattr(worker, "make_shard", work)
     monkeypatch.setattr(executors, "choose_executor", lambda _: ThreadPoolExecutor)
     done = shard(tree, tmp_path / "out", "--workers", 2, shard_size=4)
     assert done.exit_code == 1

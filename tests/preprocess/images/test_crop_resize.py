@@ -60,12 +60,19 @@ def test_a_scaled_crop_fits_into_every_image(height: int, width: int, crop: Crop
 
 
 def test_the_crop_of_the_command_line() -> None:
-    assert choose_crop(None) is None
-    assert choose_crop("120") == Crop(kind="center", size=120)
-    assert choose_crop(None, "nvae") == Crop(kind="box", box=(15, 40, 163, 188))
+    assert choose_crop(None, None, CELEBA) is None
+    assert choose_crop("120", None, (109, 89)) == Crop(kind="center", size=120)
+    assert choose_crop(None, "nvae", None) == Crop(kind="box", box=(15, 40, 163, 188))
     assert str(parse_crop("1,2,30,40")) == "box (1, 2, 30, 40)"
     with pytest.raises(UsageError, match="cannot both be given"):
-        choose_crop("148", "nvae")
+        choose_crop("148", "nvae", None)
     for text in ("0", "-3", "1,2,3", "5,5,5,9", "half", ""):
         with pytest.raises(UsageError, match="--crop"):
             parse_crop(text)
+
+
+def test_a_preset_is_scaled_with_the_frame() -> None:
+    assert choose_crop(None, "vae148", (109, 89)) == Crop(kind="center", size=74)
+    assert choose_crop(None, "nvae", (436, 356)) == Crop(kind="box", box=(30, 80, 326, 376))
+    with pytest.raises(UsageError, match="--preset vae148 .* the images have 1024 x 1024"):
+        choose_crop(None, "vae148", (1024, 1024))

@@ -1,0 +1,120 @@
+"""The options that every command which writes shards has."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from preprocess.errors import UsageError
+from preprocess.images.align import check_installed
+from preprocess.images.crop_resize import Preset, Resample, choose_crop
+from preprocess.shards.manifest import MAX_SIDE, Codec, Faces
+
+MAX_BAD = 0.001  # a complete copy of a real data set may lack this share; of fewer than 1,000 images, none may be bad
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The options of a build, as the command line names them."""
+
+    crop: Annotated[
+        str | None,
+        typer.Option("--crop", help="Side of the center crop, or left,top,right,bottom, or square, or none."),
+    ] = None
+    preset: Annotated[
+        Preset | None, typer.Option(help="A published crop; it is scaled with images of another size.")
+    ] = None
+    align: Annotated[
+        bool, typer.Option("--align", help="Find the face of each picture and bring it into CelebA's frame first.")
+    ] = False
+    faces: Annotated[
+        Faces | None,
+        typer.Option("--faces", help="Of several faces, the largest (default) or all.", show_default=False),
+    ] = None
+    out: Annotated[
+        str, typer.Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")
+    ] = "shards"
+    size: Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the finished images, in pixels.")] = 64
+    resample: Annotated[Resample, typer.Option(help="Filter of the resize, antialiased.")] = "bilinear"
+    codec: Annotated[
+        Codec, typer.Option(help="npy is mapped, and fastest to train on; the others are smaller, and streamed.")
+    ] = "npy"
+    shard_size: Annotated[int, typer.Option(min=1, help="Samples per shard.")] = 2048
+    workers: Workers = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only this number of images, in proportion from all splits.")
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Of the order inside each split (and of splits, if needed).")] = 0
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
+    ] = MAX_BAD
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")
+    ] = False
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="A Dask cluster instead of local processes: tcp://host:8786, or local-cluster."),
+    ] = None
+    quiet: Quiet = False
+
+    @property
+    def aligned_faces(self) -> Faces | None:
+        """Which faces of each picture are brought into CelebA's frame; None where pictures stay as they are."""
+        return (self.faces or "largest") if self.align else None
+
+    def check(self) -> None:
+        """Checks what is known before a source is opened.
+
+        Raises:
+            UsageError: --crop is not understood, options contradict each other, or the extra `align` is not installed.
+        """
+        choose_crop(self.crop, self.preset, None)
+        if self.align:
+            check_installed()
+        elif self.faces is not None:
+            raise UsageError("--faces says which faces are aligned: give --align, too")
+
+
+def with_build_options(
+    without: tuple[str, ...] = (), **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replaces a command's parameter `options` by the fields of `BuildOptions`, for typer to read.
+
+    Args:
+        without: fields that this command does not offer.
+        **defaults: other defaults of this command.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+        shared = [
+            p.replace(default=defaults.get(p.name, p.default))
+            for p in inspect.signature(BuildOptions, eval_str=True).parameters.values()
+            if p.name not in without
+        ]
+
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            options = BuildOptions(**{p.name: values.pop(p.name) for p in shared})
+            command(**values, options=options)
+
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own + shared]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        del with_options.__wrapped__  # type: ignore[attr-defined] - its signature is not the command line's
+        return with_options
+
+    return decorate
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
