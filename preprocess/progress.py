@@ -6,12 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from preprocess.errors import UserError, first_line
@@ -20,62 +18,34 @@ SECONDS_BETWEEN_LINES = 5.0
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
-class ProgressReporter:
+class ProgressReporter(contextlib.ExitStack):
     """A context manager that reports one long task on stderr: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
-        """Names the task.
-
-        Args:
-            name: the name of the task, such as "celeba".
-            quiet: prints nothing if true.
-        """
-        self._name, self._quiet = name, quiet
-        self._console = Console(stderr=True, quiet=quiet)
+        """Takes the name of the task, such as "celeba"; a quiet one prints nothing."""
+        super().__init__()
+        self._name = name
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
         self._bar: Progress | None = None
         self._total = self._done = self._left_out = self._written = 0
         self._started = self._last_line = time.monotonic()
 
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Removes the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
     def say(self, text: str) -> None:
         """Prints one line, above the bar if there is one."""
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def start(self, images: int) -> None:
         """Begins to count up to `images`."""
         self._total = images
         self._started = self._last_line = time.monotonic()
-        if images and self._console.is_terminal and not self._quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[status]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
+        if images and self._console.is_terminal and not self._console.quiet:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            status = TextColumn("{task.fields[status]}")
+            self._bar = self.enter_context(Progress(*columns, status, TimeRemainingColumn(), console=self._console))
             self._bar.add_task(self._name, total=images, status="")
-            self._bar.start()
 
     def advance(self, images: int, left_out: int = 0, written: int = 0) -> None:
-        """Counts images that were processed.
-
-        Args:
-            images: number of images since the last call.
-            left_out: how many of them were left out.
-            written: bytes written since the last call.
-        """
+        """Counts images since the last call, how many of them were left out, and the bytes that were written."""
         self._done += images
         self._left_out += left_out
         self._written += written
@@ -88,7 +58,7 @@ class ProgressReporter:
 
     def finish(self) -> None:
         """Removes the bar and prints the time that the task took."""
-        self.__exit__(None, None, None)
+        self.close()
         seconds = time.monotonic() - self._started
         if self._total:
             self.say(f"{self._name}: {self._done:,} in {seconds:.1f} s, {self._status()}")
@@ -97,12 +67,9 @@ class ProgressReporter:
         return self._done / max(time.monotonic() - self._started, 1e-9)
 
     def _status(self) -> str:
-        parts = [f"{self._rate():,.0f}/s"]
-        if self._written:
-            parts.append(f"{self._written / 1e6:,.0f} MB")
-        if self._left_out:
-            parts.append(f"{self._left_out:,} left out")
-        return ", ".join(parts)
+        written = f", {self._written / 1e6:,.0f} MB" if self._written else ""
+        left_out = f", {self._left_out:,} left out" if self._left_out else ""
+        return f"{self._rate():,.0f}/s{written}{left_out}"
 
 
 @contextlib.contextmanager

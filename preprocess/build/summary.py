@@ -46,11 +46,11 @@ def print_summary(manifest: Manifest, address: str) -> None:
     if lines:
         lines.insert(0, f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
     lines += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}")
+    console = Console(highlight=False, markup=False)
+    console.print(f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}", soft_wrap=True)
     console.print(table)
     for line in lines:
-        console.print(line)
+        console.print(line, soft_wrap=True)
 
 
 def _by_reason(left_out: Sequence[LeftOut], most: int = 5) -> list[str]:

@@ -44,6 +44,7 @@ _TURNS = (90, 270, 180, 45, 315, 135, 225)  # degrees, tried where no upright fa
 _ZOOM = 2  # a face is measured in the frame at twice its size
 _ENOUGH = 2.0  # pixels of the frame: a transform that changes less is final
 _LEAST_CONFIDENCE = 0.9  # of the detector in the frame: below it, the detection is dropped
+_LEAST_CONTRAST = 80  # gray levels between a picture's darkest and brightest parts: below, they are spread
 _LIKELY = 0.998  # below it, the picture is searched in other turns, too
 _CERTAIN = 0.9999  # below it, the face may be upside down (eyes found in a chin): its half turn is measured, too
 
@@ -105,6 +106,7 @@ def find_faces(pixels: np.ndarray) -> list[Face]:
         AlignerMissingError: the extra `align` is not installed.
     """
     check_installed()
+    pixels = _with_contrast(pixels)
     faces: list[Face] = []
     for number, (small, to_small) in enumerate(_searched(pixels)):
         rough = [_compose(_fit(points), to_small) for points, _ in _detect(small, _SMALLEST_FACE)]
@@ -153,6 +155,18 @@ def landmarks_in_frame(pixels: np.ndarray, to_frame: np.ndarray) -> tuple[np.nda
             points = np.stack([zoomed.shape[1] - 1 - points[:, 0], points[:, 1]], 1)[_MIRRORED]
         found.append(((points - (_ZOOM - 1) / 2) / _ZOOM, confidence))
     return np.mean([points for points, _ in found], 0), float(np.mean([confidence for _, confidence in found]))
+
+
+def _with_contrast(pixels: np.ndarray) -> np.ndarray:
+    """A dark or pale picture with its gray levels spread over the whole range; any other one as it is."""
+    import cv2  # noqa: PLC0415
+
+    step = max(1, min(pixels.shape[:2]) // 256)
+    low, high = np.percentile(pixels[::step, ::step], (1, 99))
+    if high - low >= _LEAST_CONTRAST:
+        return pixels
+    levels = (np.arange(256) - low) * (255 / max(high - low, 8))
+    return cv2.LUT(pixels, np.clip(levels, 0, 255).astype(np.uint8))
 
 
 def _searched(pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from preprocess.errors import ShardError, UnreadableImage, first_line
 from preprocess.images.decode import Decoder
-from preprocess.shards.manifest import SPLITS, Manifest, Shard, SplitName
+from preprocess.shards.manifest import SPLITS, Manifest, Shard
 from preprocess.shards.storage import ShardFiles
 from preprocess.shards.tar import read_members
 
@@ -25,58 +25,43 @@ def contact_sheet(files: ShardFiles, manifest: Manifest, columns: int, rows: int
         ShardError: a shard is missing or damaged.
     """
     height, width, channels = manifest.image_shape
-    bands = []
+    placed, bottom = [], -GAP  # of each image: its left and upper edge
     for split in SPLITS:
-        images = list(itertools.islice(_images(files, manifest, split), columns * rows))
-        if images:
-            bands.append(_band(images, columns, height, width, channels))
-    if not bands:
+        shards = manifest.splits[split].shards if split in manifest.splits else ()
+        images = (image for shard in shards for image in _images(files, manifest, shard))
+        top = bottom + 2 * GAP
+        for number, image in enumerate(itertools.islice(images, columns * rows)):
+            row, column = divmod(number, columns)
+            placed.append((image, GAP + column * (width + GAP), top + row * (height + GAP)))
+            bottom = top + (row + 1) * (height + GAP)
+    if not placed:
         raise ShardError(f"{files.name} holds no samples")
-    gap = np.full((2 * GAP, bands[0].shape[1], channels), 255, np.uint8)
-    parts = [part for band in bands for part in (band, gap)][:-1]
-    sheet = np.concatenate(parts)
-    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    size = (columns * (width + GAP) + GAP, bottom)
+    sheet = Image.new("L" if channels == 1 else "RGB", size, "white")
+    for image, left, top in placed:
+        sheet.paste(Image.fromarray(image[..., 0] if channels == 1 else image), (left, top))
+    return sheet
 
 
-def _band(images: list[np.ndarray], columns: int, height: int, width: int, channels: int) -> np.ndarray:
-    """Returns the images of one split, in rows: uint8 (h, w, C)."""
-    rows = -(-len(images) // columns)
-    band = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, np.uint8)
-    for number, image in enumerate(images):
-        top, left = (GAP + (number // columns) * (height + GAP), GAP + (number % columns) * (width + GAP))
-        band[top : top + height, left : left + width] = image
-    return band
-
-
-def _images(files: ShardFiles, manifest: Manifest, split: SplitName) -> Iterator[np.ndarray]:
+def _images(files: ShardFiles, manifest: Manifest, shard: Shard) -> Iterator[np.ndarray]:
     """Yields uint8 (H, W, C), one at a time. Reads no more of a shard than is needed."""
-    shards = manifest.splits[split].shards if split in manifest.splits else ()
-    for shard in shards:
-        try:
-            yield from _images_of(files, manifest, shard)
-        except Exception as error:  # a damaged tar or image, or an error of the library behind a URL
-            raise ShardError(
-                f"{files.name}/{shard.file} cannot be read ({first_line(error)}): see `preprocess verify {files.name}`"
-            ) from None
-
-
-def _images_of(files: ShardFiles, manifest: Manifest, shard: Shard) -> Iterator[np.ndarray]:
-    ending = manifest.image_suffix
     decoder, found = Decoder(), 0
-    with files.open(shard.file) as file:
-        for name, content in read_members(file, ending):
-            if not name.endswith(ending):
-                continue
-            image = _pixels(decoder, content, manifest)
-            if image.shape != manifest.image_shape:
-                raise UnreadableImage(f"{name} is {image.shape}, not {manifest.image_shape}")
-            found += 1
-            yield image
-    if found != shard.samples:
-        raise UnreadableImage(f"{found:,} samples where the manifest says {shard.samples:,}")
-
-
-def _pixels(decoder: Decoder, content: bytes, manifest: Manifest) -> np.ndarray:
-    if manifest.codec == "npy":
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    return decoder.rgb(content)[..., : manifest.image_shape[2]].copy()  # the decoder uses its buffer again
+    try:
+        with files.open(shard.file) as file:
+            for name, content in read_members(file, manifest.image_suffix):
+                if not name.endswith(manifest.image_suffix):
+                    continue
+                if manifest.codec == "npy":
+                    image = np.load(io.BytesIO(content), allow_pickle=False)
+                else:  # the decoder uses its buffer again
+                    image = decoder.rgb(content)[..., : manifest.image_shape[2]].copy()
+                if image.shape != manifest.image_shape:
+                    raise UnreadableImage(f"{name} is {image.shape}, not {manifest.image_shape}")
+                found += 1
+                yield image
+        if found != shard.samples:
+            raise UnreadableImage(f"{found:,} samples where the manifest says {shard.samples:,}")
+    except Exception as error:  # a damaged tar or image, or an error of the library behind a URL
+        raise ShardError(
+            f"{files.name}/{shard.file} cannot be read ({first_line(error)}): see `preprocess verify {files.name}`"
+        ) from None

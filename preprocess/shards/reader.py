@@ -17,12 +17,12 @@ import numpy as np
 
 from preprocess.errors import ShardError
 from preprocess.shards.manifest import Manifest, Shard, Split
-from preprocess.shards.tar import JSON_MEMBER, Layout, TarDamage, read_members
+from preprocess.shards.tar import JSON_MEMBER, TarDamage, read_members
 from preprocess.shards.verify import damage_reason
 
 __all__ = ["Annotations", "ShardError", "ShardSet"]
 
-
+_GROUPS = {"attributes": (-1, np.int8), "factors": (np.nan, np.float32), "landmarks": (np.nan, np.float32)}
 _NUMBERS = ("identity", "label")
 _LARGEST = 3e38  # of a float32
 
@@ -33,10 +33,6 @@ def damage_sentence(folder: Path, file: str, reason: str) -> str:
         f"{folder / file} is damaged: {reason}; see `preprocess verify {folder}`, and repeat the command that made the "
         "shards: it makes missing and damaged ones again"
     )
-
-
-def _no_landmarks() -> np.ndarray:
-    return np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Annotations:
     factors: np.ndarray
     identity: np.ndarray
     label: np.ndarray
-    landmarks: np.ndarray = field(default_factory=_no_landmarks)
+    landmarks: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,23 @@ class ShardSet:
         Raises:
             ShardError: a shard is missing or has another size, or the codec is not npy.
         """
-        return [self._image_view(shard) for shard in self._split(split).shards]
+        layout = self.manifest.layout
+        if layout is None:
+            raise ShardError(
+                f"{self.folder} holds {self.manifest.codec} images, which cannot be mapped: "
+                "stream them, or make the shards again with --codec npy"
+            )
+        height, width, channels = self.manifest.image_shape
+        return [
+            np.ndarray(
+                (shard.samples, height, width, channels),
+                np.uint8,
+                buffer=self._map(shard),
+                offset=layout.image_offset,
+                strides=(layout.record_bytes, width * channels, channels, 1),
+            )
+            for shard in self._split(split).shards
+        ]
 
     def annotations(self, split: str, limit: int | None = None) -> Annotations:
         """Parses the JSON of the split's first `limit` samples (all by default).
@@ -135,46 +147,33 @@ class ShardSet:
         """
         total = self._split(split).samples
         count = total if limit is None else min(limit, total)
-        attribute_index = {name: i for i, name in enumerate(self.manifest.attribute_names)}
-        factor_index = {name: i for i, name in enumerate(self.manifest.factor_names)}
-        landmark_index = {name: i for i, name in enumerate(self.manifest.landmark_names)}
+        columns = {
+            group: np.full((count, len(self._columns[group])), unknown, kind)
+            for group, (unknown, kind) in _GROUPS.items()
+        }
+        numbers = {name: np.full(count, -1, np.int64) for name in _NUMBERS}
         keys: list[str] = []
-        attributes = np.full((count, len(attribute_index)), -1, np.int8)
-        factors = np.full((count, len(factor_index)), np.nan, np.float32)
-        landmarks = np.full((count, len(landmark_index)), np.nan, np.float32)
-        identity = np.full(count, -1, np.int64)
-        label = np.full(count, -1, np.int64)
         for row, sample in zip(range(count), self._samples(split), strict=False):
             keys.append(sample["key"])
-            for name, value in sample.get("attributes", {}).items():
-                attributes[row, attribute_index[name]] = value
-            for name, value in sample.get("factors", {}).items():
-                factors[row, factor_index[name]] = value
-            for name, value in sample.get("landmarks", {}).items():
-                landmarks[row, landmark_index[name]] = value
-            identity[row] = sample.get("identity", -1)
-            label[row] = sample.get("label", -1)
-        return Annotations(keys, attributes, factors, identity, label, landmarks)
+            for group, values in columns.items():
+                index = self._columns[group]
+                for name, value in sample.get(group, {}).items():
+                    values[row, index[name]] = value
+            for name, values in numbers.items():
+                values[row] = sample.get(name, -1)
+        return Annotations(keys, **columns, **numbers)
 
     @cached_property
-    def _names(self) -> dict[str, set[str]]:
-        manifest = self.manifest
-        groups = {"attributes": manifest.attribute_names, "factors": manifest.factor_names}
-        return {group: set(names) for group, names in (groups | {"landmarks": manifest.landmark_names}).items()}
+    def _columns(self) -> dict[str, dict[str, int]]:
+        """The column of each name, for each group of annotations."""
+        names = zip(_GROUPS, self.manifest.column_names, strict=True)
+        return {group: {name: column for column, name in enumerate(found)} for group, found in names}
 
     def _split(self, split: str) -> Split:
         known = {str(name): found for name, found in self.manifest.splits.items()}
         if split not in known:
             raise ShardError(f"{self.folder} has no split {split!r}; it has {', '.join(known)}")
         return known[split]
-
-    def _layout(self) -> Layout:
-        if self.manifest.layout is None:
-            raise ShardError(
-                f"{self.folder} holds {self.manifest.codec} images, which cannot be mapped: "
-                "stream them, or make the shards again with --codec npy"
-            )
-        return self.manifest.layout
 
     def _check(self, shard: Shard, content: bool = False) -> None:
         reason = damage_reason(self.folder, shard, content)
@@ -186,22 +185,10 @@ class ShardSet:
         with (self.folder / shard.file).open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def _image_view(self, shard: Shard) -> np.ndarray:
-        layout = self._layout()
-        height, width, channels = self.manifest.image_shape
-        return np.ndarray(
-            (shard.samples, height, width, channels),
-            np.uint8,
-            buffer=self._map(shard),
-            offset=layout.image_offset,
-            strides=(layout.record_bytes, width * channels, channels, 1),
-        )
-
     def _samples(self, split: str) -> Iterator[dict[str, Any]]:
         for shard in self._split(split).shards:
-            texts = self._archived_texts(shard) if self.manifest.layout is None else self._mapped_texts(shard)
             record = -1
-            for record, text in enumerate(texts):
+            for record, text in enumerate(self._texts(shard)):
                 try:
                     yield self._parsed(text)
                 except (ValueError, RecursionError) as error:
@@ -216,9 +203,9 @@ class ShardSet:
         plain = json.loads(text)
         if not isinstance(plain, dict) or not isinstance(plain.get("key"), str):
             raise ValueError("no key")
-        for group, names in self._names.items():
+        for group, columns in self._columns.items():
             values = plain.get(group, {})
-            if not isinstance(values, dict) or not values.keys() <= names:
+            if not isinstance(values, dict) or not values.keys() <= columns.keys():
                 raise ValueError(f"{group} that the manifest does not name")
             largest = 1 if group == "attributes" else _LARGEST
             if not all(isinstance(value, int | float) and abs(value) <= largest for value in values.values()):
@@ -227,13 +214,14 @@ class ShardSet:
             raise ValueError("an identity or label that is not a whole number")
         return plain
 
-    def _mapped_texts(self, shard: Shard) -> Iterator[bytes]:
-        layout = self._layout()
-        with self._map(shard) as mapped:
-            for start in range(layout.json_offset, shard.samples * layout.record_bytes, layout.record_bytes):
-                yield mapped[start : start + layout.json_bytes]
-
-    def _archived_texts(self, shard: Shard) -> Iterator[bytes]:
+    def _texts(self, shard: Shard) -> Iterator[bytes]:
+        """Yields the JSON texts of a shard, unchecked."""
+        layout = self.manifest.layout
+        if layout is not None:
+            with self._map(shard) as mapped:
+                for start in range(layout.json_offset, shard.samples * layout.record_bytes, layout.record_bytes):
+                    yield mapped[start : start + layout.json_bytes]
+            return
         self._check(shard)
         try:
             with (self.folder / shard.file).open("rb") as file:

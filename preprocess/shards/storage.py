@@ -80,11 +80,6 @@ class ShardFiles:
         """Returns the path of a file below the address, in the notation of the file system."""
         return f"{self._root}/{name}"
 
-    def protocols(self) -> set[str]:
-        """Returns the names of the file system, such as "file" or "s3"."""
-        protocol = self.fs.protocol
-        return {protocol} if isinstance(protocol, str) else set(protocol)
-
 
 def open_shard_files(address: str) -> ShardFiles:
     """Opens the folder or URL of an existing set of shards.

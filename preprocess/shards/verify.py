@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -70,89 +69,59 @@ def damage_reason(folder: Path, shard: Shard, content: bool = True) -> str:
             return "it is not a file"
         if status.st_size != shard.bytes:
             return f"it has {status.st_size:,} bytes and should have {shard.bytes:,}"
-        return _OTHER_CONTENT if content and file_sha256(path) != shard.sha256 else ""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if content else shard.sha256
+        return "" if digest == shard.sha256 else _OTHER_CONTENT
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:
         return f"it cannot be opened ({error.strerror})"
 
 
-def format_error(path: Path, shard: Shard, manifest: Manifest) -> str:
-    """Returns why a file is not a shard of this manifest although its SHA-256 may match, or "". Reads every member."""
-    try:
-        if manifest.layout is not None:
-            is_shard = all(_are_records(path, shard, manifest))
-            return "" if is_shard else "one of its records is not an image with its JSON"
-        with path.open("rb") as file:
-            samples = _count_samples(file, manifest)
-    except TarDamage as error:
-        return str(error)
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    return _other_count(samples, shard)
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _shard_problem(files: ShardFiles, shard: Shard, manifest: Manifest) -> str:
-    """Returns what is wrong with one shard, or ""."""
-    if files.folder is not None:
-        return damage_reason(files.folder, shard) or format_error(files.folder / shard.file, shard, manifest)
+    """Returns what is wrong with one shard, or "". Its bytes are hashed and its samples counted in one pass."""
+    if files.folder is not None and (reason := damage_reason(files.folder, shard, content=False)):
+        return reason
+    samples, damage = shard.samples, ""
     try:
-        with files.open(shard.file) as file:
-            return _stream_problem(HashedReader(file), shard, manifest)
+        with files.open(shard.file) as opened:
+            file = _HashedReader(opened)
+            try:
+                samples = _count_samples(file, shard, manifest)
+            except TarDamage as error:  # its SHA-256 may match nevertheless: the manifest may come from anyone
+                damage = str(error)
+            while file.read(_CHUNK):
+                pass  # the rest of a damaged archive
     except FileNotFoundError:
         return "it is missing"
     except Exception as error:  # the library behind a URL may raise anything
         return f"it cannot be read: {first_line(error)}"
-
-
-def _stream_problem(file: HashedReader, shard: Shard, manifest: Manifest) -> str:
-    """Counts the samples and hashes the bytes in one pass."""
-    samples, damage = shard.samples, ""
-    try:
-        samples = _count_samples(file, manifest)
-    except TarDamage as error:
-        damage = str(error)
-    while file.read(_CHUNK):
-        pass  # the rest of a damaged archive
     if file.bytes != shard.bytes:
         return f"it has {file.bytes:,} bytes and should have {shard.bytes:,}"
     if file.digest.hexdigest() != shard.sha256:
         return _OTHER_CONTENT
-    return damage or _other_count(samples, shard)
+    if samples != shard.samples:
+        damage = damage or f"it holds {samples:,} samples and the manifest says {shard.samples:,}"
+    return damage
 
 
-def _count_samples(file: IO[bytes] | HashedReader, manifest: Manifest) -> int:
-    return sum(name.endswith(".json") for name, _ in read_members(file, manifest.image_suffix))
-
-
-def _other_count(samples: int, shard: Shard) -> str:
-    if samples == shard.samples:
-        return ""
-    return f"it holds {samples:,} samples and the manifest says {shard.samples:,}"
-
-
-def _are_records(path: Path, shard: Shard, manifest: Manifest) -> Iterator[bool]:
+def _count_samples(file: _HashedReader, shard: Shard, manifest: Manifest) -> int:
+    """Counts the samples. Raises TarDamage where the file holds anything else."""
     layout = manifest.layout
-    assert layout is not None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        for first in range(0, shard.samples, _RECORDS):
-            count = min(_RECORDS, shard.samples - first)
-            data = mapped[first * layout.record_bytes : (first + count) * layout.record_bytes]
-            records = np.frombuffer(data, np.uint8).reshape(count, layout.record_bytes)
-            yield are_records(records, layout, manifest.image_shape)
+    if layout is None:
+        return sum(name.endswith(".json") for name, _ in read_members(file, manifest.image_suffix))
+    for first in range(0, shard.samples, _RECORDS):
+        data = file.read(min(_RECORDS, shard.samples - first) * layout.record_bytes)
+        records = np.frombuffer(data[: len(data) // layout.record_bytes * layout.record_bytes], np.uint8)
+        if not are_records(records.reshape(-1, layout.record_bytes), layout, manifest.image_shape):
+            raise TarDamage("one of its records is not an image with its JSON")
+    return shard.samples
 
 
-class HashedReader:
+class _HashedReader:
     """A file that counts and hashes the bytes that are read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Wraps a file that is open for reading."""
         self._file = file
         self.bytes = 0
         self.digest = hashlib.sha256()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -85,9 +85,6 @@ def partition_ends(count: int) -> tuple[int, int]:
     return train_end, valid_end
 
 
-# ---- images ----------------------------------------------------------------------------------------------------
-
-
 def _reserve(out: Path, count: int, seed: int) -> None:
     """Marks the folder as this data set's. Raises UsageError if it holds another one."""
     wanted = {"seed": seed, "count": count, "drawing": DRAWING_VERSION}
@@ -112,29 +109,25 @@ def _draw_all(images: Path, seed: int, chunks: list[list[int]], workers: int) ->
     """Draws the chunks of indices, and yields the size of each when it is done."""
     workers = min(workers, len(chunks))
     if workers <= 1:
-        for chunk in chunks:
-            yield draw_chunk(images, seed, chunk)
+        yield from (draw_chunk(images, seed, chunk) for chunk in chunks)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         tasks = [pool.submit(draw_chunk, images, seed, chunk) for chunk in chunks]
         try:
-            for task in as_completed(tasks):
-                yield task.result()
+            yield from (task.result() for task in as_completed(tasks))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def draw_chunk(images: Path, seed: int, indices: Iterable[int]) -> int:
+def draw_chunk(images: Path, seed: int, indices: list[int]) -> int:
     """Draws and writes images of data set `seed`; returns their number."""
-    drawn = 0
     for index in indices:
         pixels = draw_face(sample_factors(seed, index))
         jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444")
         # no fsync: _is_complete finds a lost or truncated image, and it is drawn again
         write_file(images / image_name(index), jpeg, durable=False)
-        drawn += 1
-    return drawn
+    return len(indices)
 
 
 def _is_complete(path: Path) -> bool:
@@ -147,35 +140,25 @@ def _is_complete(path: Path) -> bool:
         return False
 
 
-# ---- annotations -----------------------------------------------------------------------------------------------
-
-
 def _write_annotations(out: Path, count: int, seed: int) -> None:
     """Writes the factors and CelebA's three lists atomically; the attribute list, which `preprocess` needs, is last."""
     rows = [(image_name(index), sample_factors(seed, index)) for index in range(count)]
     train_end, valid_end = partition_ends(count)
+    names = " ".join(derive_attributes(rows[0][1]))
+    attributes = [
+        " ".join([name, *(" 1" if value else "-1" for value in derive_attributes(factors).values())])
+        for name, factors in rows
+    ]
     files = {
-        "factors.csv": _factor_lines(rows),
-        "identity_CelebA.txt": (f"{name} {identity_of(index)}" for index, (name, _) in enumerate(rows)),
-        "list_eval_partition.txt": (
+        "factors.csv": [
+            ",".join(["image", *FACTOR_NAMES]),
+            *(",".join([name, *(str(factors[factor]) for factor in FACTOR_NAMES)]) for name, factors in rows),
+        ],
+        "identity_CelebA.txt": [f"{name} {identity_of(index)}" for index, (name, _) in enumerate(rows)],
+        "list_eval_partition.txt": [
             f"{name} {int(index >= train_end) + int(index >= valid_end)}" for index, (name, _) in enumerate(rows)
-        ),
-        "list_attr_celeba.txt": _attribute_lines(rows),
+        ],
+        "list_attr_celeba.txt": [str(count), names, *attributes],
     }
     for name, lines in files.items():
         write_file(out / name, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _factor_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
-    """Yields the lines of factors.csv."""
-    yield ",".join(["image", *FACTOR_NAMES])
-    for name, factors in rows:
-        yield ",".join([name, *(str(factors[factor]) for factor in FACTOR_NAMES)])
-
-
-def _attribute_lines(rows: list[tuple[str, dict[str, float]]]) -> Iterator[str]:
-    """Yields the lines of list_attr_celeba.txt: count, names, then 1 or -1 for each image and attribute."""
-    yield str(len(rows))
-    yield " ".join(derive_attributes(rows[0][1]))
-    for name, factors in rows:
-        yield " ".join([name, *(" 1" if value else "-1" for value in derive_attributes(factors).values())])

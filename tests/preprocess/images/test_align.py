@@ -40,6 +40,15 @@ def test_small_face_in_large_picture_is_found():
 
 
 @needs_aligner
+def test_faces_in_very_dark_pictures_are_found():
+    for photo in photographs(4):
+        picture, eyes = placed(photo, 2, 10, (200, 160), ground(320, 400))
+        faces = find_faces((picture * 0.06).astype(np.uint8))
+        assert len(faces) == 1
+        assert eye_errors(faces[0], eyes).max() < 8
+
+
+@needs_aligner
 def test_largest_face_comes_first():
     first, second = photographs(2)
     picture, _ = placed(first, 1.5, 0, (120, 120), ground(600, 900))
