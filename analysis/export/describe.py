@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.export.findings import layer_findings, linear_findings
+from analysis.figures.charts import TABLES
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded, encoded_split, held_out, held_out_count
 from analysis.model.statistics import attribute_means, complete_latents, label_directions, layer_latents
 from analysis.probes.dataset import Sample, all_targets
+from analysis.probes.probe import Tables, probe_all
 from analysis.probes.scores import auc
+from analysis.report.layer_summary import clear_leader, layer_sentences
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.model.latents import layer_effects, split_layers
-from pipeline.model.pretrained_schema import Findings, LayerFindings, Pretrained
+from pipeline.model.pretrained_schema import Findings, LayerFindings, Pretrained, TargetFindings
 
 FIT_IMAGES, HELD_OUT_IMAGES = 10_000, 4_000
 EFFECT_IMAGES = 256
@@ -61,12 +63,15 @@ def describe(model: Pretrained, context: EvalContext, progress: Progress) -> Pre
     codes = [torch.from_numpy(z) for z in samples[1].layers]
     latents, labels = label_directions(latents, codes, [t.name for t in varying], values)
     directions, groups = attribute_means(fitted.means, manifest.attribute_names, fitted.annotations.attributes)
-    targets = linear_findings(*samples)
-    effects = _effects(context, scored)
+    tables, effects = probe_all(*samples, progress), _effects(context, scored)
+    sentences = layer_sentences({"layers": [{"effect": effect} for effect in effects], **tables})
     findings = Findings(
         held_out=len(scored),
-        layers=tuple(layer_findings(effects, targets, labels)),
-        targets=tuple(targets),
+        layers=tuple(
+            LayerFindings(effect=effect, sentence=f"Layer {layer} {sentence}", directions=names)
+            for layer, (effect, sentence, names) in enumerate(zip(effects, sentences, labels, strict=True))
+        ),
+        targets=_target_findings(tables),
         attribute_directions=_direction_scores(directions, manifest.attribute_names, scored),
     )
     chosen = shown_faces(scored)
@@ -85,6 +90,21 @@ def describe(model: Pretrained, context: EvalContext, progress: Progress) -> Pre
         groups=groups,
         findings=findings,
         faces=scored.images[chosen],
+    )
+
+
+def _target_findings(tables: Tables) -> tuple[TargetFindings, ...]:
+    return tuple(
+        TargetFindings(
+            kind=table.key.removesuffix("s"),  # pyright: ignore[reportArgumentType]
+            name=name,
+            score=table.unit,  # pyright: ignore[reportArgumentType]
+            scores=tuple(score if np.isfinite(score) else None for score in row[table.score]),
+            chance=row["chance"],
+            best_layer=clear_leader(table, row),
+        )
+        for table in TABLES
+        for name, row in tables[table.key].items()
     )
 
 

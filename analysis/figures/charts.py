@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from analysis.figures.tiles import short_label
+
 COLORS = "cividis"  # light and dark differ for every kind of color vision
+DARK = 0.47  # share of the color map below which white figures are easier to read than black ones
 UNKNOWN = "0.88"  # gray of rows that no layer knows
 LINE_STYLES = ("-", "--", "-.", ":")  # layers differ by more than their color
 
@@ -41,7 +45,9 @@ TABLES = (
 def as_picture(figure: Figure) -> Image.Image:
     """Renders a matplotlib figure and closes it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font lacks some scripts; the page itself shows all names
+        figure.savefig(buffer, format="png", dpi=130, facecolor="white")
     plt.close(figure)
     return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
 
@@ -56,7 +62,7 @@ def sorted_names(table: Mapping[str, Any], score: str, layers: int) -> list[str]
 
     def order(name: str) -> tuple[int, float]:
         row = table[name]
-        return (row["best_layer"] if row["best_layer_significant"] else layers, -max(row[score]))
+        return (row["best_layer"] if row["best_layer_significant"] else layers, -max(map(_number, row[score])))
 
     return sorted(table, key=order)
 
@@ -85,17 +91,17 @@ def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
     for line, table in zip(axes, present, strict=True):
         rows = as_table(metrics, table.key)
         names = sorted_names(rows, table.score, layers)
-        known = np.array([[*rows[name][table.score], rows[name][f"{table.score}_all"]] for name in names])
+        scores = [[*rows[name][table.score], rows[name][f"{table.score}_all"]] for name in names]
         best = [rows[name]["best_layer"] if rows[name]["best_layer_significant"] else None for name in names]
-        _draw_table(line[0], known, best, table.limits)
+        _draw_table(line[0], np.array(scores, float), best, table.limits)
         line[0].set_xticks(range(layers + 1), [*map(str, range(layers)), "all"], fontsize=8)
-        line[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
+        line[0].set_yticks(range(len(names)), [short_label(name) for name in names], fontsize=8)
         for label in line[0].get_yticklabels():
             label.set_parse_math(False)  # names are the data set's; $ is an ordinary character
         line[0].set_title(f"knows ({table.unit})", fontsize=9)
         if sides == 2:
             changes = as_table(metrics["interventions"], table.key)
-            values = np.array([changes[n]["change"] if n in changes else [np.nan] * layers for n in names])
+            values = np.array([changes[n]["change"] if n in changes else [np.nan] * layers for n in names], float)
             marked = [changes[n]["best_layer"] if n in changes else None for n in names]
             _draw_table(line[1], values, marked, (0.0, 1.0))
             line[1].set_xticks(range(layers), [str(i) for i in range(layers)], fontsize=8)
@@ -122,43 +128,42 @@ def _draw_table(axis: Axes, values: np.ndarray, best: Sequence[int | None], limi
             axis.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="black", lw=1.4))
         for i, value in enumerate(values[row]):
             if np.isfinite(value):
-                dark = (value - limits[0]) / (limits[1] - limits[0]) < 0.55
+                dark = (value - limits[0]) / (limits[1] - limits[0]) < DARK
                 ink = "0.45" if column is None else "white" if dark else "black"
                 weight = "bold" if i == column else "normal"
                 axis.text(i, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink, weight=weight)
 
 
 def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Image.Image:
-    """Draws checkpoints against their training step: reconstruction, effects and what all layers know together.
+    """Draws checkpoints beside each other: reconstruction, effects and what all layers know together.
 
     Args:
-        runs: Name of each checkpoint -> its metrics.
+        runs: Name of each checkpoint -> its metrics. They are drawn in the order of their training steps.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
     order = sorted(runs, key=lambda name: runs[name]["step"])
-    steps = [runs[name]["step"] for name in order]
+    places = range(len(order))
     for split, style in (("train", "o--"), ("valid", "o-")):
-        axes[0].plot(steps, [runs[name]["reconstruction"][split]["l1"] for name in order], style, label=split)
+        errors = [_number(runs[name]["reconstruction"][split]["l1"]) for name in order]
+        axes[0].plot(places, errors, style, label="held out" if split == "valid" else split)
     axes[0].set(title="Reconstruction L1, values in [0, 1]")
     for layer in range(max(len(runs[name]["layers"]) for name in order)):
-        effects = [[entry["effect"] for entry in runs[name]["layers"]][layer : layer + 1] for name in order]
-        values = [effect[0] if effect else np.nan for effect in effects]
-        axes[1].plot(steps, values, "o" + LINE_STYLES[layer % 4], label=f"layer {layer}")
+        effects = [[entry["effect"] for entry in runs[name]["layers"][layer : layer + 1]] for name in order]
+        values = [_number(effect[0] if effect else None) for effect in effects]
+        axes[1].plot(places, values, "o" + LINE_STYLES[layer % 4], label=f"layer {layer}")
     axes[1].set(title="Effect of each layer", ylim=(0, None))
     for table in TABLES:
-        known = [[row[f"{table.score}_all"] for row in as_table(runs[name], table.key).values()] for name in order]
+        known = [[_number(row[f"{table.score}_all"]) for row in as_table(runs[n], table.key).values()] for n in order]
         if all(known):
-            axes[2].plot(steps, [float(np.mean(scores)) for scores in known], "o-", label=table.title.split(" (")[0])
+            axes[2].plot(places, [float(np.mean(scores)) for scores in known], "o-", label=table.title.split(" (")[0])
     axes[2].set(title="Known to all layers together, mean")
+    names = [f"{short_label(name)}\nstep {runs[name]['step']}" for name in order]
     for axis in axes:
-        axis.set_xlabel("step")
         axis.grid(alpha=0.25)
+        axis.set_xticks(places, names, rotation=30, ha="right", fontsize=8)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)
-        names = axis.secondary_xaxis("bottom")
-        names.set_xticks(steps, order, rotation=30, ha="right", fontsize=7, color="0.35")
-        names.tick_params(length=0, pad=26)
-        for label in names.get_xticklabels():
+        for label in axis.get_xticklabels():
             label.set_parse_math(False)
     return as_picture(figure)
 
@@ -213,5 +218,5 @@ def training_curves(
 
 
 def _number(value: float | None) -> float:
-    """metrics.jsonl writes null for what is not finite; a curve has a gap there."""
+    """JSON has null for what is not finite; a curve has a gap there."""
     return float("nan") if value is None else value

@@ -7,17 +7,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from analysis.figures import charts, grids
 from analysis.figures.latent_arithmetic import Row, all_rows, equation, named_directions
-from analysis.figures.motion import LayerDirections
+from analysis.figures.motion import LayerDirections, strip, traversal_frames
 from analysis.figures.tiles import data_uri
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded
 
 EDITED_ATTRIBUTES = 10
 FIRST_ROWS = 3  # of arithmetic on the first screen
+FACES, SLIDERS = 3, 2  # photographs that the page moves; sliders of each layer
+FRAME = 96  # pixels of a slider's frame, at most: the page stays small
+FRAME_QUALITY = 78  # of WebP
 
 
 @dataclass
@@ -46,11 +51,29 @@ class Figure:
     panels: list[Panel] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Slider:
+    """One slider of the page: what follows it, and its frames side by side."""
+
+    label: str
+    strip_uri: str
+
+
+@dataclass(frozen=True)
+class SliderFace:
+    """One face that the page moves: its photograph, the sliders of each layer, bottom first, and width over height."""
+
+    photograph_uri: str
+    layers: tuple[tuple[Slider, ...], ...]
+    aspect: float = 1.0
+
+
 @dataclass
 class Gallery:
-    """All figures of one checkpoint by key, and notes on what was left out."""
+    """All figures of one checkpoint by key, the faces of the sliders, and notes on what was left out."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
+    faces: list[SliderFace] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -114,6 +137,7 @@ def draw(
     gallery.add("nearest", ("nearest.png", "", nearest))
     advance(1)
     gallery.add("training", ("training.png", "", charts.training_curves(log, context.config.objective.reconstruction)))
+    gallery.faces = slider_faces(context, encoded, directions)
     advance(1)
     return gallery
 
@@ -146,6 +170,33 @@ def _add_arithmetic(gallery: Gallery, context: EvalContext, encoded: Encoded, me
     gallery.add("arithmetic", ("arithmetic.png", "", grids.arithmetic(rows)))
     first = first_rows(rows, metrics)
     gallery.add("arithmetic_first", ("arithmetic_faces.png", "", grids.arithmetic(first) if first else None))
+
+
+def slider_faces(context: EvalContext, encoded: Encoded, directions: Sequence[LayerDirections]) -> list[SliderFace]:
+    """Decodes the frames of the sliders, for a few held-out images that differ much from each other."""
+    faces = []
+    for index in grids.varied(encoded, FACES):
+        code, photograph = grids.code_of(encoded, index), encoded.images[index]
+        layers = []
+        for layer, found in enumerate(directions):
+            sliders = []
+            for number, step in enumerate(found.steps[:SLIDERS]):
+                frames = traversal_frames(context.vlae, code, layer, step)
+                label = found.labels[number] or f"direction {number + 1}"
+                sliders.append(Slider(label, data_uri(strip(_reduced(frames)), FRAME_QUALITY)))
+            layers.append(tuple(sliders))
+        picture = Image.fromarray(photograph.repeat(3, 2) if photograph.shape[2] == 1 else photograph)
+        faces.append(SliderFace(data_uri(picture, FRAME_QUALITY), tuple(layers), picture.width / picture.height))
+    return faces
+
+
+def _reduced(frames: torch.Tensor) -> torch.Tensor:
+    """Frames (T, C, H, W), at most FRAME pixels high."""
+    height, width = frames.shape[-2:]
+    if height <= FRAME:
+        return frames
+    size = (FRAME, max(1, round(FRAME * width / height)))
+    return F.interpolate(frames, size, mode="bilinear", antialias=True)
 
 
 def first_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> list[Row]:
@@ -191,9 +242,9 @@ CAPTIONS: dict[str, tuple[str, str, str]] = {
     ),
     "knows": (
         "What each layer knows, and what it changes",
-        "Knows: how well boosted trees predict each attribute and factor from the code of one layer alone, and of "
-        "all layers. They are fitted on training images and scored on held-out ones. Changes: how much a "
-        "classifier's answer about the decoded picture changes when one layer is sampled from the prior, over the "
+        "Known to: how well a probe (a small network) predicts each attribute and factor from the code of one layer "
+        "alone, and of all layers. It is fitted on training images and scored on held-out ones. Changed by: how much "
+        "a classifier's answer about the decoded picture changes when one layer is sampled from the prior, over the "
         "change when all are.",
         "The best layer of a row is framed and bold. A gray row is known to no layer, and changes only as a by-"
         "product. An empty field: the classifier cannot tell. The layer that knows a thing may differ from the one "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.figures.latent_arithmetic import Row
 from analysis.figures.motion import decode_codes, moved
-from analysis.figures.tiles import enlarged_sheet, labeled_rows
+from analysis.figures.tiles import enlarged_sheet, labeled_rows, short_label
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
 from analysis.metrics.memorization import nearest_distances, pixel_features, prior_samples, stored_features
@@ -178,7 +178,7 @@ def edits(
     if not directions:
         return None
     code = code_of(encoded, index)
-    rows = [(name.replace("_", " "), edited(context.vlae, code, by)) for name, by in directions.items()]
+    rows = [(short_label(name), edited(context.vlae, code, by)) for name, by in directions.items()]
     return edit_picture(rows, from_array(encoded.images[index : index + 1]))
 
 

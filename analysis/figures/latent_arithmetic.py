@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.figures.tiles import short_label
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded, decode
 from pipeline.model.pixels import from_array
@@ -55,7 +56,7 @@ def keep_norm(result: Sequence[Tensor], c: Sequence[Tensor]) -> list[Tensor]:
 
 def equation(s: str, t: str) -> str:
     """The attribute equation in words."""
-    s, t = s.replace("_", " "), t.replace("_", " ")
+    s, t = short_label(s), short_label(t)
     return f"{s} & {t} − {s} & not {t}\n+ not {s} & not {t} → not {s} & {t}"
 
 

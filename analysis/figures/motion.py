@@ -100,7 +100,13 @@ def gif_bytes(frames: Tensor, seconds: float = 2.0, side: int = 256, there_and_b
     """
     height, width = frames.shape[-2:]
     size = (round(width * side / height), side)
-    images = [Image.fromarray(tile).resize(size, Image.Resampling.BICUBIC) for tile in to_rgb(frames)]
+    tiles = [Image.fromarray(tile) for tile in to_rgb(frames)]
+    # choosing a palette is the slow part: from the small frame, and once for the way there and back
+    palettes = [tile.reduce(max(1, height // 64)).quantize(256) for tile in tiles]
+    images = [
+        tile.resize(size, Image.Resampling.BICUBIC).quantize(palette=palette)
+        for tile, palette in zip(tiles, palettes, strict=True)
+    ]
     if there_and_back:
         images += images[-2:0:-1]
     buffer = io.BytesIO()

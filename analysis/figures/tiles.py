@@ -39,6 +39,12 @@ def data_uri(picture: Image.Image, quality: int = 88) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def short_label(name: str, width: int = 40) -> str:
+    """A name of the data set as a label of at most ``width`` characters, without underscores."""
+    text = " ".join(name.replace("_", " ").split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 @lru_cache(maxsize=8)
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Loads the font that comes with matplotlib; it has − and →."""
@@ -69,7 +75,7 @@ def labeled_rows(
     Args:
         rows: (label, images (k, C, H, W) in [−1, 1]); every row has the same k. An image of NaN leaves its cell empty.
         titles: k titles of the columns, or none.
-        cell: Side of an image on the sheet, pixels.
+        cell: Height of an image on the sheet, pixels; the width follows from its shape.
         first_apart: Whether a wider gap separates the first column from the others.
         labels_right: Whether the labels stand at the right of the images, which suits long ones.
     """
@@ -80,15 +86,16 @@ def labeled_rows(
     top = max(24, cell // 4) if titles else 0
     apart = cell // 6 if first_apart else 0
     columns = len(rows[0][1])
+    wide = max(1, round(cell * rows[0][1].shape[-1] / rows[0][1].shape[-2]))
 
     def x(column: int) -> int:
-        return left + column * (cell + GAP) + (apart if column else 0)
+        return left + column * (wide + GAP) + (apart if column else 0)
 
     width = x(columns) + (beside if labels_right else 0)
     sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        pen.text((x(column) + cell / 2, top / 2), title, "black", text, "mm")
+        pen.text((x(column) + wide / 2, top / 2), title, "black", text, "mm")
     for line, (label, images) in enumerate(rows):
         y = top + line * (cell + GAP)
         if labels_right:
@@ -96,6 +103,6 @@ def labeled_rows(
         else:
             pen.text((left - 8, y + cell / 2), label, "black", text, "rm", align="right")
         for column, tile in enumerate(to_rgb(images.nan_to_num(1.0))):
-            face = Image.fromarray(tile).resize((cell, cell), Image.Resampling.BICUBIC)
+            face = Image.fromarray(tile).resize((wide, cell), Image.Resampling.BICUBIC)
             sheet.paste(face, (x(column), y))
     return sheet

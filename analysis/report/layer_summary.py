@@ -1,4 +1,4 @@
-"""What each layer holds, in plain words, from the probes' scores in metrics.json."""
+"""What each layer holds, in plain words, from the probes' scores: for the report, the model card and the explorer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ class Finding:
     """One attribute, factor or label that the codes hold, and the layer that holds it."""
 
     name: str
-    unit: str
-    """AUC, R² or accuracy."""
-    scores: tuple[float, ...]
-    """Of each layer alone, bottom first."""
+    """In plain words."""
     skill: float
     """Share of the way from chance to 1 that the best layer reaches."""
     best_layer: int
@@ -36,85 +33,85 @@ def plain_name(name: str) -> str:
     return name.replace("_", " ").lower()
 
 
-def listed(words: Sequence[str]) -> str:
-    """Joins words with commas and 'and'."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def findings(metrics: Mapping[str, Any]) -> list[Finding]:
-    """Lists what some layer knows well above chance, the best known first; names that differ only in case, once.
-
-    A target belongs to a layer where the 95 % interval of that layer's score lies above the interval of every other
-    layer. Otherwise it is shared.
-    """
+    """Lists what some layer knows well above chance, the best known first; names that differ only in case, once."""
     found: dict[str, Finding] = {}
     for table in TABLES:
         for name, row in as_table(metrics, table.key).items():
-            finding = _finding(table, name, row)
-            known = found.get(plain_name(name))
-            if finding and (known is None or finding.skill > known.skill):
-                found[plain_name(name)] = finding
+            scores = [-1.0 if score is None else score for score in row[table.score]]
+            best = max(range(len(scores)), key=scores.__getitem__)
+            skill = (scores[best] - row["chance"]) / max(1e-9, 1 - row["chance"])
+            finding = Finding(plain_name(name), skill, best, clear_leader(table, row))
+            known = found.get(finding.name)
+            if skill >= WELL_ABOVE_CHANCE[table.key] and (known is None or skill > known.skill):
+                found[finding.name] = finding
     return sorted(found.values(), key=lambda finding: -finding.skill)
 
 
-def _finding(table: ScoreTable, name: str, row: Mapping[str, Any]) -> Finding | None:
-    scores = [-1.0 if score is None else score for score in row[table.score]]
-    best = max(range(len(scores)), key=scores.__getitem__)
-    skill = (scores[best] - row["chance"]) / max(1e-9, 1 - row["chance"])
-    if skill < WELL_ABOVE_CHANCE[table.key]:
-        return None
-    return Finding(name, table.unit, tuple(scores), skill, best, clear_leader(row, table.score))
-
-
-def clear_leader(row: Mapping[str, Any], score: str) -> int | None:
-    """The layer of which the 95 % interval lies above the interval of every other layer; None where they overlap."""
-    intervals = row[f"{score}_interval"]
-    best = row["best_layer"]
+def clear_leader(table: ScoreTable, row: Mapping[str, Any]) -> int | None:
+    """The layer that is above chance and of which the 95 % interval lies above those of all others; None = shared."""
+    intervals, best = row[f"{table.score}_interval"], row["best_layer"]
     low = intervals[best][0]
     others = [ends[1] for layer, ends in enumerate(intervals) if layer != best and ends[1] is not None]
-    return best if low is not None and all(low > high for high in others) else None
+    leads = row["best_layer_significant"] and low is not None and all(low > high for high in others)
+    return best if leads else None
 
 
 def layer_sentences(metrics: Mapping[str, Any]) -> list[str]:
-    """Says for each layer, bottom first, what it holds. Without any annotation only its effect can be told."""
+    """Says for each layer, bottom first, what it holds; each sentence follows the words "Layer l".
+
+    A layer is named only for what it clearly leads in (``clear_leader``); the rest is shared. Without any annotation
+    only its effect can be told.
+
+    Args:
+        metrics: ``layers`` with the ``effect`` of each, and the tables of ``analysis.probes.probe.probe_all``.
+    """
     known = findings(metrics)
     annotated = any(as_table(metrics, table.key) for table in TABLES)
-    return [_sentence(layer, entry["effect"], known, annotated) for layer, entry in enumerate(metrics["layers"])]
+    effects = [entry["effect"] for entry in metrics["layers"]]
+    return [_sentence(layer, effects, known, annotated) for layer in range(len(effects))]
 
 
-def _sentence(layer: int, effect: float | None, known: Sequence[Finding], annotated: bool) -> str:
+def _sentence(layer: int, effects: Sequence[float | None], known: Sequence[Finding], annotated: bool) -> str:
+    effect = effects[layer]
     if effect is None:
         return "could not be measured."
     if effect < UNUSED:
-        return f"is unused: a change of this layer hardly changes the picture (effect {effect:.2f})."
-    own = [finding for finding in known if finding.layer == layer]
-    change = f"Its effect on the picture is {effect:.2f}."
+        return "is unused: a change of this layer hardly changes the picture."
+    own = [finding.name for finding in known if finding.layer == layer]
+    shared = [finding.name for finding in known if finding.layer is None and finding.best_layer == layer]
+    if len(effects) == 1:
+        return f"holds {_listed(own, NAMED)}." if own else "is the only one: it holds the whole picture."
+    change = f"Alone it changes the picture {100 * effect:.0f} % as much as all layers together."
     if own:
-        words = [f"{plain_name(f.name)} ({f.unit} {f.scores[layer]:.2f})" for f in own[:NAMED]]
-        more = f", and {len(own) - NAMED} more" if len(own) > NAMED else ""
-        return f"holds {listed(words)}{more} better than every other layer. {change}"
-    if not annotated:
-        return f"cannot be named: the images have no annotations. {change}"
-    if shared := [f"{plain_name(f.name)} ({f.unit} {f.scores[layer]:.2f})" for f in known if f.best_layer == layer]:
-        return f"holds {listed(shared[:NAMED])}, which other layers hold about as well. {change}"
-    return f"holds nothing better than the other layers do. {change}"
+        words = f"holds {_listed(own, NAMED)} better than every other layer."
+    elif shared:
+        words = f"holds {_listed(shared, NAMED)}, which other layers hold about as well."
+    elif annotated:
+        words = "holds nothing better than the other layers do."
+    else:
+        words = "cannot be named: the images have no annotations that vary enough."
+    return f"{words} {change}"
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    """Joins the first names with commas and 'and', and counts the others."""
+    words = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def shared_sentence(metrics: Mapping[str, Any]) -> str | None:
     """Names what several layers hold about equally well; None where there is nothing."""
-    shared = [plain_name(finding.name) for finding in findings(metrics) if finding.layer is None]
-    if not shared:
-        return None
-    more = f", and {len(shared) - 2 * NAMED} more" if len(shared) > 2 * NAMED else ""
-    return f"Shared between layers: {listed(shared[: 2 * NAMED])}{more}."
+    shared = [finding.name for finding in findings(metrics) if finding.layer is None]
+    return f"Shared between layers: {_listed(shared, 2 * NAMED)}." if shared else None
 
 
 def layer_labels(metrics: Mapping[str, Any], most: int = 2) -> list[str]:
-    """A short label for each layer, such as 'layer 2: yaw, smile', for figures."""
+    """A short label for each layer, such as 'layer 2:\\nyaw,\\nsmile', for figures."""
     known = findings(metrics)
     labels = []
     for layer in range(len(metrics["layers"])):
-        own = [plain_name(finding.name) for finding in known if finding.layer == layer][:most]
+        own = [finding.name for finding in known if finding.layer == layer][:most]
         labels.append(f"layer {layer}" + (":\n" + ",\n".join(own) if own else ""))
     return labels
 
@@ -123,9 +120,9 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     """The figures that a person asks for first, a line each, for the terminal."""
     train, valid = metrics["reconstruction"]["train"], metrics["reconstruction"]["valid"]
     lines = [
-        f"reconstruction of {valid['n']} held-out images: L1 {_figure(valid['l1'], 4)} of [0, 1], "
-        f"PSNR {_figure(valid['psnr'], 1)} dB, SSIM {_figure(valid['ssim'], 3)} (train: L1 {_figure(train['l1'], 4)})",
-        "effect of each layer, bottom first: " + ", ".join(_figure(layer["effect"], 2) for layer in metrics["layers"]),
+        f"reconstruction of {valid['n']:,} held-out images: L1 {number(valid['l1'], 4)} of [0, 1], "
+        f"PSNR {number(valid['psnr'], 1)} dB, SSIM {number(valid['ssim'])} (train: L1 {number(train['l1'], 4)})",
+        "effect of each layer, bottom first: " + ", ".join(number(layer["effect"], 2) for layer in metrics["layers"]),
     ]
     lines += [f"layer {layer} {sentence}" for layer, sentence in enumerate(layer_sentences(metrics))]
     if shared := shared_sentence(metrics):
@@ -134,11 +131,12 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     if success.get("success") is not None:
         lines.append(
             f"arithmetic a − b + c: success {success['success']:.2f} (ceiling "
-            f"{_figure(success['reconstruction_ceiling'], 2)}, chance {_figure(success['chance'], 2)}) over "
+            f"{number(success['reconstruction_ceiling'], 2)}, chance {number(success['chance'], 2)}) over "
             f"{len(success['pairs'])} pairs of attributes, by the classifier"
         )
     return lines
 
 
-def _figure(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with that many decimals; a dash where it is unknown."""
     return "–" if value is None else f"{value:.{digits}f}"

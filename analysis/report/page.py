@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import matplotlib
 
-from analysis.figures.charts import COLORS, TABLES, ScoreTable, as_table, sorted_names
+from analysis.figures.charts import COLORS, DARK, TABLES, ScoreTable, as_table, sorted_names
 from analysis.figures.gallery import Panel
-from analysis.report.layer_summary import clear_leader, layer_sentences, plain_name, shared_sentence
-from analysis.report.provenance import duration
+from analysis.figures.motion import FRAMES
+from analysis.report.layer_summary import clear_leader, layer_sentences, number, plain_name, shared_sentence
 
 if TYPE_CHECKING:
     from analysis.report.report import CheckpointReport
@@ -38,12 +38,12 @@ FIGURE_ORDER = (
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page: its anchor, number, title and template; appendices are folded."""
+    """One section of the page: its anchor, number and title, and its name in the templates; appendices are folded."""
 
+    name: str
     anchor: str
     number: str
     title: str
-    template: str
     folded: bool = False
 
 
@@ -55,6 +55,7 @@ def render(reports: Sequence[CheckpointReport], comparison: Panel | None) -> str
     )
     environment.filters |= {"plain": plain_name, "duration": duration, "number": number, "span": span}
     environment.globals |= {
+        "frames": FRAMES,
         "as_table": as_table,
         "tables": TABLES,
         "sorted_names": sorted_names,
@@ -63,58 +64,53 @@ def render(reports: Sequence[CheckpointReport], comparison: Panel | None) -> str
         "shared_sentence": shared_sentence,
         "scores_beside": scores_beside,
     }
-    numbers: dict[tuple[str, str], int] = {}
-    for report in reports:
-        for key in FIGURE_ORDER:
-            if key in report.gallery.figures:
-                numbers[report.name, key] = len(numbers) + 1
+    shown = [(report.name, key) for report in reports for key in FIGURE_ORDER if key in report.gallery.figures]
     return environment.get_template("report.html").render(
         reports=reports,
         chapters=[(report, sections(report, index, len(reports))) for index, report in enumerate(reports)],
         comparison=comparison,
-        figure_numbers=numbers,
+        figure_numbers={figure: position for position, figure in enumerate(shown, start=1)},
         today=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 
 
-def sections(report: CheckpointReport, index: int, count: int) -> list[Section]:
-    """Lists the sections of one checkpoint that have something to show, numbered; appendices have letters."""
+def sections(report: CheckpointReport, index: int, count: int) -> tuple[list[Section], list[str]]:
+    """Lists the sections of one checkpoint, numbered, the appendices with letters.
+
+    Returns:
+        The sections that have something to show, and for each other one its title with what it needs.
+    """
     metrics, figures = report.metrics, report.gallery.figures
     annotated = any(as_table(metrics, table.key) for table in TABLES)
-    edits, pairs = metrics.get("edits"), (metrics.get("arithmetic") or {}).get("pairs")
+    tested = metrics.get("edits") or (metrics.get("arithmetic") or {}).get("pairs")
     body = [
-        ("summary", "In short", True),
-        ("move", "Move a layer yourself", bool(report.faces)),
-        ("layers", "What each layer holds", True),
-        ("levels", "The levels of a face", bool(metrics.get("levels"))),
-        ("identity", "Who is shown", bool(metrics.get("identity"))),
-        ("quality", "How good the pictures are", True),
-        ("arithmetic", "Arithmetic and edits", "arithmetic" in figures or "edits" in figures),
-        ("memorization", "Does it remember its training images?", bool(metrics.get("memorization"))),
-        ("training", "Training", "training" in figures),
+        ("summary", "In short", True, ""),
+        ("move", "Move a layer yourself", report.gallery.faces, "held-out images"),
+        ("layers", "What each layer holds", True, ""),
+        ("levels", "The levels of a face", metrics.get("levels"), "known factors of a face"),
+        ("identity", "Who is shown", metrics.get("identity"), "several images each of people whom training never saw"),
+        ("quality", "How good the pictures are", True, ""),
+        ("arithmetic", "Arithmetic and edits", "arithmetic" in figures or "edits" in figures, "held-out images"),
+        ("memorization", "Does it remember its training images?", metrics.get("memorization"), "held-out images"),
+        ("training", "Training", "training" in figures, "the run's metrics.jsonl beside the checkpoint"),
     ]
     appendix = [
-        ("scores", "All scores of the probes", annotated),
-        ("codes", "The codes in numbers", True),
-        ("disentanglement", "Disentanglement", bool(metrics.get("disentanglement"))),
-        ("successes", "Arithmetic and edits in numbers", bool(edits or pairs)),
-        ("classifier", "How reliable the classifier is", bool(metrics.get("classifier"))),
-        ("traversals", "One dimension at a time", "traversals" in figures),
+        ("all-scores", "All scores of the probes", annotated, "annotations that vary"),
+        ("all-codes", "The codes in numbers", True, ""),
+        ("all-disentanglement", "Disentanglement", metrics.get("disentanglement"), "known factors"),
+        ("all-successes", "Arithmetic and edits in numbers", tested, "attributes that a classifier can tell"),
+        ("all-classifier", "How reliable the classifier is", metrics.get("classifier"), "annotations that vary"),
+        ("all-traversals", "One dimension at a time", "traversals" in figures, "held-out images"),
     ]
-    prefix = f"{index + 2}." if count > 1 else ""
-    anchor = f"{slug(report.name)}-" if count > 1 else ""
-    present = [(name, title) for name, title, there in body if there]
-    listed = [
-        Section(anchor + name, f"{prefix}{i}", title, f"sections/{name}.html")
-        for i, (name, title) in enumerate(present, start=1)
-    ]
-    folded = [(name, title) for name, title, there in appendix if there]
-    letters = "ABCDEFGH"
-    listed += [
-        Section(anchor + "all-" + name, f"{prefix}{letter}", title, f"sections/{name}_table.html", folded=True)
-        for letter, (name, title) in zip(letters, folded, strict=False)
-    ]
-    return listed
+    prefix, anchor = (f"{index + 2}.", f"{slug(report.name)}-") if count > 1 else ("", "")
+    listed = []
+    for marks, parts, folded in (("123456789", body, False), ("ABCDEF", appendix, True)):
+        present = [(name, title) for name, title, shown, _ in parts if shown]
+        listed += [
+            Section(name, anchor + name, prefix + mark, title, folded)
+            for mark, (name, title) in zip(marks, present, strict=False)
+        ]
+    return listed, [f"“{title}” needs {needs}" for _, title, shown, needs in body + appendix if not shown]
 
 
 def slug(name: str) -> str:
@@ -122,9 +118,13 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "run"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with that many decimals; a dash where it is unknown."""
-    return "–" if value is None else f"{value:.{digits}f}"
+def duration(seconds: float | None) -> str | None:
+    """Seconds in words: '45 s', '12 min', '3.5 h'."""
+    if seconds is None:
+        return None
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def span(ends: Sequence[float | None] | None, digits: int = 2) -> str:
@@ -138,7 +138,7 @@ def heat(value: float | None, limits: tuple[float, float]) -> str:
         return ""
     share = min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))
     red, green, blue, _ = matplotlib.colormaps[COLORS](share, bytes=True)
-    return f"background:#{red:02x}{green:02x}{blue:02x};color:{'#fff' if share < 0.55 else '#000'}"
+    return f"background:#{red:02x}{green:02x}{blue:02x};color:{'#fff' if share < DARK else '#000'}"
 
 
 def scores_beside(metrics: Mapping[str, Any], table: ScoreTable) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ def scores_beside(metrics: Mapping[str, Any], table: ScoreTable) -> list[dict[st
                 "known": row[table.score],
                 "together": row[f"{table.score}_all"],
                 "best": row["best_layer"] if row["best_layer_significant"] else None,
-                "leads": clear_leader(row, table.score) is not None,
+                "leads": clear_leader(table, row) is not None,
                 "changes": change["change"] if change else None,
                 "changer": change["best_layer"] if change else None,
             }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,14 @@ from analysis.metrics.inception import NoInception, inception_quality
 from analysis.metrics.summary import SCHEMA_VERSION, fit_classifier, measure
 from analysis.report.layer_summary import headline, layer_labels
 from analysis.report.page import render
-from analysis.report.provenance import provenance
-from analysis.report.sliders import SliderFace, slider_faces
 from pipeline.run.run_dir import read_metrics
 from pipeline.training.previews import save_png
-from preprocess.shards.atomic import write_file
+from preprocess.shards.atomic import write_file, write_json
 
 NO_HELD_OUT = (
     "The shards have no held-out images (valid, test). Every figure is of training images and says nothing of new ones."
 )
-__all__ = ["CheckpointReport", "evaluate_checkpoint", "headline", "write_json", "write_report"]
+__all__ = ["CheckpointReport", "evaluate_checkpoint", "headline", "write_report"]
 
 
 @dataclass
@@ -38,7 +38,6 @@ class CheckpointReport:
     name: str
     metrics: dict[str, Any]
     gallery: Gallery
-    faces: list[SliderFace]
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader of the figures has to know first."""
 
@@ -81,17 +80,56 @@ def evaluate_checkpoint(
         "provenance": provenance(context, log),
         **measure(context, splits, classifiers[digest], progress, identity_codes),
     }
-    missed = [NO_HELD_OUT] if splits.held_out_is_train else []
+    notes = [NO_HELD_OUT] if splits.held_out_is_train else []
     if fid:
         try:
             metrics.setdefault("sample_quality", {}).update(inception_quality(context, encoded.images, progress))
         except NoInception as reason:
-            missed.append(f"no FID: {reason}")
+            notes.append(f"no FID: {reason}")
     metrics = finite(metrics)
     directions = effective_directions(context, encoded)
     gallery = draw(context, encoded, splits.train.images, metrics, log, directions, layer_labels(metrics), progress)
-    faces = slider_faces(context, encoded, directions)
-    return CheckpointReport(name, metrics, gallery, faces, missed)
+    return CheckpointReport(name, metrics, gallery, notes)
+
+
+def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collects what was trained on what: ``metrics.json``'s field ``provenance``. What is not known is None.
+
+    Args:
+        context: The checkpoint and its shards.
+        log: Lines of the run's metrics.jsonl; [] where there are none beside the checkpoint.
+    """
+    manifest, state = context.shards.manifest, context.state
+    try:
+        own_version = version("mmd-vlae")
+    except PackageNotFoundError:  # a copy of the code that is not installed
+        own_version = None
+    with context.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "recipe": context.config.name,
+        "data": manifest.source.kind,
+        "data_fingerprint": context.shards.digest,
+        "trained_on_these_shards": context.shards.digest == state.get("manifest_digest"),
+        "images": {name: split.samples for name, split in manifest.splits.items()},
+        "image_shape": list(manifest.image_shape),
+        "parameters": sum(parameter.numel() for parameter in context.vlae.parameters()),
+        "training_seconds": training_seconds(log),
+        "hardware": state.get("hardware"),
+        "versions": {"mmd-vlae": own_version, **(state.get("versions") or {})},
+        "checkpoint_sha256": digest,
+    }
+
+
+def training_seconds(log: Sequence[Mapping[str, Any]]) -> float | None:
+    """Adds up the time of the logged steps from their images per second; None without a log."""
+    total, before = 0.0, 0
+    for line in log:
+        speed, samples = line.get("images_per_second"), line.get("samples")
+        if speed and samples:
+            total += max(0, samples - before) / speed
+            before = samples
+    return total or None
 
 
 def write_report(reports: list[CheckpointReport], out: Path) -> Path:
@@ -101,15 +139,12 @@ def write_report(reports: list[CheckpointReport], out: Path) -> Path:
         folder = out if len(reports) == 1 else out / report.name
         for panel in report.gallery.panels:
             save_png(panel.image, folder / panel.file)
-    write_json(
-        reports[0].metrics if len(reports) == 1 else {report.name: report.metrics for report in reports},
-        out / "metrics.json",
-    )
-    comparison = None
+    comparison, content = None, reports[0].metrics
     if len(reports) > 1:
-        image = charts.comparison({report.name: report.metrics for report in reports})
-        comparison = Panel("comparison.png", "", image)
-        save_png(image, out / comparison.file)
+        content = {report.name: report.metrics for report in reports}
+        comparison = Panel("comparison.png", "", charts.comparison(content))
+        save_png(comparison.image, out / comparison.file)
+    write_json(out / "metrics.json", content)
     write_file(out / "index.html", render(reports, comparison).encode())
     return out / "index.html"
 
@@ -121,9 +156,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Writes plain values atomically; numbers that are not finite become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(finite(value), indent=1, allow_nan=False) + "\n").encode())

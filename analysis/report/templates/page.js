@@ -38,4 +38,8 @@ const openTarget = () => {
 };
 addEventListener("hashchange", openTarget);
 openTarget();
-addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details")) fold.open = true; });
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("details")) fold.open = true;
+  document.documentElement.classList.add("static");
+});
+addEventListener("afterprint", () => document.documentElement.classList.remove("static"));

@@ -2,10 +2,9 @@
 
 from PIL import Image
 
-from analysis.figures.gallery import CAPTIONS, Gallery
+from analysis.figures.gallery import CAPTIONS, Gallery, Slider, SliderFace
 from analysis.figures.tiles import data_uri
 from analysis.report.report import CheckpointReport
-from analysis.report.sliders import Slider, SliderFace
 
 LAYERS = 3
 TILE = data_uri(Image.new("RGB", (16, 16), "teal"))
@@ -15,7 +14,7 @@ def _scores(score, best=1, chance=0.5):
     values = [0.9 if layer == best else 0.6 for layer in range(LAYERS)]
     intervals = [[value - 0.02, value + 0.02] for value in values]
     row = {"best_layer": best, "best_layer_significant": True, "chance": chance, "n": 40, "n_fit": 80}
-    for kind in ("", "_linear", "_mlp"):
+    for kind in ("", "_linear"):
         row |= {f"{score}{kind}": values, f"{score}{kind}_interval": intervals}
         row |= {f"{score}{kind}_all": 0.95, f"{score}{kind}_all_interval": [0.9, 0.97]}
     return row
@@ -107,11 +106,12 @@ OPTIONAL = (
 
 def whole_report(name="run", without=()):
     """A report with every figure, but for the fields of metrics.json in ``without``."""
-    gallery = Gallery(notes=["Left out of the arithmetic: nothing."])
+    sliders = (Slider("mouth_open", TILE), Slider("direction 2", TILE))
+    faces = [SliderFace(TILE, (sliders,) * LAYERS)] * 2
+    gallery = Gallery(faces=faces, notes=["Left out of the arithmetic: nothing."])
     wide, narrow = Image.new("RGB", (1300, 400), "teal"), Image.new("RGB", (300, 300), "navy")
     for key in CAPTIONS:
         panels = [(f"{key}{i}.png", f"layer {i}", narrow) for i in range(LAYERS)]
         gallery.add(key, *(panels if key.endswith(("manifolds", "traversals")) else [(f"{key}.png", "", wide)]))
-    sliders = (Slider("mouth_open", TILE), Slider("direction 2", TILE))
     metrics = {key: value for key, value in whole_metrics().items() if key not in without}
-    return CheckpointReport(name, metrics, gallery, [SliderFace(TILE, (sliders,) * LAYERS)] * 2, ["A warning."])
+    return CheckpointReport(name, metrics, gallery, ["A warning."])

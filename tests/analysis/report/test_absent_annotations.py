@@ -101,6 +101,14 @@ def test_report_of_data_that_lacks_annotations(monkeypatch, tmp_path, kinds, spl
     assert metrics["held_out_is_train"] == ("valid" not in splits)
     assert ("no held-out images" in page.read_text()) == ("valid" not in splits)
     assert headline(found.metrics)
+    measured = {key for key in ("attributes", "factors", "labels") if metrics.get(key)}
+    assert measured <= set(kinds)
+    text = page.read_text()
+    assert ("edits.png" in text) == ("edits" in metrics)
+    assert "Figure 1. One face" in text and text.rstrip().endswith("</html>")
+    assert (tmp_path / "report/swaps.png").exists()
+    if not measured:
+        assert "cannot be named" in text and 'id="all-scores"' not in text
     for section, title in (("levels", "The levels of a face"), ("identity", "Who is shown")):
         assert (title in page.read_text()) == (section in metrics)
     if "factors" in kinds and "levels" in metrics:

@@ -30,7 +30,7 @@ def test_a_layer_is_named_only_where_its_interval_lies_above_all_others():
     clear, close, weak = row([0.9, 0.7]), row([0.9, 0.86]), row([0.66, 0.5])
     measured = metrics({"Blond_Hair": clear, "Smiling": close, "Pale_Skin": weak})
     first, second = layer_sentences(measured)
-    assert first.startswith("holds blond hair (AUC 0.90) better than every other layer")
+    assert first.startswith("holds blond hair better than every other layer")
     assert "smiling" not in first and "pale skin" not in first
     assert second.startswith("holds nothing better than the other layers do")
     assert shared_sentence(measured) == "Shared between layers: smiling."
@@ -39,18 +39,23 @@ def test_a_layer_is_named_only_where_its_interval_lies_above_all_others():
 
 def test_the_same_thing_as_attribute_and_factor_is_named_once():
     measured = metrics({"Male": row([0.6, 0.9])}, {"male": row([0.1, 0.5], chance=0.0, score="r2")})
-    assert [finding.unit for finding in findings(measured)] == ["AUC"]
+    assert [round(finding.skill, 2) for finding in findings(measured)] == [0.8]
     assert layer_sentences(measured)[1].count("male") == 1
 
 
 def test_a_layer_without_a_clear_lead_is_told_what_it_shares():
     first, _ = layer_sentences(metrics({"Smiling": row([0.9, 0.86])}))
-    assert first.startswith("holds smiling (AUC 0.90), which other layers hold about as well")
+    assert first.startswith("holds smiling, which other layers hold about as well")
 
 
 def test_long_lists_are_cut_and_counted():
     measured = metrics({f"a{i}": row([0.9, 0.6]) for i in range(7)})
-    assert "and 3 more better than every other layer" in layer_sentences(measured)[0]
+    assert "holds a0, a1, a2, a3 and 3 more better than every other layer" in layer_sentences(measured)[0]
+
+
+def test_the_only_layer_of_a_ladder_is_compared_to_no_other():
+    assert layer_sentences(metrics({"Smiling": row([0.9])}, effects=(1.0,))) == ["holds smiling."]
+    assert "holds the whole picture" in layer_sentences(metrics(effects=(1.0,)))[0]
 
 
 def test_an_unused_layer_and_data_without_annotations_are_said():

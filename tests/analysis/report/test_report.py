@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from analysis.report.sliders import DIRECTIONS, FACES
+from analysis.figures.gallery import FACES, SLIDERS
 from tests.analysis.report.browser import OVERFLOWS, ask
 from tests.conftest import run_command
 
@@ -73,7 +73,7 @@ def test_the_page_is_whole_without_its_neighbors(made):
     assert not re.search(r'(src|href)="https?:', page)
     images = re.findall(r'src="data:image/webp;base64,([^"]+)"', page)
     pictures = len(list(out.glob("*.png"))) - 1  # the heat map is a table on the page
-    assert len(images) == pictures + FACES * (1 + 3 * DIRECTIONS)
+    assert len(images) == pictures + FACES * (1 + 3 * SLIDERS)
     for image in images:
         Image.open(io.BytesIO(base64.b64decode(image))).load()
     for link in re.findall(r'<a href="([^"#]+)"', page):
@@ -89,7 +89,9 @@ def test_no_element_of_a_real_report_is_wider_than_its_container(made, width, tm
 def test_two_checkpoints_stand_side_by_side(run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    done = run_command("analysis", "report", run / "ckpt.pt", other / "ckpt.pt", "--out", tmp_path / "r", "--quick")
+    done = run_command(
+        "analysis", "report", run / "ckpt.pt", other / "ckpt.pt", "--out", tmp_path / "r", "--samples", 40
+    )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "r/metrics.json").read_text())
     assert set(metrics) == {"run", "other"}
