@@ -100,6 +100,8 @@ def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[s
         log: Lines of the run's metrics.jsonl; [] where there are none beside the checkpoint.
     """
     manifest, state = context.shards.manifest, context.state
+    versions = state.get("versions")
+    versions = {str(k): str(v)[:50] for k, v in versions.items()} if isinstance(versions, dict) else {}
     try:
         own_version = version("mmd-vlae")
     except PackageNotFoundError:  # a copy of the code that is not installed
@@ -115,8 +117,8 @@ def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[s
         "image_shape": list(manifest.image_shape),
         "parameters": sum(parameter.numel() for parameter in context.vlae.parameters()),
         "training_seconds": training_seconds(log),
-        "hardware": state.get("hardware"),
-        "versions": {"mmd-vlae": own_version, **(state.get("versions") or {})},
+        "hardware": str(state["hardware"])[:200] if state.get("hardware") else None,
+        "versions": {"mmd-vlae": own_version, **versions},
         "checkpoint_sha256": digest,
     }
 

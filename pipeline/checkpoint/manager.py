@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from pathlib import Path
@@ -60,7 +61,16 @@ def checkpoint_state(run: Run) -> dict[str, Any]:
             "accelerate": str(accelerate.__version__),
             "numpy": str(np.__version__),
         },
+        "hardware": hardware(run.accelerator),
     }
+
+
+def hardware(accelerator: accelerate.Accelerator) -> str:
+    """Names the devices of the run, such as '4 x NVIDIA H100 80GB HBM3' or '1 x CPU (2 cores)'."""
+    device = accelerator.device
+    cpu = f"CPU ({os.cpu_count()} cores)" if device.type == "cpu" else device.type
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    return f"{accelerator.num_processes} x {name}"
 
 
 def snapshot(value: Any) -> Any:
