@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 
 TRAINER = "pipeline/train.py"
 PLACEHOLDERS = {"RANK": "0", "N": "2", "N×8": "16", "PORT": "29500"}
-"""Words in capitals that stand for a number; all other placeholders are names, which any option takes."""
+"""Words in capitals in place of a number; all other placeholders are names, which any option takes."""
 
 
 class NotAccepted(Exception):
@@ -34,7 +34,7 @@ def problem_with(words: Sequence[str]) -> str | None:
     """Why this command line would be refused, or None when it would not be."""
     program, *rest = [PLACEHOLDERS.get(word, word) for word in words]
     if program not in CHECKS:
-        return f"{program} is no program that the documents may show (tests/docs/known_commands.py)"
+        return f"{program} is not a program that the documents may show (tests/docs/known_commands.py)"
     try:
         CHECKS[program](rest)
     except NotAccepted as reason:
@@ -136,7 +136,7 @@ def _pip(words: list[str]) -> None:
         raise NotAccepted("only `pip install` of this project is known here")
     for extra in re.findall(r"[a-z]+", target):
         if extra not in project["optional-dependencies"]:
-            raise NotAccepted(f"there is no extra {extra}")
+            raise NotAccepted(f"the project has no extra {extra}")
 
 
 def _docker(words: list[str]) -> None:

@@ -86,7 +86,7 @@ def test_shell_blocks_are_shell(page: Path) -> None:
     assert indented == [], "commands stand in fenced blocks, where the tests find them"
 
 
-def test_what_make_demo_does_is_accepted() -> None:
+def test_commands_of_make_demo_are_accepted() -> None:
     # the flags of the make that runs the tests would have this one say where it is
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     done = subprocess.run(

@@ -178,5 +178,5 @@ def training_without_a_damaged_shard(workspace: Workspace) -> str:
     one_sentence(streamed.stderr, "data.damaged=skip needs shards in a folder")
     return (
         f"2 ranks trained on {left} of {sum(samples.values())} images and named the shard that they did without; "
-        "resumed without it they went on, with the shard mended they refused; an address was refused"
+        "resumed without it they continued, with the shard repaired they refused; an address was refused"
     )

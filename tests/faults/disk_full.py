@@ -43,7 +43,7 @@ SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_che
     ),
 )
 def disk_full(workspace: Workspace) -> str:
-    """Fills the disk in each stage, makes room, and goes on."""
+    """Fills the disk in each stage, makes room, and resumes."""
     kept = [_preprocess(workspace), _train(workspace), _report(workspace, workspace.folder / "kept")]
     return "; ".join(kept)
 
@@ -86,7 +86,7 @@ def _train(workspace: Workspace) -> str:
         assert "skipped a checkpoint" not in again.stderr, f"half-written under its final name: {again.stderr}"
         assert resumed_at(again.stderr) == max(steps), again.stderr
         shutil.copytree(out, workspace.folder / "kept")
-    return f"training kept {len(steps)} checkpoints and went on from step {max(steps)}"
+    return f"training kept {len(steps)} checkpoints and continued from step {max(steps)}"
 
 
 def _report(workspace: Workspace, run: Path) -> str:

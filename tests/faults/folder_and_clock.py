@@ -41,7 +41,7 @@ def folder_and_clock(workspace: Workspace) -> str:
     for trial in range(trials):
         _shuffle_times(out, chance, future=trial % 2 == 0)
         said = finish(workspace, out, *SETTINGS, world=1, steps=step + 2).said()
-        assert resumed_at(said) == step, f"went on from step {resumed_at(said)}, not from {step}"
+        assert resumed_at(said) == step, f"continued from step {resumed_at(said)}, not from {step}"
         step += 2
         kept = sorted(int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt"))
         assert kept == [step - 4, step - 2, step], f"kept the checkpoints of steps {kept} at step {step}"

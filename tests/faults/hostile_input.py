@@ -21,7 +21,7 @@ def refused(workspace: Workspace, group: str) -> str:
     assert not canaries, f"a canary was made: {canaries}"
     said = json.loads(done.stdout)
     for each in said:
-        assert not each["verdict"], f"{each['case']}: {each['verdict']}"
+        assert not each["problem"], f"{each['case']}: {each['problem']}"
         assert each["peak"] < MEMORY, f"{each['case']}: {each['peak']} MiB"
         assert each["seconds"] < SECONDS, f"{each['case']}: {each['seconds']:.0f} s"
     return f"{len(said)} of {len(said)} refused with the reason, peak {said[-1]['peak']} MiB with torch, no canary"

@@ -16,8 +16,8 @@ LAUNCHER_KILLS_AFTER_S = 30.0
 
 @fault(
     "rank stopped",
-    "a rank stopped with SIGSTOP: the others end within training.collective_timeout_seconds + 5 s, naming it; it is no "
-    "orphan after the launcher",
+    "a rank stopped with SIGSTOP: the others end within training.collective_timeout_seconds + 5 s, naming it; it "
+    "does not outlive the launcher",
     Mutation("timeout of steps", "pipeline.distributed.heartbeat:set_collective_timeout", "returns"),
     Mutation("heartbeat", "pipeline.distributed.heartbeat:Heartbeat._silent_ranks", "returns", {}),
 )

@@ -15,8 +15,8 @@ REFUSED_S = 60.0
 
 @fault(
     "ranks differ",
-    "two ranks with different data, recipe or code version, or that would go on from different steps: refused at the "
-    "start, the difference named",
+    "two ranks with different data, recipe or code version, or that would continue from different steps: refused at "
+    "the start, the difference named",
     Mutation(
         "comparison of the ranks at start",
         "pipeline.distributed.consistency:check_ranks_match",

@@ -68,7 +68,7 @@ def one_killed(workspace: Workspace) -> str:
     last = logged_steps(out)[-1]
     found = resumed_at(finish(workspace, out, *OFTEN, steps=last + 3).said())
     assert last - 5 <= found <= last, f"resumed at step {found} after step {last}"
-    return f"{len(ended)} kills; slowest end {max(ended):.1f} s; the first went on from step {found} of {last}"
+    return f"{len(ended)} kills; slowest end {max(ended):.1f} s; the first continued from step {found} of {last}"
 
 
 def _kill(run: Started, victim: str) -> float:

@@ -1,4 +1,4 @@
-"""What a killed run ends with, and a run that goes on with another number of processes."""
+"""What a killed run ends with, and a run that continues with another number of processes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.faults.trainer_runs import EVERY_STEP, Started, finish, ranked, resum
 # some 70 MB a checkpoint and one a step: most of the time goes into writing them
 WIDE = ('model.layers=["8/2", "16/2", "fc1024, fc2048"]', *EVERY_STEP)
 EVERY = (*WIDE, "training.checkpoint_every_steps=1")
-SEAL, HEX = b"sha256:", 64
+DIGEST_PREFIX, HEX = b"sha256:", 64
 
 BESIDE = Mutation(
     "temporary name of an unfinished file",
@@ -33,7 +33,7 @@ SWEPT = Mutation("removal of leftovers", "pipeline.checkpoint.manager:sweep_left
     SWEPT,
 )
 def save_killed(workspace: Workspace) -> str:
-    """One run, killed in its saves and gone on with, again and again."""
+    """One run, killed in its saves and resumed, again and again."""
     chance = random.Random(13)
     out = workspace.subfolder("run") / "run"
     moments = 30 if workspace.full else 2
@@ -49,7 +49,7 @@ def save_killed(workspace: Workspace) -> str:
         assert "skipped a checkpoint" not in said, f"a damaged checkpoint has a final name: {said[-3000:]}"
         if moment:
             resumed.append(resumed_at(said))
-            assert resumed[-1] >= stood, f"went on from step {resumed[-1]} where {stood} had been finished"
+            assert resumed[-1] >= stood, f"continued from step {resumed[-1]} where {stood} had been finished"
         for path in [*(out / "checkpoints").glob("step-*.pt"), out / "ckpt.pt"]:
             assert _is_whole(path), f"kill {moment}: {path.name} is not whole"
         stood = _newest(out)
@@ -67,7 +67,7 @@ def _until_after(stood: int, run: Started) -> None:
     """Until a checkpoint after step ``stood`` is there, and another is being written, wherever that may be."""
 
     def writing() -> bool:
-        return any(run.out.rglob(".*.tmp")) or not all(map(_has_seal, (run.out / "checkpoints").glob("step-*.pt")))
+        return any(run.out.rglob(".*.tmp")) or not all(map(_has_digest, (run.out / "checkpoints").glob("step-*.pt")))
 
     run.until(lambda: _newest(run.out) > stood and writing(), "a checkpoint being written")
 
@@ -76,16 +76,16 @@ def _newest(out: Path) -> int:
     return max((int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")), default=0)
 
 
-def _has_seal(path: Path) -> bool:
+def _has_digest(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            file.seek(-min(path.stat().st_size, len(SEAL) + HEX), os.SEEK_END)
-            return file.read(len(SEAL)) == SEAL
+            file.seek(-min(path.stat().st_size, len(DIGEST_PREFIX) + HEX), os.SEEK_END)
+            return file.read(len(DIGEST_PREFIX)) == DIGEST_PREFIX
     except FileNotFoundError:  # it was one too many
         return True
 
 
 def _is_whole(path: Path) -> bool:
     content = path.read_bytes()
-    body, seal = content[: -len(SEAL) - HEX], content[-len(SEAL) - HEX :]
-    return seal == SEAL + hashlib.sha256(body).hexdigest().encode()
+    body, digest = content[: -len(DIGEST_PREFIX) - HEX], content[-len(DIGEST_PREFIX) - HEX :]
+    return digest == DIGEST_PREFIX + hashlib.sha256(body).hexdigest().encode()

@@ -50,13 +50,13 @@ SAVED_WITHOUT_LAUNCHER = Mutation(
 @fault(
     "asked to stop",
     "SIGTERM, SIGUSR1, SIGINT at random moments, also before the first step and during a save: all ranks stop at the "
-    "same step, its checkpoint exists, end within 30 s, the resume goes on at the next step",
+    "same step, its checkpoint exists, end within 30 s, the resumed run continues at the next step",
     HEARD_EARLY,
     AGREED,
     SAVED_WITHOUT_LAUNCHER,
 )
 def asked_to_stop(workspace: Workspace) -> str:
-    """One run, stopped and gone on with again and again."""
+    """One run, stopped and resumed again and again."""
     chance = random.Random(11)
     out = workspace.subfolder("ranks") / "run"
     moments = ["import", "start", "step", "one rank", "save"] * 2 if workspace.full else ["import", "one rank", "save"]
@@ -103,7 +103,7 @@ def _stop(
         assert step > before, f"{moment}: stopped at step {step} after {before}"
         assert logged_step(out) == step, f"the log ends with step {logged_step(out)}, the checkpoint is of {step}"
         assert f"stopped at step {step} as requested" in said, said[-3000:]
-        assert before == 0 or resumed_at(said) == before, f"went on at another step than {before}: {said[-3000:]}"
+        assert before == 0 or resumed_at(said) == before, f"resumed at another step than {before}: {said[-3000:]}"
     return step, took
 
 

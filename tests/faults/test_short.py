@@ -11,7 +11,7 @@ from tests.faults.registry import FAULTS
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_what_must_hold_does(fault: Fault, faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
+def test_short_case(fault: Fault, faces_tree: Path, face_shards: Path, tmp_path: Path) -> None:
     try:
         assert fault.run(Workspace(tmp_path, faces_tree, face_shards))
     except NotSupportedHere as reason:

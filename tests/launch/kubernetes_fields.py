@@ -42,7 +42,7 @@ def problems(value: object, wanted: Any, where: str) -> list[str]:
 def _problems_of_object(value: object, wanted: Fields, where: str) -> list[str]:
     if not isinstance(value, dict):
         return [f"{where} must be an object"]
-    found = [f"{where}.{key} is no field of it" for key in value if key not in wanted.known]
+    found = [f"{where}.{key} is not a field of it" for key in value if key not in wanted.known]
     found += [f"{where}.{key} is missing" for key in wanted.required if key not in value]
     for key in value.keys() & wanted.known.keys():
         found += problems(value[key], wanted.known[key], f"{where}.{key}")
@@ -169,6 +169,6 @@ def problems_of_document(document: dict[str, Any]) -> list[str]:
     """What is wrong with one Kubernetes object, by its apiVersion and kind."""
     spec = SPECS.get((document.get("apiVersion", ""), document.get("kind", "")))
     if spec is None:
-        return [f"{document.get('apiVersion')}/{document.get('kind')} is no kind that is used here"]
+        return [f"{document.get('apiVersion')}/{document.get('kind')} is not a kind that is used here"]
     whole = Fields({"apiVersion": str, "kind": str, "metadata": METADATA, "spec": spec}, {"metadata", "spec"})
     return problems(document, whole, document["kind"])

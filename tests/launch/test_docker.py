@@ -76,7 +76,7 @@ def test_a_broken_rule_is_found(good: str, bad: str) -> None:
     assert len(findings(TEXT.replace(good, bad))) == 1
 
 
-def test_what_is_copied_exists_and_is_not_ignored() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     kept = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for path in kept:
         assert (REPOSITORY / path).exists(), path

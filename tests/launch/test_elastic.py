@@ -34,9 +34,9 @@ def node(face_shards: Path, out: Path, port: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def calm(face_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def undisturbed(face_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights of a run on two processes that nothing disturbed."""
-    out = tmp_path_factory.mktemp("calm") / "run"
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
     done = launch(face_shards, out, *EVERY, ranks=2, steps=STEPS)
     assert done.returncode == 0, done.stderr
     return weights(out)
@@ -53,31 +53,31 @@ def kill_rank_1(out: Path, launchers: list[subprocess.Popen[str]]) -> list[int]:
             launcher.kill()
 
 
-def assert_as_if_nothing_had_happened(out: Path, said: str, calm: dict[str, torch.Tensor]) -> None:
+def assert_as_if_nothing_had_happened(out: Path, said: str, undisturbed: dict[str, torch.Tensor]) -> None:
     (resumed,) = re.findall(r"resumed from \S+ at step (\d+)", said)
     assert 6 <= int(resumed) < STEPS and int(resumed) % 6 == 0, said
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1)), "a step is missing in the log, or stands in it twice"
     found = weights(out)
-    assert all(torch.equal(value, found[key]) for key, value in calm.items())
+    assert all(torch.equal(value, found[key]) for key, value in undisturbed.items())
 
 
 def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_only(
-    calm: dict[str, torch.Tensor], face_shards: Path, tmp_path: Path
+    undisturbed: dict[str, torch.Tensor], face_shards: Path, tmp_path: Path
 ) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     codes = kill_rank_1(out, [start(run(face_shards, out), log)])
     assert codes == [0], log.read_text()
-    assert_as_if_nothing_had_happened(out, log.read_text(), calm)
+    assert_as_if_nothing_had_happened(out, log.read_text(), undisturbed)
 
 
-def test_a_rank_killed_on_another_node(calm: dict[str, torch.Tensor], face_shards: Path, tmp_path: Path) -> None:
+def test_a_rank_killed_on_another_node(undisturbed: dict[str, torch.Tensor], face_shards: Path, tmp_path: Path) -> None:
     out, log, port = tmp_path / "run", tmp_path / "log", free_port()
     codes = kill_rank_1(
         out, [start(node(face_shards, out, port), log, {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}) for _ in range(2)]
     )
     assert codes == [0, 0], log.read_text()
-    assert_as_if_nothing_had_happened(out, log.read_text(), calm)
+    assert_as_if_nothing_had_happened(out, log.read_text(), undisturbed)
 
 
 def test_sigterm_to_the_launcher_saves_and_restarts_nothing(face_shards: Path, tmp_path: Path) -> None:

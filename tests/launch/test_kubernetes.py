@@ -67,7 +67,7 @@ def test_volumes_claims_images_and_commands_meet(path: Path) -> None:
                 assert problem_with([*owner["command"], *owner.get("args", [])]) is None
 
 
-def test_training_goes_on_after_a_restart() -> None:
+def test_training_resumes_after_a_restart() -> None:
     runtime, job = documents(FOLDER / "trainjob.yaml")
     assert find(runtime, "maxRestarts") == [20] and job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
     (old,) = documents(FOLDER / "pytorchjob.yaml")

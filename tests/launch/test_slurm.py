@@ -62,7 +62,7 @@ def test_the_exit_code_and_the_signals_are_the_trainers() -> None:
         assert f"#SBATCH {directive}\n" in text
 
 
-def test_usr1_before_the_time_limit_requeues_and_the_next_start_goes_on(face_shards: Path, tmp_path: Path) -> None:
+def test_usr1_before_the_time_limit_requeues_and_the_next_start_resumes(face_shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     job = train(face_shards, out, tmp_path)
     wait_until(lambda: logged_step(out) >= 5, "step 5", job)

@@ -73,11 +73,11 @@ def test_a_run_that_ends_without_finite_gradients_is_not_done(face_shards, tmp_p
 
 
 def test_on_two_then_one_then_four_processes_the_run_is_that_of_one(face_shards, tmp_path):
-    calm = ("optimizer.learning_rate=5e-4", CONSTANT)
-    assert launch(face_shards, tmp_path / "one", *calm, steps=18).returncode == 0
+    steady = ("optimizer.learning_rate=5e-4", CONSTANT)
+    assert launch(face_shards, tmp_path / "one", *steady, steps=18).returncode == 0
     out = tmp_path / "changing"
     for processes, steps in ((2, 6), (1, 12), (4, 18)):
-        done = launch(face_shards, out, *calm, ranks=processes, steps=steps)
+        done = launch(face_shards, out, *steady, ranks=processes, steps=steps)
         assert done.returncode == 0, done.stderr
         assert f"{processes} process" in done.stderr
     assert relative_difference(weights(tmp_path / "one"), weights(out)) < 1e-5

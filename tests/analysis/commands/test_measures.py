@@ -63,7 +63,7 @@ def test_probe_prints_a_table_and_writes_it(run, tmp_path):
         ("out", 2, "is a file"),
     ],
 )
-def test_what_cannot_be_analysed_is_one_sentence(run, tmp_path, damage, code, message):
+def test_an_unusable_checkpoint_gives_one_sentence(run, tmp_path, damage, code, message):
     path, words = tmp_path / "ckpt.pt", []
     whole = (run / "ckpt.pt").read_bytes()
     if damage == "truncate":
@@ -106,7 +106,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_compressed_shards_are_analysed_too_and_a_damaged_one_is_named(run, faces_tree, face_shards, tmp_path):
+def test_compressed_shards_are_analyzed_too_and_a_damaged_one_is_named(run, faces_tree, face_shards, tmp_path):
     shards = tmp_path / "png"
     words = ("--codec", "png", "--size", 32, "--shard-size", 100, "--workers", 1)
     assert run_command("preprocess", "celeba", "--source", faces_tree, "--out", shards, *words).returncode == 0

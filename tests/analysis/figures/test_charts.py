@@ -20,12 +20,12 @@ def metrics():
     return {"layers": [{}, {}], "attributes": table}
 
 
-def test_names_are_sorted_by_the_layer_that_knows_them_and_unknown_ones_come_last():
+def test_names_are_sorted_by_best_layer_and_unknown_ones_come_last():
     names = charts.sorted_names(metrics()["attributes"], "auc", 2)
     assert names == ["$x^2$_Hair", "Smile", "Noise"]
 
 
-def test_a_row_that_no_layer_knows_is_gray():
+def test_a_row_without_a_best_layer_is_gray():
     picture = np.asarray(charts.heat_map(metrics())).astype(int)
     gray = (np.abs(picture - 224) < 3).all(-1)
     assert 0.05 < gray.mean() < 0.5

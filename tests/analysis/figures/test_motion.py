@@ -23,7 +23,7 @@ def test_a_strip_is_all_frames_side_by_side():
     assert strip(torch.zeros(5, 3, 6, 8)).size == (40, 6)
 
 
-def test_a_gif_runs_there_and_back_for_ever(tmp_path):
+def test_a_gif_runs_forward_and_back_endlessly(tmp_path):
     shades = torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(4, 3, 8, 12)
     picture = Image.open(io.BytesIO(gif_bytes(shades, side=16)))
     assert picture.n_frames == 6 and picture.size == (24, 16) and picture.info["loop"] == 0

@@ -100,7 +100,7 @@ def test_factors_that_are_unknown_or_constant_are_left_out():
     assert disentanglement([codes], np.zeros((300, 0), np.float32)) == {}
 
 
-def test_a_person_who_is_recognised_is_no_factor_that_is_known():
+def test_a_person_in_both_halves_is_not_a_known_factor():
     rng = np.random.default_rng(4)
     person = np.repeat(np.arange(60), 16)
     codes = rng.normal(size=(60, 3))[person] + rng.normal(size=(960, 3)) * 0.01

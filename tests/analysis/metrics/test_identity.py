@@ -13,7 +13,7 @@ from analysis.metrics.identity import (
 )
 
 
-def test_verification_finds_the_layer_that_holds_the_person():
+def test_verification_finds_the_layer_of_identity():
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(40), 5)
     holds = rng.normal(size=(40, 4))[person] + 0.1 * rng.normal(size=(200, 4))

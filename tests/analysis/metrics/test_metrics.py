@@ -33,7 +33,7 @@ def read(target: Target, layers: list[np.ndarray]):
     return probe(scored.targets[0], fitted, scored, mlps)
 
 
-def test_probes_find_the_layer_that_knows_and_no_other():
+def test_probes_find_the_informative_layer_only():
     rng = np.random.default_rng(1)
     layers = [rng.normal(size=(800, 3)) for _ in range(3)]
     factor = read(Target("factor", "f", layers[1][:, 0] * 2 + 1), layers)
@@ -105,7 +105,7 @@ def test_no_person_is_in_both_halves():
     assert sorted(len(half) for half in random_halves(8, np.array([0] * 7 + [1]))) == [1, 7]
 
 
-def test_labels_that_are_numbers_are_no_classes():
+def test_large_numbers_are_classes_unless_there_are_too_many():
     assert classes_of(np.array([7, -1, 10**15, 7])).tolist() == [7, 10**15]
     assert len(classes_of(np.arange(5000))) == 0
 

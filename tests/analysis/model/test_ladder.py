@@ -60,7 +60,7 @@ def test_a_batch_of_any_size_gives_what_single_images_give(model):
         ([], "no images"),
     ],
 )
-def test_what_is_no_image_is_refused(model, images, said):
+def test_a_value_that_is_not_an_image_is_refused(model, images, said):
     with pytest.raises(ImageError, match=said):
         model.encode(images)
 

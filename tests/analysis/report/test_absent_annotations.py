@@ -62,7 +62,7 @@ def context_of(folder, kinds, splits):
 
 
 def loaded(kinds):
-    """Stands for ``load_split``: painted images with annotations of these kinds."""
+    """A replacement of ``load_split``: painted images with annotations of these kinds."""
 
     def load(shards, split, limit):
         count = min(limit, shards.manifest.splits[split].samples)

@@ -15,7 +15,7 @@ def anchors(page):
 
 
 @pytest.mark.parametrize("without", [(), *((key,) for key in OPTIONAL), OPTIONAL])
-def test_what_is_absent_leaves_no_trace(without):
+def test_absent_fields_leave_no_gap_on_the_page(without):
     page = render([whole_report(without=without)], None)
     targets = set(re.findall(r'href="#([^"]+)"', page))
     assert targets and targets <= anchors(page)

@@ -137,7 +137,7 @@ def checksummed(content: bytes) -> bytes:
 
 
 def small_checkpoint(folder: Path) -> bytes:
-    """A whole checkpoint of a small model, without its seal."""
+    """A whole checkpoint of a small model, without its checksum."""
     model = ModelConfig(layers=("8/2", "fc16"), latents=(2, 2))
     state = {
         "schema_version": 1,

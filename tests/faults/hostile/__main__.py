@@ -29,13 +29,13 @@ def main(groups: list[str], folder: Path) -> list[dict[str, object]]:
             began = time.perf_counter()
             try:
                 case.attack(room)
-                verdict = "it was read"
+                problem = "it was read"
             except Exception as error:
                 kind, text = type(error).__name__, str(error)
                 sentence = kind in OURS and case.words in text and "\n" not in text and len(text) < 2000
-                verdict = "" if sentence else f"{kind}: {text[:300]}"
+                problem = "" if sentence else f"{kind}: {text[:300]}"
             took = {"seconds": time.perf_counter() - began, "mib": peak_mib() - before, "peak": peak_mib()}
-            said.append({"case": case.name, "verdict": verdict, **took})
+            said.append({"case": case.name, "problem": problem, **took})
     return said
 
 

@@ -91,7 +91,7 @@ def _read_zip(path: Path) -> None:
     container = ZipContainer(path)
     _raise_first(container.reader(container.names).pixels())
     for left in container.left_out:
-        assert container.names == ["000001.jpg"], "what is refused is not read"
+        assert container.names == ["000001.jpg"], "a refused member is not read"
         raise UnreadableImage(f"{left.key}: {left.reason}")
 
 

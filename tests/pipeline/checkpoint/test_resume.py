@@ -72,7 +72,7 @@ def test_the_message_about_continuing_fits_the_command(tmp_path):
     assert "with --resume auto in place of --resume never" in how_to_continue(tmp_path, "never")
 
 
-def test_what_may_change_is_stated_and_recorded_and_the_rest_is_refused(face_shards, tmp_path):
+def test_resume_records_allowed_changes_and_refuses_others(face_shards, tmp_path):
     out = tmp_path / "run"
     streamed = ("data.mode=streamed", "growth.share=1")
     assert launch(face_shards, out, *streamed, steps=4).returncode == 0

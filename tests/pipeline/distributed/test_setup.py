@@ -1,4 +1,4 @@
-"""What the launcher asks for: refused in one sentence where it is not supported, never obeyed silently."""
+"""What the launcher asks for: refused in one sentence where it is not supported, never applied silently."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_a_number_set_by_the_user_is_kept(environment, expected):
 
 
 @pytest.mark.parametrize(("option", "expected"), [((), "False"), (("--num_cpu_threads_per_process", "2"), "True")])
-def test_what_accelerates_launcher_sets_by_itself_is_not_the_users_choice(option, expected, tmp_path):
+def test_threads_set_by_accelerate_are_not_the_users_choice(option, expected, tmp_path):
     script = tmp_path / "look.py"
     script.write_text(
         "import os\nfrom pipeline.training.threads import user_chose_threads\n"

@@ -179,7 +179,7 @@ def test_other_files_are_named_for_what_they_are(name: str, data: bytes, words: 
     assert words in str(error.value)
 
 
-def test_a_gzip_of_one_list_is_no_tar(tmp_path: Path) -> None:
+def test_a_gzip_of_one_list_is_not_a_tar(tmp_path: Path) -> None:
     import gzip
 
     path = write(tmp_path / "list.csv.gz", gzip.compress(b"image_id,Male\n" * 100))

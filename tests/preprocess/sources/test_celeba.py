@@ -241,7 +241,7 @@ def test_a_damaged_zip_member_is_left_out(tree: Path, tmp_path: Path) -> None:
     assert "checksum" in left.reason
 
 
-def test_names_in_an_archive_are_no_paths(tmp_path: Path) -> None:
+def test_names_in_an_archive_are_not_used_as_paths(tmp_path: Path) -> None:
     names = ("img/odd name.jpg", "a b\n.c.jpg", "__MACOSX/._x.jpg")
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
         for name in names:

@@ -184,7 +184,7 @@ def test_lfw_as_it_is_distributed(tmp_path: Path) -> None:
     assert manifest.label_names == ("Aaron_Eckhart", "Zoe_Ball") and manifest.samples == 30
 
 
-def test_a_list_of_other_images_is_no_list_of_these(small: Path) -> None:
+def test_a_list_of_other_images_is_not_used(small: Path) -> None:
     (small / "identity_CelebA.txt").write_text("a.jpg 1\nb.jpg 2\n")
     with pytest.raises(
         UsageError, match=r"identity_CelebA\.txt names none of the images: it has a\.jpg, .* 000001\.jpg"
@@ -226,7 +226,7 @@ def test_lists_that_another_command_reads_are_named(small: Path) -> None:
     assert "`preprocess celeba --source" in notes(open_images(small, 0))
 
 
-def test_what_a_folder_without_images_holds(tmp_path: Path) -> None:
+def test_files_in_a_folder_without_images_are_described(tmp_path: Path) -> None:
     (tmp_path / "img_celeba.7z.001").write_bytes(b"7z\xbc\xaf\x27\x1c\0\4")
     with pytest.raises(UsageError, match="is a 7z archive, which is not read: unpack it with `7z x"):
         open_celeba(tmp_path, 0)

@@ -130,7 +130,7 @@ def test_square_images_nulls_and_other_columns(tmp_path: Path) -> None:
         assert (found.label == 5).all()
 
 
-def test_what_no_means_is_not_guessed(tmp_path: Path) -> None:
+def test_ambiguous_negative_value_is_rejected(tmp_path: Path) -> None:
     write_parquet(tmp_path / "in" / "0.parquet", [1, 2, 3], picture, Smiling=[0, 1, -1])
     done = shard(tmp_path / "in", tmp_path / "out")
     assert done.exit_code == 2
