@@ -35,7 +35,7 @@ SHORT = "training.steps=1500"
 # 400 times a mean over 12,288 values is the likelihood of a Gaussian of variance 1 with the KL at 0.065; the cap on the
 # deviation is the MMD's, whose optimum is elsewhere; 1 is a KL that wins over small features
 KL = ("objective.regularizer=kl", "model.max_std=1")
-REGULARISERS = {
+REGULARIZERS = {
     "mmd": (),
     "kl-0.065": (*KL, "objective.regularizer_weight=0.065"),
     "kl-1": (*KL, "objective.regularizer_weight=1"),
@@ -215,7 +215,7 @@ def main(
     if kl:
         short = {
             name: measured("faces", work / "faces", work / f"faces-{name}", 0, SHORT, *overrides)
-            for name, overrides in REGULARISERS.items()
+            for name, overrides in REGULARIZERS.items()
         }
         console.print(regularizers(short))
 

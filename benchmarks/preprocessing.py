@@ -64,7 +64,7 @@ def decode_and_shards(tree: Path, scratch: Path) -> tuple[Clock, Clock]:
     """The bare decode of SHARD images (files in memory), and making shards of the same images, chunk by chunk in turn.
 
     Making a shard is reading, decoding, resizing, hashing, writing and flushing it. Taken in turn, so that the two
-    share whatever else the machine does; the rate of either is SHARD over its seconds.
+    share for any load of the machine; the rate of either is SHARD over its seconds.
     """
     options = BuildOptions(shard_size=CHUNK, limit=SHARD)
     catalogue = open_celeba(tree, 0)

@@ -212,7 +212,7 @@ def constant_table() -> str:
 
 
 def render(page: str) -> str:
-    """The page with each table between its markers made anew."""
+    """The page with each table between its markers made again."""
     c = {name: float(entry["value"]) for name, entry in read_constants().items()}
     tables = {"stages": stage_table(c), "steps": step_table(c), "sizes": size_table(c), "constants": constant_table()}
     for name, text in tables.items():

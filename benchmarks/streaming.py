@@ -2,7 +2,7 @@
 
     python benchmarks/streaming.py --data shards/ [--rate 450] [--s3]
 
-A local HTTP server stands for object storage: 50 ms latency a request, 50 MB/s in all, and one dropped connection in
+A local HTTP server replaces object storage: 50 ms latency a request, 50 MB/s in all, and one dropped connection in
 200 requests. A consumer takes images at the trainer's rate. ``--s3`` reads the same shards from a local S3 server
 instead (moto[server] and s3fs), without limits. No sample of an epoch may arrive twice.
 """

@@ -43,7 +43,7 @@ def pythae_row(images: torch.Tensor, batch: int, folder: Path) -> tuple[Callable
     """(its loop, its FLOPs an image), or None with a sentence where it cannot be imported."""
     try:
         module = importlib.import_module("pythae_loop")
-    except Exception as error:  # it is an extra, last released in 2023: whatever it stumbles over
+    except Exception as error:  # it is an extra, last released in 2023 and may fail anywhere
         Console().print(f"without pythae ({error}): pip install -e '.[bench]' adds its row", markup=False)
         return None
     trainer = module.build_trainer(images, batch, folder)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from analysis.model.ladder import LadderModel
 
 MAX_UPLOAD = "20mb"
-# the browser may load nothing from other machines, whatever a library's page asks for
+# the browser may load nothing from other machines, even if a library's page asks for it
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'"
 UPLOAD_SECONDS = 60  # after which an upload that was not used is deleted
 _EXTERNAL = re.compile(

@@ -262,7 +262,7 @@ class LadderModel(ModelHubMixin):
         return type(self)(replace(self._pretrained, attributes=directions, groups=groups), self.device)
 
     def attribute_name(self, name: str) -> str:
-        """Returns the attribute of this name, whatever its case and whether '_' or ' ' stands between words.
+        """Returns the attribute of this name, in any case, with '_' or ' ' between words.
 
         Raises:
             UsageError: There is none; the message names the nearest.

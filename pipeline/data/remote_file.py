@@ -1,7 +1,7 @@
 """One file behind an address, read from its start to its end, however often the connection breaks on the way.
 
 Addresses are URLs that end where the file names begin (``https://host/shards``, ``s3://bucket/shards``), or a command,
-``pipe:ssh host cat /shards/{}``, in which ``{}`` stands for the file's name.
+``pipe:ssh host cat /shards/{}``, in which ``{}`` is the file's name.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ def _latent_shapes(config: PretrainedConfig) -> dict[str, tuple[int | None, ...]
 
 
 def _read_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Tensor]:
-    """Tensors of exactly these names and shapes as float32; None in a shape stands for any number."""
+    """Tensors of exactly these names and shapes as float32; None in a shape is any number."""
     if not path.is_file():
         raise PretrainedError(f"{path} is missing; export the model again")
     tensors: dict[str, Tensor] = {}

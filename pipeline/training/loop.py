@@ -170,7 +170,7 @@ def train(
         for batch in batches:
             with threads.step():
                 train_step(run, batch, steps)
-            if run.step == first + 1:  # with whatever was compiled
+            if run.step == first + 1:  # compilation is done
                 set_collective_timeout(timeout)
             last = run.step == training.steps
             if last or _due(run.step, training.log_every_steps):

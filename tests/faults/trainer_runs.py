@@ -173,7 +173,7 @@ def finish(workspace: Workspace, out: Path, *overrides: str, world: int = 2, ste
 
 
 def resumed_at(said: str) -> int:
-    """The step that a run says it went on from. Raises AssertionError where it does not say one."""
+    """The step that a run says it was resumed at. Raises AssertionError where it does not say one."""
     found = re.findall(r"resumed from .+ at step (\d+)", said)
     assert found, f"nothing was resumed: {said[-3000:]}"
     return int(found[-1])

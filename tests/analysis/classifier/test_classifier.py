@@ -80,7 +80,7 @@ def test_labels_are_classes_whatever_their_numbers():
 
 
 def test_rare_images_make_wide_intervals(classified, monkeypatch):
-    """Of five images that can stand for c, the classifier is wrong about one: each is in 48 triples."""
+    """Of five images that can be c, the classifier is wrong about one: each is in 48 triples."""
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
     context, seen, classifier = classified
     notes = seen.annotations.attributes.copy()
