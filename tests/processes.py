@@ -9,12 +9,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -34,9 +38,9 @@ _CONTEXT.set_forkserver_preload(
 class Forked:
     """A running command; its methods are those of subprocess.Popen."""
 
-    def __init__(self, script: Path, words: Sequence[str], env: Mapping[str, str], out: Path, err: Path) -> None:
+    def __init__(self, *command: object) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # for the process that is forked, which the first command starts
-        self._process = _CONTEXT.Process(target=_become, args=(script, list(words), dict(env), out, err))
+        self._process = _CONTEXT.Process(target=_become, args=command)
         self._process.start()
         self.pid = self._process.pid or 0
 
@@ -61,6 +65,27 @@ class Forked:
         self._process.kill()
 
 
+@contextmanager
+def imported_with(variables: Mapping[str, str]) -> Iterator[None]:
+    """Inside, commands are forked from a process that has imported everything with these variables."""
+    before = dict(os.environ)
+    _end_server()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        _end_server()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _end_server() -> None:
+    server: Any = vars(forkserver)["_forkserver"]
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
+
+
 Process = Forked | subprocess.Popen[bytes]
 
 
@@ -69,18 +94,20 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
-def start(words: Sequence[object], env: Mapping[str, str], out: Path, err: Path, fork: bool = True) -> Process:
-    """Starts a command in the repository, in a session of its own; it is forked where that makes no difference."""
+def start(
+    words: Sequence[object], env: dict[str, str], out: Path, err: Path, fork: bool = True, cwd: Path = REPOSITORY
+) -> Process:
+    """Starts a command in a session of its own; it is forked where that makes no difference."""
     program, *rest = [str(word) for word in words]
     if fork and all(env.get(name) == os.environ.get(name) for name in READ_AT_IMPORT):
         if program in {"preprocess", "analysis"}:
-            return Forked(BIN / program, rest, env, out, err)
+            return Forked(BIN / program, rest, cwd, env, out, err)
         if program == "python" and rest[0].endswith(".py"):
-            return Forked(REPOSITORY / rest[0], rest[1:], env, out, err)
+            return Forked(REPOSITORY / rest[0], rest[1:], cwd, env, out, err)
     with out.open("ab") as stdout, err.open("ab") as stderr:
         return subprocess.Popen(
             [str(BIN / program), *rest],
-            cwd=REPOSITORY,
+            cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
@@ -90,13 +117,15 @@ def start(words: Sequence[object], env: Mapping[str, str], out: Path, err: Path,
 
 
 def run(
-    words: Sequence[object], env: Mapping[str, str], timeout: float, ranks: int = 1
+    words: Sequence[object], env: dict[str, str], timeout: float, ranks: int = 1, cwd: Path = REPOSITORY
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command, or so many ranks of it, to the end: the first exit code that is not 0, and all output."""
     with tempfile.TemporaryDirectory() as folder:
         logs = [(Path(folder, f"{rank}.out"), Path(folder, f"{rank}.err")) for rank in range(ranks)]
         port = free_port()
-        running = [start(words, {**env, **rank_environment(n, ranks, port)}, *log) for n, log in enumerate(logs)]
+        running = [
+            start(words, {**env, **rank_environment(rank, ranks, port)}, *log, cwd=cwd) for rank, log in enumerate(logs)
+        ]
         try:
             codes = [process.wait(timeout) for process in running]
         finally:
@@ -119,10 +148,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _become(script: Path, words: list[str], env: Mapping[str, str], out: Path, err: Path) -> None:
+def _become(script: Path, words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
     """Runs the script in the forked process, which shares nothing with the test's process but the modules."""
     os.setsid()
-    os.chdir(REPOSITORY)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     for number, path in ((1, out), (2, err)):

@@ -17,6 +17,7 @@ from rich.console import Console
 from tests.conftest import REPOSITORY
 from tests.faults import registry
 from tests.faults.fault import Fault, NotSupportedHere, Workspace, make_material
+from tests.processes import imported_with
 
 console = Console(width=140)
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
@@ -66,7 +67,8 @@ def without_protections(fault: Fault, folder: Path, material: tuple[Path, Path])
     for mutation in fault.mutations:
         workspace = Workspace(Path(tempfile.mkdtemp(dir=folder)), *material, mutation=mutation)
         try:
-            seen, outcome = fault.run(workspace), "PASSES"
+            with imported_with(mutation.environment()):
+                seen, outcome = fault.run(workspace), "PASSES"
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             seen, outcome = lines[0][:200], "fails"

@@ -87,7 +87,7 @@ def damaged_checkpoints(workspace: Workspace) -> str:
         for path in (broken / "checkpoints/step-00000010.pt", broken / "ckpt.pt"):
             path.write_bytes(content)
         reported = workspace.run(
-            "analysis", "report", broken / "ckpt.pt", "--quick", "--out", workspace.folder / f"r{number}"
+            "analysis", "report", broken / "ckpt.pt", "--samples", 40, "--out", workspace.folder / f"r{number}"
         )
         assert reported.returncode == 1, "a report was made of a damaged checkpoint"
         one_sentence(reported.stderr, str(broken / "ckpt.pt"))

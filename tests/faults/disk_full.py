@@ -92,7 +92,7 @@ def _train(workspace: Workspace) -> str:
 def _report(workspace: Workspace, run: Path) -> str:
     with small_disk(workspace.subfolder("small"), 300) as disk:
         out = disk.folder / "report"
-        words = ["analysis", "report", run / "ckpt.pt", "--quick", "--samples", 40, "--out", out]
+        words = ["analysis", "report", run / "ckpt.pt", "--samples", 40, "--out", out]
         full = workspace.run(*words)
         _one_sentence(full, "No space left on device")
         assert not (out / "index.html").exists(), "a page without its pictures"

@@ -58,7 +58,9 @@ def folder_and_clock(workspace: Workspace) -> str:
     assert (out / ".lock").exists(), "the dead run left no lock to be taken over"
     stood = max(int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt"))
     assert resumed_at(finish(workspace, out, *SETTINGS, world=1, steps=stood + 1).said()) == stood
-    return f"{trials} shuffles: each continued from the last step; the second run was refused, the dead one's lock taken"
+    return (
+        f"{trials} shuffles: each continued from the last step; the second run was refused, the dead one's lock taken"
+    )
 
 
 def _shuffle_times(out: Path, chance: random.Random, future: bool) -> None:

@@ -166,7 +166,7 @@ def markup_in_names(workspace: Workspace) -> str:
     assert made.returncode == 0, made.stderr
     trained = workspace.run(*launch_words(shards, run, steps=2))
     assert trained.returncode == 0, trained.stderr
-    reported = workspace.run("analysis", "report", run / "ckpt.pt", "--quick", "--out", out)
+    reported = workspace.run("analysis", "report", run / "ckpt.pt", "--samples", 40, "--out", out)
     assert reported.returncode == 0, f"no report was made: {reported.stderr[-1500:]}"
     page = (out / "index.html").read_text()
     assert "<img/src=x" not in page, "the name of an attribute is markup in the report"
