@@ -42,6 +42,8 @@ class Contender:
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     sample: Callable[[int], Tensor]
+    best_codes: Callable[[Tensor], Tensor] | None = None
+    """Codes for reconstructions, where they are not those of ``encode``."""
 
 
 @dataclass
@@ -59,15 +61,16 @@ def load(shards: ShardSet, splits: tuple[str, ...]) -> Split:
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, factors)
 
 
-def ours(checkpoint: Path) -> Contender:
-    """The ladder of a checkpoint."""
+def ours(checkpoint: Path, refined: bool) -> Contender:
+    """The ladder of a checkpoint; its reconstructions are of the encoder's codes or of refined ones."""
     model = analysis.load(checkpoint)
     sizes = list(model.sizes)
     return Contender(
-        "mmd-vlae",
-        lambda x: torch.cat(model.encode(x * 2 - 1), 1),
+        "mmd-vlae, refined" if refined else "mmd-vlae",
+        lambda x: torch.cat(model.encode(x * 2 - 1, refine=0), 1),
         lambda z: (model.decode(z.split(sizes, 1), output="torch") + 1) / 2,
         lambda n: (model.sample(n, output="torch") + 1) / 2,
+        (lambda x: torch.cat(model.encode(x * 2 - 1), 1)) if refined else None,
     )
 
 
@@ -133,7 +136,8 @@ def in_batches(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 def measure(model: Contender, train: Split, held_out: Split) -> tuple[list[float], Tensor]:
     """PSNR (dB), L1 of [0, 1], mean linear R², KID of samples; and the reconstructions."""
     codes = in_batches(model.encode, held_out.images)
-    restored = in_batches(model.decode, codes).clamp(0, 1)
+    best = in_batches(model.best_codes, held_out.images) if model.best_codes else codes
+    restored = in_batches(model.decode, best).clamp(0, 1)
     errors = (restored - held_out.images).flatten(1)
     psnr = float((-10 * torch.log10(errors.square().mean(1))).mean())
     x, known = in_batches(model.encode, train.images).numpy(), held_out.factors
@@ -156,11 +160,11 @@ def main(
     shards = ShardSet.open(data)
     train, held_out = load(shards, ("train",)), load(shards, ("valid", "test"))
     held_out = Split(held_out.images[:HELD_OUT], held_out.factors[:HELD_OUT])
-    own = ours(checkpoint)
     latents = sum(analysis.load(checkpoint).sizes)
     table = Table("model", "PSNR, dB", "L1", "linear R²", "KID of samples, 8x8 pixels")
     makers: list[Callable[[], Contender]] = [
-        lambda: own,
+        lambda: ours(checkpoint, refined=False),
+        lambda: ours(checkpoint, refined=True),
         lambda: principal_components(train.images, latents),
         lambda: pythae("InfoVAE-MMD", train.images, latents, minutes),
         lambda: pythae("VAE", train.images, latents, minutes),
@@ -172,7 +176,11 @@ def main(
         if pairs is not None:
             pairs.mkdir(parents=True, exist_ok=True)
             both = [(x.permute(0, 2, 3, 1) * 255).round().byte().numpy() for x in (held_out.images, restored)]
-            np.savez(pairs / f"{model.name.split(',')[0]}.npz", originals=both[0], reconstructions=both[1])
+            np.savez(
+                pairs / f"{model.name.replace(', ', '-').replace(' ', '-')}.npz",
+                originals=both[0],
+                reconstructions=both[1],
+            )
     Console().print(table)
 
 

@@ -19,7 +19,8 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONSTANTS = REPOSITORY / "benchmarks/scaling_constants.yaml"
 PAGE = REPOSITORY / "docs/scaling.md"
-RECIPE = REPOSITORY / "launch/recipes/paper-celeba64.yaml"
+RECIPES = REPOSITORY / "launch/recipes"
+RECIPE = "paper-celeba64"
 GPUS = (1, 8, 64, 512)
 IMAGES = (200_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 BATCH_PER_GPU = 128
@@ -202,6 +203,32 @@ def stage_table(c: dict[str, float]) -> str:
     return _table(("stage", "bytes an image", "time an image"), rows)
 
 
+MACHINES = (
+    ("2-core laptop", "cpu_peak_2_cores", 1, 1.0),
+    ("16-core server", "cpu_peak_2_cores", 1, 6.4),
+    ("one RTX 4090", "consumer_gpu_peak", 1, 1.0),
+    ("one H100", "gpu_peak", 1, 1.0),
+    ("eight H100", "gpu_peak", 8, 1.0),
+)
+"""Name, constant of the peak, devices, factor on the peak: 16 cores count as 6.4 times two, 20 % lost to waiting."""
+EXPECTED = (("photos", 460_800), ("celeba64", 10_240_000))
+
+
+def machine_table(c: dict[str, float]) -> str:
+    """Images per second and the time of a whole run of two recipes on five machines."""
+    rows = []
+    for machine, peak, devices, factor in MACHINES:
+        cells = [machine]
+        for recipe, images in EXPECTED:
+            batch = c[f"{recipe}_batch"]
+            utilisation = c["cpu_utilisation"] if peak.startswith("cpu") else c["gpu_utilisation"]
+            seconds = batch / devices * c[f"{recipe}_flops_per_image"] / (c[peak] * factor * utilisation)
+            rate = batch / max(seconds, 0.0 if peak.startswith("cpu") else c["host_seconds_per_step"])
+            cells += [f"{rate:,.0f}", _span(images / rate)]
+        rows.append(tuple(cells))
+    return _table(("machine", *(f"{n}, {what}" for n, _ in EXPECTED for what in ("images/s", "whole run"))), rows)
+
+
 def constant_table() -> str:
     """Every constant with its kind and source."""
     rows = [
@@ -214,7 +241,13 @@ def constant_table() -> str:
 def render(page: str) -> str:
     """The page with each table between its markers made again."""
     c = {name: float(entry["value"]) for name, entry in read_constants().items()}
-    tables = {"stages": stage_table(c), "steps": step_table(c), "sizes": size_table(c), "constants": constant_table()}
+    tables = {
+        "machines": machine_table(c),
+        "stages": stage_table(c),
+        "steps": step_table(c),
+        "sizes": size_table(c),
+        "constants": constant_table(),
+    }
     for name, text in tables.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         page, found = re.subn(pattern, lambda m, text=text: m[1] + text + m[2], page, flags=re.DOTALL)
@@ -223,8 +256,8 @@ def render(page: str) -> str:
     return page
 
 
-def count_recipe() -> dict[str, float]:
-    """Parameters, FLOPs of one image forward and backward, layers and latent dimensions of RECIPE, from the code."""
+def count_recipe(name: str) -> dict[str, float]:
+    """Parameters, FLOPs of one image forward and backward, layers, latents and batch of a recipe, from the code."""
     import torch  # noqa: PLC0415 - seconds that the tables do not need
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
@@ -232,7 +265,7 @@ def count_recipe() -> dict[str, float]:
     from pipeline.losses.objective import Objective  # noqa: PLC0415
     from pipeline.model.vlae import VLAE  # noqa: PLC0415
 
-    config = resolve(RECIPE, {})
+    config = resolve(RECIPES / f"{name}.yaml", {})
     vlae = VLAE(config.model, (3, 64, 64))
     images, dimensions = torch.zeros(2, 3, 64, 64), sum(vlae.latent_sizes)
     with FlopCounterMode(display=False) as counter:
@@ -243,7 +276,18 @@ def count_recipe() -> dict[str, float]:
         "flops_per_image": counter.get_total_flops() / len(images),
         "latent_dimensions": dimensions,
         "layers": len(vlae.latent_sizes),
+        "batch": config.training.global_batch_size,
     }
+
+
+def count_constants() -> dict[str, float]:
+    """The counted constants of the recipes."""
+    counts = count_recipe(RECIPE)
+    del counts["batch"]  # the tables of a step take BATCH_PER_GPU
+    for name, _ in EXPECTED:
+        found = count_recipe(name)
+        counts |= {f"{name}_{key}": found[key] for key in ("flops_per_image", "batch")}
+    return counts
 
 
 def time_mmd(world_size: int, rows: int = 64) -> float:
@@ -270,7 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true", help="Count and time on this machine; write nothing.")
     if parser.parse_args().count:
-        for name, value in count_recipe().items():
+        for name, value in count_constants().items():
             print(f"{name}: {value:,.0f}")
         for world_size in GPUS:
             print(f"mmd_pair_on_cpu, 64 rows on each of {world_size} ranks: {time_mmd(world_size) * 1e9:.0f} ns")

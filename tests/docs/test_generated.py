@@ -53,7 +53,7 @@ def test_every_constant_says_what_it_is() -> None:
 def test_counted_constants_are_what_the_code_counts() -> None:
     scaling = load("benchmarks/scaling.py")
     constants = scaling.read_constants()
-    for name, value in scaling.count_recipe().items():
+    for name, value in scaling.count_constants().items():
         assert constants[name]["value"] == pytest.approx(value, rel=1e-3), name
 
 
