@@ -43,7 +43,7 @@ def save_png(picture: Image.Image, path: Path) -> None:
     """Writes a PNG atomically, and its folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", compress_level=3)  # a third of the time for 6 % more bytes
 
 
 @torch.no_grad()
