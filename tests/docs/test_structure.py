@@ -103,6 +103,9 @@ def test_the_floor_plan_names_every_room() -> None:
     assert named == rooms
 
 
-def test_no_file_of_pipeline_shadows_the_standard_library() -> None:
-    stems = {path.stem for path in (REPOSITORY / "pipeline").iterdir()}
-    assert not stems & sys.stdlib_module_names
+def test_no_file_of_pipeline_shadows_a_module() -> None:
+    entries = list((REPOSITORY / "pipeline").iterdir())
+    assert not {path.stem for path in entries} & sys.stdlib_module_names
+    others = {"torch", "torchvision", "webdataset", "accelerate", "PIL", "numpy", "rich", "typer", "pydantic", "yaml"}
+    files = {path.stem for path in entries if path.is_file()}
+    assert not files & {*others, "datasets", "evaluate", "distributed"}

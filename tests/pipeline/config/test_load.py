@@ -1,8 +1,6 @@
 """Recipes and overrides: validated whole, errors that name the key and the nearest known one."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -19,7 +17,7 @@ from pipeline.config.load import (
 )
 from pipeline.config.schema import Config, ConfigError
 from pipeline.model.blocks import parse_stages
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_command
 
 RECIPES = sorted((REPOSITORY / "launch/recipes").glob("*.yaml"))
 
@@ -122,9 +120,8 @@ def test_every_field_is_described_and_declares_what_may_change_on_resume():
     }
 
 
-def train_py(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "pipeline/train.py", *words]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+def train_py(*words):
+    return run_command("python", "pipeline/train.py", *words)
 
 
 def test_print_config_and_exit_codes_of_the_command():
@@ -145,9 +142,3 @@ def test_a_model_that_no_memory_holds_is_one_sentence(face_shards, tmp_path):
     done = train_py(*words, "model.latents=[100000000000, 1, 1, 1]", "training.trackers=[]")
     assert done.returncode == 1
     assert "more memory than the device has" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_no_file_in_pipeline_shadows_a_module():
-    names = {path.stem for path in (REPOSITORY / "pipeline").glob("*.py")} - {"__init__"}
-    others = {"torch", "torchvision", "webdataset", "accelerate", "PIL", "numpy", "rich", "typer", "pydantic", "yaml"}
-    assert not names & (set(sys.stdlib_module_names) | others | {"datasets", "evaluate", "distributed"})
