@@ -87,8 +87,13 @@ class Container(Protocol):
         """Returns the SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
         ...
 
-    def text(self, name: str) -> bytes | None:
-        """Returns the content of a list inside an archive by its file name; None where there is none."""
+    @property
+    def lists(self) -> Iterable[str]:
+        """The names of the lists (.txt, .csv) inside an archive; none of a folder, whose lists are files."""
+        ...
+
+    def text(self, name: str) -> bytes:
+        """Returns the content of one of `lists`."""
         ...
 
 

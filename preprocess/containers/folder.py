@@ -66,6 +66,8 @@ def list_folder(top: Path, deep: bool) -> FolderListing:
             name = prefix + entry.name
             if not is_folder(entry):
                 _add_file(listing, name, entry)
+            elif entry.is_symlink() and os.path.realpath(folder).startswith(os.path.realpath(entry.path)):  # noqa: PTH
+                listing.ignored.append(IgnoredFile(printable(name) + "/", "a link to a folder that is read already"))
             elif reason := ignored_folder(entry.name) or ("" if deep else "a folder inside the folder of images"):
                 listing.ignored.append(IgnoredFile(printable(name) + "/", reason, count_files(entry.path)))
             elif entry.is_symlink():
@@ -187,10 +189,11 @@ class FolderContainer:
         with (self.path / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def text(self, name: str) -> bytes | None:
-        """Returns the content of a list in the archive by its file name; None where there is none."""
-        del name
-        return None
+    lists: Sequence[str] = ()
+
+    def text(self, name: str) -> bytes:
+        """Never called: a folder's lists are files."""
+        raise KeyError(name)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 from preprocess.containers.container import Container
 from preprocess.containers.file_kinds import read_head, refuse_file
 from preprocess.containers.folder import FolderContainer
-from preprocess.containers.tar_archive import TarContainer, is_old_tar
+from preprocess.containers.tar_archive import TarContainer, is_tar_header
 from preprocess.containers.zip_archive import ZipContainer
 from preprocess.errors import UsageError
-from preprocess.images.file_types import BZIP2, GZIP, TAR, UNKNOWN, XZ, ZIP, file_type
+from preprocess.images.file_types import BZIP2, GZIP, LZMA, TAR, UNKNOWN, XZ, ZIP, file_type
 
 
 def open_container(path: Path, deep: bool) -> Container:
@@ -26,11 +26,12 @@ def open_container(path: Path, deep: bool) -> Container:
     if path.is_dir():
         return FolderContainer(path, deep)
     try:
-        found = file_type(read_head(path))
+        head = read_head(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    found = file_type(head)
     if found is ZIP:
         return ZipContainer(path)
-    if found in (TAR, GZIP, BZIP2, XZ) or (found is UNKNOWN and is_old_tar(path)):
+    if found in (TAR, GZIP, BZIP2, XZ, LZMA) or (found is UNKNOWN and is_tar_header(head, path)):
         return TarContainer(path)
     raise refuse_file(path)

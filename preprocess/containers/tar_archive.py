@@ -12,7 +12,7 @@ import hashlib
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,12 +28,12 @@ from preprocess.containers.container import (
     printable,
     refuse_long_list,
 )
-from preprocess.containers.file_kinds import LIST_SUFFIXES, Members, has_image_suffix, read_head
+from preprocess.containers.file_kinds import LIST_SUFFIXES, Members, has_image_suffix, part_advice, read_head
 from preprocess.containers.spool import SpanImages, SpoolImages, write_spool
 from preprocess.errors import UnreadableImage, UsageError, first_line
-from preprocess.images.file_types import BZIP2, GZIP, HEAD_BYTES, XZ, file_type
+from preprocess.images.file_types import BZIP2, GZIP, HEAD_BYTES, LZMA, XZ, file_type
 
-_OPENERS = {GZIP: gzip.open, BZIP2: bz2.open, XZ: lzma.open}
+_OPENERS = {GZIP: gzip.open, BZIP2: bz2.open, XZ: lzma.open, LZMA: lzma.open}
 _KEPT_IMAGES, _KEPT_BYTES = 20, 1 << 22  # of a compressed archive, which would have to be read again for them
 
 
@@ -113,10 +113,15 @@ class TarContainer:
             file.seek(image.offset)
             return hashlib.sha256(file.read(image.size)).hexdigest()
 
-    def text(self, name: str) -> bytes | None:
-        """Returns the content of a list in the archive by its file name; None where there is none."""
-        found = self._lists.get(name)
-        if found is None or isinstance(found, bytes):
+    @property
+    def lists(self) -> Iterable[str]:
+        """The names of the lists in the archive."""
+        return self._lists
+
+    def text(self, name: str) -> bytes:
+        """Returns the content of one of `lists`."""
+        found = self._lists[name]
+        if isinstance(found, bytes):
             return found
         offset, size = found
         refuse_long_list(size, f"{name} in {self.path}")
@@ -126,17 +131,22 @@ class TarContainer:
 
     def _add(self, member: tarfile.TarInfo, file: Any, members: Members) -> None:
         """Puts one member where it belongs: the images, the lists, or what is not used."""
-        name = member.name.removeprefix("./").replace("\\", "/")
+        name = _plain_name(member.name)
+        target = self._images.get(_plain_name(member.linkname)) if member.islnk() else None
+        if target and not members.refuse(name, False):
+            self._images[name] = target  # a hard link has the content of an earlier member
+            return
         if member.isdir() or not name or members.refuse(name, member.issym() or member.islnk()):
             return
-        if not member.isreg() or member.issparse():
-            members.ignored.append(IgnoredFile(printable(name), "a device, pipe or sparse file in the archive"))
+        if member.issparse() or not member.isreg():
+            reason = "a sparse file: repack the archive without `tar -S`" if member.issparse() else "a device or pipe"
+            members.ignored.append(IgnoredFile(printable(name), reason))
             return
         path = PurePosixPath(name)
         head = None if has_image_suffix(path.name) else file.read(min(HEAD_BYTES, member.size))
         if not members.is_image(name, head):
             if path.suffix.lower() in LIST_SUFFIXES:
-                self._add_list(path.name, member, head, file)
+                self._add_list(name, member, head, file)
             return
         if name in self._images:
             members.ignored.append(IgnoredFile(printable(name), "replaced by a later version in the archive"))
@@ -175,12 +185,22 @@ class TarContainer:
                     yield _exactly(file, member.size)
 
 
-def is_old_tar(path: Path) -> bool:
-    """Whether a file is a tar of the old form that has no signature."""
+def is_tar_header(block: bytes, path: Path | None = None) -> bool:
+    """Whether these 512 bytes are the header of a tar's member, by their checksum: old tars have no signature.
+
+    An empty tar has only zeros; `path` tells it from other files of zeros.
+    """
+    if not any(block):
+        return path is not None and path.suffix.lower() == ".tar"
     try:
-        return path.name.lower().endswith(".tar") and tarfile.is_tarfile(path)
-    except (OSError, tarfile.TarError, ValueError, EOFError):
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
         return False
+    return True
+
+
+def _plain_name(name: str) -> str:
+    return name.removeprefix("./").replace("\\", "/")
 
 
 class _BoundedReads:
@@ -200,16 +220,39 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Any]]:
     """Yields each member with the file at the start of its data."""
     size = path.stat().st_size
     opener = _OPENERS.get(file_type(_head(path)))
-    with (
-        opener(path) if opener else path.open("rb") as file,
-        tarfile.open(fileobj=_BoundedReads(file), mode="r:", errorlevel=0) as archive,  # pyright: ignore
-    ):
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - 200,000 take 200 MB
-            if not opener and member.isreg() and member.offset_data + member.size > size:
-                raise EOFError(f"{member.name} ends beyond the archive's end")
-            file.seek(member.offset_data)
-            yield member, file
+    with opener(path) if opener else path.open("rb") as file:
+        start: int | None = 0
+        while start is not None:  # `cat a.tar b.tar` makes one file of two archives
+            file.seek(start)
+            with tarfile.open(fileobj=_BoundedReads(file), mode="r:", errorlevel=0) as archive:  # pyright: ignore
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - 200,000 take 200 MB
+                    sparse = member.issparse()  # its size is that of the file, not of the data
+                    if not opener and member.isreg() and not sparse and member.offset_data + member.size > size:
+                        raise EOFError(f"{member.name} ends beyond the archive's end")
+                    file.seek(member.offset_data)
+                    yield member, file
+                start = _next_archive(file, archive.offset)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _next_archive(file: Any, offset: int) -> int | None:
+    """Where another archive begins in the same file, beyond the end mark of the first; None where there is none.
+
+    Raises:
+        tarfile.ReadError: the archive did not end at its end mark but at a damaged header.
+    """
+    file.seek(offset)
+    ended = False
+    while len(block := file.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE:
+        if not any(block):
+            ended = True
+        elif is_tar_header(block):
+            return file.tell() - tarfile.BLOCKSIZE
+        elif not ended:
+            raise tarfile.ReadError(f"a damaged header at byte {file.tell() - tarfile.BLOCKSIZE:,}")
+        else:
+            return None
+    return None
 
 
 @contextlib.contextmanager
@@ -236,6 +279,8 @@ def _damaged(path: Path, error: BaseException) -> UsageError:
     if opener and inner is not None and inner.family != "archive" and "tar" not in inner.name:
         kind = file_type(_head(path)).name
         return UsageError(f"{path} is {kind} that holds {inner.name}, not a tar archive: unpack it and give the folder")
+    if advice := part_advice(path, file_type(_head(path))):
+        return UsageError(f"{path} {advice}")
     reason = printable(first_line(error))
     return UsageError(f"{path} is not a whole tar archive: it was cut short or damaged ({reason}); download it again")
 

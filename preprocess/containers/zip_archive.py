@@ -8,14 +8,14 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from preprocess.containers.container import MAX_FILE_BYTES, MAX_LIST_BYTES, decoded, refuse_long_list
-from preprocess.containers.file_kinds import LIST_SUFFIXES, Members, has_image_suffix
+from preprocess.containers.file_kinds import LIST_SUFFIXES, Members, has_image_suffix, refuse_file
 from preprocess.errors import UnreadableImage, UsageError, first_line
 from preprocess.images.file_types import HEAD_BYTES
 
@@ -48,8 +48,7 @@ class ZipContainer:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         except Exception:  # zipfile raises nearly anything on hostile archives
-            reason = "is not a whole zip archive: it was cut short or damaged; download it again"
-            raise UsageError(f"{path} {reason}") from None
+            raise refuse_file(path, damaged=True) from None
         self.names = sorted(self._entries)
 
     def identity(self) -> Iterator[tuple[str, str]]:
@@ -84,10 +83,13 @@ class ZipContainer:
             raise content
         return hashlib.sha256(content).hexdigest()
 
-    def text(self, name: str) -> bytes | None:
-        """Returns the content of a list in the archive by its file name; None where there is none."""
-        if name not in self._texts:
-            return None
+    @property
+    def lists(self) -> Iterable[str]:
+        """The names of the lists in the archive."""
+        return self._texts
+
+    def text(self, name: str) -> bytes:
+        """Returns the content of one of `lists`."""
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self._texts[name]) as file:
                 content = file.read(MAX_LIST_BYTES + 1)  # at most this, although the member may claim less
@@ -103,22 +105,24 @@ class ZipContainer:
         if max(info.file_size, info.compress_size, info.header_offset) > _MAX_OFFSET:
             raise UsageError(f"{self.path} is damaged: it claims a member of {info.file_size:,} bytes")
         member = PurePosixPath(name)
-        if not members.is_image(name, None if has_image_suffix(member.name) else _zip_head(archive, info)):
-            if member.suffix.lower() in LIST_SUFFIXES:
-                self._texts[member.name] = info.filename
+        is_list = member.suffix.lower() in LIST_SUFFIXES
+        head = None if has_image_suffix(member.name) else _zip_head(archive, info)
+        if not members.is_image(name, b" " if is_list and head is None else head):
+            if is_list:
+                self._texts[name] = info.filename
             return
         if name in self._entries:
             raise UsageError(f"{self.path} holds {name} twice: unpack it and give the folder of images")
         self._entries[name] = info
 
 
-def _zip_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The first bytes of a member; empty where it cannot be read."""
+def _zip_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:
+    """The first bytes of a member; None where it cannot be read: reading it as an image then says why."""
     try:
         with archive.open(info) as file:
             return file.read(HEAD_BYTES)
     except Exception:  # zipfile raises nearly anything on hostile archives
-        return b""
+        return None
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:
         except zlib.error as error:
             raise UnreadableImage(f"damaged archive: {error}") from None
     elif method != zipfile.ZIP_STORED:
-        raise UnreadableImage(f"compressed by method {method}, which is not read; repack the archive")
+        name = getattr(zipfile, "compressor_names", {}).get(method, f"method {method}")
+        raise UnreadableImage(f"compressed by {name}, which is not read: unpack the archive and give the folder")
     if len(data) != size or zlib.crc32(data) != crc:
         raise UnreadableImage("damaged archive: the checksum does not match")
     return data

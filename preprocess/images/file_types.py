@@ -41,8 +41,11 @@ TAR = FileType("a tar archive", "archive")
 GZIP = FileType("a gzip file", "archive")
 BZIP2 = FileType("a bzip2 file", "archive")
 XZ = FileType("an xz file", "archive")
+LZMA = FileType("an LZMA file", "archive")
 ZIP = FileType("a zip archive", "archive")
 PARQUET = FileType("a parquet file", "parquet")
+_TO_PARQUET = "convert it with `datasets.load_from_disk(FOLDER).to_parquet('train.parquet')`"
+ARROW = FileType("an Arrow file, as datasets' save_to_disk writes it", "other", _TO_PARQUET)
 
 _STARTS: tuple[tuple[bytes, FileType], ...] = (
     (b"\xff\xd8\xff", FileType("a JPEG picture", "picture")),
@@ -50,6 +53,8 @@ _STARTS: tuple[tuple[bytes, FileType], ...] = (
     (b"GIF8", FileType("a GIF picture", "picture")),
     (b"II*\0", FileType("a TIFF picture", "picture")),
     (b"MM\0*", FileType("a TIFF picture", "picture")),
+    (b"II+\0", FileType("a TIFF picture", "picture")),
+    (b"MM\0+", FileType("a TIFF picture", "picture")),
     (b"\0\0\0\x0cjP  \r\n\x87\n", FileType("a JPEG 2000 picture", "picture")),
     (b"\xff\x4f\xff\x51", FileType("a JPEG 2000 picture", "picture")),
     (b"\xff\x0a", FileType("a JPEG XL picture", "picture", _CONVERT)),
@@ -61,14 +66,16 @@ _STARTS: tuple[tuple[bytes, FileType], ...] = (
     (b"7z\xbc\xaf\x27\x1c", FileType("a 7z archive", "archive", "unpack it with `7z x {path}`")),
     (b"Rar!\x1a\x07", FileType("a RAR archive", "archive", "unpack it with `unrar x {path}`")),
     (b"\x28\xb5\x2f\xfd", FileType("a Zstandard file", "archive", "unpack it with `tar --zstd -xf {path}`")),
-    (b"\x04\x22\x4d\x18", FileType("an LZ4 file", "archive", "unpack it with `lz4 -d {path}`")),
+    (b"\x04\x22\x4d\x18", FileType("an LZ4 file", "archive", "unpack it with `lz4 -dc {path} | tar -xf -`")),
     (b"\x1f\x8b", GZIP),
     (b"BZh", BZIP2),
     (b"\xfd7zXZ\0", XZ),
+    (b"\x5d\0\0", LZMA),
     (b"PK\x03\x04", ZIP),
     (b"PK\x05\x06", ZIP),
     (b"PK\x07\x08", ZIP),
     (b"PAR1", PARQUET),
+    (b"ARROW1\0\0", ARROW),
     (b"%PDF", FileType("a PDF document", "other")),
     (b"\x89HDF", FileType("an HDF5 file", "other")),
     (b"\x93NUMPY", FileType("a NumPy array", "other")),
@@ -109,6 +116,8 @@ def _by_signature(head: bytes) -> FileType | None:
         found = FileType("a Netpbm picture", "picture")
     elif head[257:262] == b"ustar":
         found = TAR
+    elif head.startswith(b"\xff\xff\xff\xff") and head[6:8] == b"\0\0":
+        found = ARROW
     return found
 
 

@@ -11,10 +11,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from preprocess.containers.container import Container, counted, refuse_long_list
+from preprocess.containers.file_kinds import LIST_SUFFIXES, check_source, no_images
+from preprocess.containers.folder import is_folder, scan
 from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import LeftOut, Source
 from preprocess.sources.celeba_layouts import (
+    LIST_STEMS,
     Kind,
     default_crop,
     find_images,
@@ -25,6 +28,7 @@ from preprocess.sources.celeba_layouts import (
 )
 from preprocess.sources.celeba_lists import (
     Columns,
+    list_key,
     read_attributes,
     read_factors,
     read_identities,
@@ -32,10 +36,12 @@ from preprocess.sources.celeba_lists import (
     read_partition,
     stem_of,
 )
-from preprocess.sources.index import Catalogue, group_ignored, printable, safe_key, seeded_split
+from preprocess.sources.index import Catalogue, empty_splits, group_ignored, printable, safe_key, seeded_split
+from preprocess.sources.list_lines import unpacked_list
 
 DATA_FOLDER = "data/celeba"
-_LIST_FOLDERS = (".", "Anno", "Eval")  # the official distribution has the last two
+_LIST_FOLDERS = ("anno", "eval", "labels", "annotations", "lists")  # the official distribution has the first two
+_LIST_ENDS = (".gz", ".zip")  # Kaggle's single files are zipped
 _COLUMNS = (("attributes", -1, np.int8), ("factors", np.nan, np.float64), ("landmarks", NO_LANDMARK, np.int32))
 _LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
     "attributes": (
@@ -66,11 +72,7 @@ def find_source(given: Path | None) -> Path | None:
         UsageError: the given one does not exist.
     """
     if given is not None:
-        if given.is_symlink() and not given.exists():
-            raise UsageError(f"--source {given} is a link to {given.readlink()}, which does not exist")
-        if not given.exists():
-            raise UsageError(f"--source {given} does not exist")
-        return given
+        return check_source(given, "--source ")
     paths = (os.environ.get("CELEBA_ROOT"), DATA_FOLDER)
     return next((Path(path) for path in paths if path and Path(path).exists()), None)
 
@@ -106,25 +108,25 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     chosen, others = own_images(container)
     names = [name for name in chosen if stem_of(name)]
     if not names:
-        refused = "".join(f", but {left.key}: {left.reason}" for left in container.left_out[:1])
-        raise UsageError(f"{container.path} holds no images{refused}")
-    lists = {what: found for what in _LISTS if (found := _find_list(container, path, what))}
+        raise no_images(container)
+    lists, list_notes = _find_lists(container, path)
     columns = {what: _LISTS[what][1](found.content, found.where) for what, found in lists.items()}
     fingerprint = _fingerprint(container, lists)
     stamp = container.stamp()
-    stems = [stem_of(name) for name in names]
+    stems = [list_key(name) for name in names]
     _refuse_duplicates(container, names, stems)
     _refuse_foreign_lists(names, stems, columns, lists)
     table = _table(names, stems, columns)
+    split = _split(table, stems, columns.get("partition"), seed)
     size = usual_size(container)
     kind = recognize(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
     crop, crop_note = default_crop(kind, size)
     used = {found.where for found in lists.values()}
-    unused = [file for file in container.ignored if _where(container, PurePosixPath(file.name).name) not in used]
+    unused = [file for file in container.ignored if not _is_used(container, file.name, used)]
     return Catalogue(
         source=Source(kind=f"celeba {kind}", fingerprint=fingerprint, images=len(names)),
         table=table,
-        split=_split(table, stems, columns.get("partition"), seed),
+        split=split,
         attribute_names=columns["attributes"].names if "attributes" in columns else (),
         factor_names=columns["factors"].names if "factors" in columns else (),
         label_names=(),
@@ -138,7 +140,9 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
             *container.notes,
             *(f"not used: {counted(file.files, 'image')} in {file.name} ({file.reason})" for file in others),
             *crop_note,
+            *list_notes,
             *_notes(stems, columns),
+            *empty_splits(split),
         ),
         default_crop=crop,
         source_size=size,
@@ -153,31 +157,66 @@ class _Found:
     name: str  # of the file, without folders
     where: str  # as messages name it
     content: bytes
+    unused: tuple[str, ...]  # other lists of the same kind beside it
 
 
-def _where(container: Container, name: str) -> str:
-    """How messages name a list that lies in a folder or archive of images."""
-    return str(container.path / name) if container.path.is_dir() else f"{name} in {container.path}"
+def _find_lists(container: Container, source: Path) -> tuple[dict[str, _Found], list[str]]:
+    """Looks for each list inside the archive, beside the images, and in the folders above; also returns notes."""
+    inside: dict[str, str] = {}
+    for name in sorted(container.lists, key=lambda name: (-name.count("/"), name), reverse=True):
+        inside[PurePosixPath(name).name.lower()] = name  # of two lists of one name, the one nearest to the top
+    places = [_list_files(folder) for folder in _list_folders(container.path, source)]
+    found: dict[str, _Found] = {}
+    notes: list[str] = []
+    for what, (file_names, _) in _LISTS.items():
+        wanted = [f"{name}{end}".lower() for name in file_names for end in ("", *_LIST_ENDS)]
+        held = [(name, inside[name]) for name in wanted if name in inside]
+        lying = [[place[name] for name in wanted if name in place] for place in places]
+        paths = next(filter(None, lying), [])
+        if held:
+            others = [*(f"{name} in {container.path}" for _, name in held[1:]), *map(str, lying[0])]
+            name = PurePosixPath(held[0][1]).name
+            content = unpacked_list(container.text(held[0][1]))
+            found[what] = _Found(name, f"{name} in {container.path}", content, tuple(others))
+        elif paths:
+            found[what] = _Found(paths[0].name, str(paths[0]), _read_list(paths[0]), tuple(map(str, paths[1:])))
+        elif what in _WITHOUT:
+            stem = file_names[0].rsplit(".", 1)[0].lower()
+            similar = next((path for place in places for name, path in place.items() if name.startswith(stem)), None)
+            end = similar.suffix.lower() if similar and similar.suffix.lower() in LIST_SUFFIXES else ".csv"
+            rename = f"; {similar} is not used: save or rename it as {stem}{end} to have it read" if similar else ""
+            notes.append(_WITHOUT[what] + rename)
+    notes += [
+        f"not used, because {each.where} is read: {', '.join(each.unused)}" for each in found.values() if each.unused
+    ]
+    return found, notes
 
 
-def _find_list(container: Container, source: Path, what: str) -> _Found | None:
-    """Looks for an annotation file inside the archive, then beside the images, and then in the folders above."""
-    file_names, _ = _LISTS[what]
-    for name in file_names:
-        content = container.text(name)
-        if content is not None:
-            return _Found(name, _where(container, name), content)
-    for folder in _list_folders(container.path, source):
-        for path in (folder / part / name for part in _LIST_FOLDERS for name in file_names):
-            if path.is_file():
-                try:
-                    refuse_long_list(path.stat().st_size, str(path))
-                    return _Found(path.name, str(path), path.read_bytes())
-                except OSError as error:
-                    raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-            if path.is_symlink():
-                raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
-    return None
+def _list_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder and of its folders for lists, by their names in small letters."""
+    files: dict[str, Path] = {}
+    for entry in sorted(scan(folder), key=lambda entry: entry.name):
+        name, path = entry.name.lower(), folder / entry.name
+        if name in _LIST_FOLDERS and is_folder(entry):
+            files = {**_list_files(path), **files}
+        elif name.startswith(LIST_STEMS) or name == "factors.csv":
+            own = path / entry.name  # some archives unpack into a folder of the file's name
+            files[name] = own if is_folder(entry) and own.is_file() else path
+    return files
+
+
+def _read_list(path: Path) -> bytes:
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
+    try:
+        refuse_long_list(path.stat().st_size, str(path))
+        return unpacked_list(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _is_used(container: Container, name: str, used: set[str]) -> bool:
+    return {str(container.path / name), f"{PurePosixPath(name).name} in {container.path}"} & used != set()
 
 
 def _list_folders(images: Path, source: Path) -> list[Path]:
@@ -250,7 +289,7 @@ def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> S
     if "identities" in columns:
         identity = _join(stems, columns["identities"], -1, np.int64)
     return SampleTable(
-        keys=[safe_key(stem) for stem in stems],
+        keys=[safe_key(stem_of(name)) for name in names],
         sources=[printable(PurePosixPath(name).name) for name in names],
         attributes=joined["attributes"],
         factors=joined["factors"],
@@ -284,13 +323,13 @@ def _missing(stems: list[str], columns: dict[str, Columns], lists: dict[str, _Fo
             continue
         list_name = lists[what].name
         for name in found.files:
-            if stem_of(name) not in known:
+            if list_key(name) not in known:
                 missing.setdefault(safe_key(stem_of(name)), f"listed in {list_name}, but there is no such image")
     return tuple(LeftOut(key=key, reason=reason) for key, reason in sorted(missing.items()))
 
 
 def _notes(stems: list[str], columns: dict[str, Columns]) -> list[str]:
-    notes = [words for what, words in _WITHOUT.items() if what not in columns]
+    notes: list[str] = []
     for what, found in columns.items():
         notes += found.notes
         unlisted = sum(stem not in found.rows for stem in stems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections import Counter
@@ -18,8 +19,11 @@ from preprocess.containers.file_kinds import (
     ignored_file,
     ignored_folder,
     is_parquet_name,
+    no_images,
     read_head,
     refuse_file,
+    unread_picture,
+    why_ignored,
 )
 from preprocess.containers.folder import FolderContainer, is_folder, scan
 from preprocess.containers.open_container import open_container
@@ -42,6 +46,13 @@ _DEPTH, _MAX_FOLDERS = 5, 500  # how far below --source images are looked for: V
 _OWN_FOLDERS = frozenset(("img_align_celeba", "img_align_celeba_png", "celeba-hq-img", "celeba_hq_256"))
 _OWN_ARCHIVES = ("img_align_celeba", "img_align_celeba_png", "celebamask-hq", "celeba-hq", "celeba")
 _ARCHIVE_FOLDERS = frozenset(("img", "celeba"))  # below --source, where archives are looked for too
+LIST_STEMS = (
+    "list_attr_celeba",
+    "list_eval_partition",
+    "identity_celeba",
+    "list_landmarks_align",
+    "celebamask-hq-attr",
+)
 _BY_FAR = 20  # times as many bytes as all others make a nameless candidate the data set
 
 
@@ -83,22 +94,27 @@ def find_images(path: Path, forced: Kind | None) -> tuple[Container | None, list
     if path.is_file():
         if forced == "folder":
             raise UsageError(f"--kind folder: {path} is a file, not a folder of images")
-        parquet = forced == "parquet" or file_type(read_head(path)) is PARQUET
+        try:
+            parquet = forced == "parquet" or file_type(read_head(path)) is PARQUET
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
         return None if parquet else open_container(path, deep=False), [], []
     if forced == "parquet":
         return None, [], []
-    found, unread = _survey(path)
+    found, unread, unused = _survey(path)
     broken = [entry.path for entry in scan(path) if entry.is_symlink() and not Path(entry.path).exists()]
     allowed = [candidate for candidate in found if _is_allowed(candidate, forced)]
     if not allowed:
         _refuse_without_images(path, forced, unread, broken)
     chosen = _choose(path, allowed, forced)
     others = [candidate for candidate in found if candidate != chosen]
-    notes = [f"{link} is a link to {_target(link)}, which does not exist" for link in broken if chosen.path != path]
+    notes = [f"{link} is a link to {_target(link)}, which leads nowhere" for link in broken if chosen.path != path]
     if others:
         some = ", ".join(map(str, others[:4])) + (f" and {len(others) - 4:,} more" if len(others) > 4 else "")
         notes.append(f"not used, because the images are read from {chosen.path.name}: {some}")
     ignored = [_as_ignored(path, other) for other in others]
+    others_by_content = ((file, _reason(file)) for file in unused if file.parent != chosen.path)
+    ignored += [IgnoredFile(printable(os.path.relpath(file, path)), why) for file, why in others_by_content if why]
     container = None if chosen.form == "parquet" else open_container(chosen.path, deep=False)
     return container, notes, ignored
 
@@ -251,20 +267,22 @@ def _refuse_without_images(path: Path, forced: Kind | None, unread: list[Path], 
     if broken:
         raise UsageError(f"{path} holds no images: {broken[0]} is a link to {_target(broken[0])}, which does not exist")
     wanted = f" of --kind {forced}" if forced else ""
-    raise UsageError(
-        f"{path} holds no images{wanted}: looked for a folder of images (as img_align_celeba/) up to {_DEPTH} levels "
-        "down, for img_align_celeba.zip or another zip or tar archive, and for parquet files"
+    looked_for = (
+        f"; looked for a folder (as img_align_celeba/) up to {_DEPTH} levels down, "
+        "img_align_celeba.zip or another zip or tar archive, or parquet files"
     )
+    raise no_images(FolderContainer(path, deep=forced is None), wanted, looked_for)
 
 
 def _target(link: str) -> str:
     return printable(os.readlink(link))  # noqa: PTH115
 
 
-def _survey(top: Path) -> tuple[list[Candidate], list[Path]]:
-    """All candidates at and below `top`, breadth first, and archives of kinds that are not read."""
+def _survey(top: Path) -> tuple[list[Candidate], list[Path], list[Path]]:
+    """All candidates at and below `top`, breadth first; archives of kinds that are not read; and the other files."""
     found: list[Candidate] = []
     unread: list[Path] = []
+    unused: list[Path] = []
     parquet_files = 0
     seen: set[tuple[int, int]] = set()
     level = [top]
@@ -279,9 +297,11 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path]]:
             folders = [entry.name for entry in entries if is_folder(entry)]
             deeper += [folder / name for name in sorted(folders) if not ignored_folder(name)]
             files = [entry.name for entry in entries if not is_folder(entry) and _is_file(entry)]
+            files = [name for name in files if not name.lower().startswith(LIST_STEMS)]
             if images := _count_images(folder, files):
                 found.append(Candidate(folder, "folder", images))
             parquet_files += sum(map(is_parquet_name, files))
+            unused += [folder / n for n in files if not _is_candidate(n)]
             if folder == top or (folder.parent == top and folder.name.lower() in _ARCHIVE_FOLDERS):
                 names = sorted(files)
                 found += [Candidate(folder / n, "archive", 1) for n in names if n.lower().endswith(ARCHIVE_SUFFIXES)]
@@ -289,7 +309,21 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path]]:
         level = deeper
     if parquet_files:
         found.append(Candidate(top, "parquet", parquet_files))
-    return found, unread
+    return found, unread, unused
+
+
+def _is_candidate(name: str) -> bool:
+    return has_image_suffix(name) or is_parquet_name(name) or name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def _reason(path: Path) -> str:
+    """Why a file that is not an image, an archive or parquet is not used; "" for an image, which is counted already."""
+    try:
+        found = file_type(read_head(path))
+        reason = unread_picture(path.name, found)
+        return reason or ("" if found.family == "picture" else why_ignored(found))
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _count_images(folder: Path, files: list[str]) -> int:
@@ -297,11 +331,17 @@ def _count_images(folder: Path, files: list[str]) -> int:
     count = sum(map(has_image_suffix, files))
     if count:
         return count
-    try:
-        heads = [read_head(folder / name) for name in sorted(files)[:_LOOKED_AT]]
-    except OSError:
-        heads = []
-    return len(files) if any(file_type(head).family == "picture" for head in heads) else 0
+    files = sorted(files)
+    return _count_pictures(folder, files) if _count_pictures(folder, files[:_LOOKED_AT]) else 0
+
+
+def _count_pictures(folder: Path, files: list[str]) -> int:
+    count = 0
+    for name in files:
+        with contextlib.suppress(OSError):
+            found = file_type(read_head(folder / name))
+            count += found.family == "picture" and not unread_picture(name, found)
+    return count
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

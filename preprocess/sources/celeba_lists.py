@@ -2,31 +2,35 @@
 
 The official files are columns separated by blanks, some with a line that counts the rows and a header, some with
 neither. Mirrors drop the count, use CRLF, or are CSVs with a header (Kaggle); spreadsheet programs write semicolons,
-tabs or UTF-16. An image is known by its stem, so that lists of `000001.jpg` also fit `000001.png`.
+tabs or UTF-16, and columns that are empty. An image is known by its stem, so that lists of `000001.jpg` also fit
+`000001.png`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import reprlib
+import unicodedata
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.containers.file_kinds import has_image_suffix
+from preprocess.containers.file_kinds import IMAGE_SUFFIXES, has_image_suffix
 from preprocess.errors import UsageError
-from preprocess.sources.index import SPLIT_NAMES
+from preprocess.shards.annotations import NO_LANDMARK
+from preprocess.sources.index import split_named
 from preprocess.sources.list_lines import Lines
 
 UNKNOWN = -1
-_AMBIGUOUS = 2  # the code of -1 until the whole list is read; it means no, or is an error where 0 occurs too
-_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
+_AMBIGUOUS = 2  # the code of -1 until the whole column is read; it means no, or is an error where 0 occurs too
 _EMPTY = frozenset(("", "nan", "na", "n/a", "null", "none", "?"))
 _FILE_COLUMNS = frozenset(("image_id", "image", "image_name", "filename", "file_name", "file", "img", "path"))
+_ROW_NUMBERS = frozenset(("", "index", "unnamed: 0", "id"))  # headers that pandas writes before the column of files
 _MAX_DIGITS = 19  # of an int64
-NO_PIXEL = int(np.iinfo(np.int32).min)
+_COUNT = re.compile(r"[0-9]{1,3}(?:[,.'][0-9]{3})+")  # with separators of thousands
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Columns:
 
     Attributes:
         names: the columns' names.
-        rows: stem -> row number.
+        rows: `list_key` of a file's name -> row number.
         files: the image files' names as listed, in the file's order.
         values: (n, columns): int8 for attributes (1, 0, or -1 where unknown), int32 for landmarks, int64 for
             partitions and identities (-1 where unknown), float64 for factors (NaN where unknown).
@@ -50,7 +54,7 @@ class Columns:
 
 
 def read_attributes(content: bytes, where: str) -> Columns:
-    """Reads list_attr_celeba: 1, True or 1.0 is yes; -1, 0, False, -1.0 or 0.0 is no; an empty cell is unknown.
+    """Reads list_attr_celeba: 1, True, yes or 1.0 is yes; -1, 0, False, no or -1.0 is no; an empty cell is unknown.
 
     Returns:
         Values int8 (n, A).
@@ -59,26 +63,31 @@ def read_attributes(content: bytes, where: str) -> Columns:
         UsageError: naming file and line, where a row has another number of columns or another value; or where the list
             holds both 0 and -1.
     """
-    found = _read_named(
-        content, where, "b", ATTRIBUTE_CODES.__getitem__, "an attribute's 1 or -1 (or 0, True, False, or empty)"
-    )
-    return Columns(found.names, found.rows, found.files, attribute_values(found.values, where), found.notes)
+    what = "an attribute's 1 or -1 (or 0, True, False, or empty)"
+    found = _read_list(content, where, "b", ATTRIBUTE_CODES.__getitem__, f"{what}: correct it, or remove that column")
+    values = attribute_values(found.values, where)
+    return Columns(found.names, found.rows, found.files, values, found.notes)
 
 
 class _AttributeCodes(dict[str, int]):
     """The code of one cell of an attribute list: 1, 0, -1 where empty, 2 for "-1"; a KeyError for anything else."""
 
     def __missing__(self, text: str) -> int:
-        plain = text.lower().removesuffix(".0").removeprefix("+")
-        if plain == text or plain not in self:
-            raise KeyError(text)
-        return self[plain]
+        plain = text.lower().replace("\u2212", "-")
+        if plain not in self:
+            try:
+                plain = f"{float(plain):g}"
+            except ValueError:
+                raise KeyError(text) from None
+            if plain not in {"1", "0", "-0", "-1", "nan"}:
+                raise KeyError(text)
+        return self.setdefault(text, self[plain])
 
 
 ATTRIBUTE_CODES = _AttributeCodes(
     {
-        **dict.fromkeys(_YES, 1),
-        **dict.fromkeys(_NO, 0),
+        **dict.fromkeys(("1", "true", "yes", "y", "t"), 1),
+        **dict.fromkeys(("0", "-0", "false", "no", "n", "f"), 0),
         **dict.fromkeys(_EMPTY, UNKNOWN),
         "-1": _AMBIGUOUS,
     }
@@ -101,50 +110,15 @@ def attribute_values(codes: np.ndarray, where: str) -> np.ndarray:
 
 
 def read_landmarks(content: bytes, where: str) -> Columns:
-    """Reads list_landmarks_align_celeba: x and y of both eyes, the nose and both ends of the mouth, in whole pixels.
+    """Reads list_landmarks_align_celeba: x and y of both eyes, the nose and both ends of the mouth, in pixels.
 
     Returns:
-        Values int32 (n, 10); an empty cell is the smallest int32.
+        Values int32 (n, 10), rounded; an empty cell is `NO_LANDMARK`.
 
     Raises:
         UsageError: naming file and line, where a row has another number of columns or another value.
     """
-    return _read_named(content, where, "i", _pixels, "a number of pixels")
-
-
-def _read_named(content: bytes, where: str, code: str, convert: Callable[[str], int], what: str) -> Columns:
-    """Reads a list with a header that names its columns: values of array type `code`, (n, columns)."""
-    lines = Lines(content, where)
-    rows = iter(lines)
-    number, first = next(rows)
-    stated = None
-    if len(first) == 1 and _is_number(first[0]):
-        stated, (number, first) = int(first[0]), next(rows, (number, []))
-    names, table, skipped = first, _Table(where), 0
-    flat = array(code)
-    for number, fields in rows:
-        if not table.files and len(names) == len(fields):  # a CSV's header also names the column of files
-            skipped = _file_column(names)
-            names = names[skipped + 1 :]
-        fields = _with_blanks_in_name(fields, skipped + 1 + len(names))  # noqa: PLW2901
-        _expect_columns(where, number, fields, skipped + 1 + len(names))
-        table.add(number, fields[skipped])
-        try:
-            flat.extend([convert(value) for value in fields[skipped + 1 :]])
-        except KeyError as error:
-            raise UsageError(f"{where}, line {number}: {reprlib.repr(error.args[0])} is not {what}") from None
-    if not table.files or len(set(names)) != len(names):
-        raise UsageError(f"{where} is not a list with named columns: no rows, or two columns of one name")
-    if not names:
-        raise UsageError(
-            f"{where} has no columns beside the images' names: write one column for each attribute, separated by "
-            "blanks, commas, semicolons or tabs; or remove the file to do without it"
-        )
-    notes = lines.notes
-    if stated is not None and stated != len(table.files):
-        notes = (*notes, f"{where} announces {stated:,} rows and has {len(table.files):,}")
-    values = np.frombuffer(flat, flat.typecode).reshape(len(table.files), len(names))
-    return Columns(tuple(names), table.rows, table.files, values, notes)
+    return _read_list(content, where, "i", _pixels, "a number of pixels")
 
 
 def read_partition(content: bytes, where: str) -> Columns:
@@ -156,11 +130,12 @@ def read_partition(content: bytes, where: str) -> Columns:
     Raises:
         UsageError: naming file and line, where a row is not `file partition` or the partition is another one.
     """
-    return _read_numbers(content, where, "partition (0, 1 or 2, or train, valid or test)", _partition)
+    what = "a valid partition (0, 1 or 2, or train, valid or test)"
+    return _read_list(content, where, "q", _partition, what, single="partition")
 
 
 def read_identities(content: bytes, where: str) -> Columns:
-    """Reads identity_CelebA: one whole number per image; empty is unknown.
+    """Reads identity_CelebA: one whole number per image; empty or -1 is unknown.
 
     Returns:
         Values int64 (n, 1), -1 where unknown.
@@ -168,31 +143,8 @@ def read_identities(content: bytes, where: str) -> Columns:
     Raises:
         UsageError: naming file and line, where a row is not `file number` or the number is not valid.
     """
-    return _read_numbers(content, where, "identity", _whole)
-
-
-def _read_numbers(content: bytes, where: str, column: str, convert: Callable[[str], int | None]) -> Columns:
-    lines, table = Lines(content, where), _Table(where)
-    values: list[int] = []
-    headings, skipped = [1, 2], 0  # how many fields a count line has, and a header: one of each may come first
-    for number, fields in lines:
-        if not table.files and len(fields) > 2 and convert(fields[-1]) is None and _file_column(fields):
-            skipped = _file_column(fields)
-            continue
-        fields = fields[skipped:]  # noqa: PLW2901
-        if not table.files and len(fields) in headings and _is_heading(fields, convert):
-            headings.remove(len(fields))
-            continue
-        fields = _with_blanks_in_name(fields, 2)  # noqa: PLW2901
-        _expect_columns(where, number, fields, 2)
-        value = convert(fields[1])
-        if value is None:
-            raise UsageError(f"{where}, line {number}: {reprlib.repr(fields[1])} is not a valid {column}")
-        table.add(number, fields[0])
-        values.append(value)
-    if not values:
-        raise UsageError(f"{where} lists no images")
-    return Columns((column,), table.rows, table.files, np.array(values, np.int64).reshape(-1, 1), lines.notes)
+    what = "a valid identity: write one whole number for each person"
+    return _read_list(content, where, "q", _whole, what, single="identity")
 
 
 def read_factors(content: bytes, where: str) -> Columns:
@@ -204,65 +156,142 @@ def read_factors(content: bytes, where: str) -> Columns:
     Raises:
         UsageError: naming file and line, where a row has another number of columns or not a number.
     """
-    lines = Lines(content, where)
-    rows = iter(lines)
-    number, header = next(rows)
-    skipped = _file_column(header)
-    names, table = header[skipped + 1 :], _Table(where)
-    values: list[list[float]] = []
-    for number, fields in rows:
-        _expect_columns(where, number, fields, len(header))
-        table.add(number, fields[skipped])
-        values.append([_real(value, where, number) for value in fields[skipped + 1 :]])
-    if not names or len(set(names)) != len(names):
-        raise UsageError(f"{where}, line 1: the header names no factors, or one of them twice")
-    values_array = np.array(values, np.float64).reshape(-1, len(names))
-    return Columns(tuple(names), table.rows, table.files, values_array, lines.notes)
+    return _read_list(content, where, "d", _real, "a finite number")
 
 
 def stem_of(name: str) -> str:
-    """`folder/000001.jpg` -> `000001`."""
-    return name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    """`folder/000001.jpg` -> `000001`. Only the suffix of an image is cut off."""
+    file = name.replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, suffix = file.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else file
 
 
-class _Table:
-    """The images a file lists, each once."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self.rows: dict[str, int] = {}
-        self.files: list[str] = []
-
-    def add(self, number: int, name: str) -> None:
-        if self.rows.setdefault(stem_of(name), len(self.files)) != len(self.files):
-            raise UsageError(f"{self._where}, line {number}: {name[:100]} is listed twice")
-        self.files.append(name)
+def list_key(name: str) -> str:
+    """The stem by which an image is found in a list: macOS writes letters with accents in two parts."""
+    stem = stem_of(name)
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
 
-def _file_column(header: list[str]) -> int:
-    """The number of the column of file names: the first, unless a row number of pandas comes before it."""
-    names = [name.lower() for name in header[:2]]
-    return 1 if len(names) == 2 and names[1] in _FILE_COLUMNS and names[0] in {"", "index", "unnamed: 0", "id"} else 0
+def _read_list(
+    content: bytes, where: str, code: str, convert: Callable[[str], float], what: str, single: str = ""
+) -> Columns:
+    """Reads a list: perhaps the number of rows, a header, and one row for each image.
+
+    Args:
+        content: of the file.
+        where: names it in messages.
+        code: of the array of values, as in `array.array`.
+        convert: one cell; a KeyError where it is not valid.
+        what: a valid cell is, for messages.
+        single: the name of the only column of a list that may lack a header.
+    """
+    lines = Lines(content, where)
+    stated, header, column, skipped, width = None, None, 0, 0, 2
+    rows: dict[str, int] = {}
+    files: list[str] = []
+    flat, repeated = array(code), 0
+    for number, fields in lines:
+        if not files:
+            if stated is None and header is None and (stated := _count(fields)) is not None:
+                continue
+            if header is None and not (single and _is_row(fields, convert)):
+                header = _without_empty_end(fields)
+                column, skipped, width = _place_of_files(header)
+                _refuse_rows_as_header(header, where)
+                continue
+            if header is not None and column < 0:  # the official lists do not name the column of files
+                column, width = 0, len(header) + (len(fields) > len(header))
+        fields = _fitted(fields, width)  # noqa: PLW2901
+        if fields == header:
+            continue
+        if len(fields) != width:
+            raise UsageError(f"{where}, line {number}: {len(fields)} columns where {width} are expected")
+        try:
+            values = [convert(value) for value in fields[skipped:column] + fields[column + 1 :]]
+        except KeyError as error:
+            raise UsageError(f"{where}, line {number}: {reprlib.repr(error.args[0])} is not {what}") from None
+        row = rows.setdefault(list_key(fields[column]), len(files))
+        if row < len(files):
+            if flat[row * len(values) : (row + 1) * len(values)].tobytes() != array(code, values).tobytes():
+                raise UsageError(
+                    f"{where}, line {number}: {fields[column][:100]} is listed twice, with other values: remove one row"
+                )
+            repeated += 1
+            continue
+        files.append(fields[column])
+        flat.extend(values)
+    names = (single,) if single else _value_names(header or [], column, skipped, width)
+    _refuse_list(where, names, len(files), len(flat), single)
+    notes = list(lines.notes)
+    if stated is not None and stated != len(files):
+        notes.append(f"{where} announces {stated:,} rows and has {len(files):,}")
+    if repeated:
+        notes.append(f"{where} lists {repeated:,} images twice, with the same values")
+    return Columns(names, rows, files, np.frombuffer(flat, flat.typecode).reshape(len(files), -1), tuple(notes))
 
 
-def _is_heading(fields: list[str], convert: Callable[[str], int | None]) -> bool:
-    """Whether a line is the number of rows, or names two columns."""
-    if len(fields) == 1:
-        return _is_number(fields[0])
-    return convert(fields[1]) is None and not fields[1].lstrip("-").isdecimal() and not has_image_suffix(fields[0])
+def _refuse_list(where: str, names: tuple[str, ...], rows: int, values: int, single: str) -> None:
+    """Refuses a list without rows, without columns, or with two columns of one name."""
+    if not rows:
+        raise UsageError(f"{where} lists no images: it has no rows below its header")
+    if single and values != rows:
+        raise UsageError(f"{where} has {values // rows + 1} columns where 2 are expected: the image and its {single}")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UsageError(f"{where} has two columns called {reprlib.repr(twice)}: rename or remove one of them")
+    if not names:
+        raise UsageError(
+            f"{where} has no columns beside the images' names: write one column for each attribute, separated by "
+            "blanks, commas, semicolons or tabs; or remove the file to do without it"
+        )
 
 
-def _with_blanks_in_name(fields: list[str], count: int) -> list[str]:
-    """Joins the parts of a file name with blanks in it, in a list of columns separated by blanks."""
-    extra = len(fields) - count
+def _refuse_rows_as_header(header: list[str], where: str) -> None:
+    if has_image_suffix(header[0]) and len(header) > 1:
+        raise UsageError(f"{where} has no header: add a first line with the columns' names above {header[0][:100]}")
+
+
+def _place_of_files(header: list[str]) -> tuple[int, int, int]:
+    """The number of the column of files (-1 if not named), of columns of row numbers before it, and of all columns."""
+    names = [name.lower() for name in header]
+    column = next((i for i, name in enumerate(names) if name in _FILE_COLUMNS), -1)
+    return column, int(column > 0 and len(names) > 2 and names[0] in _ROW_NUMBERS), len(header)
+
+
+def _value_names(header: list[str], column: int, skipped: int, width: int) -> tuple[str, ...]:
+    return tuple(header if width > len(header) else header[skipped:column] + header[column + 1 :])
+
+
+def _is_row(fields: list[str], convert: Callable[[str], float]) -> bool:
+    """Whether this is a row, and not the header, of a list with one column of values."""
+    fields = _without_empty_end(fields)
+    try:
+        convert(fields[-1])
+    except KeyError:
+        return has_image_suffix(fields[0]) or fields[-1].lstrip("-").isdecimal()
+    return True
+
+
+def _fitted(fields: list[str], width: int) -> list[str]:
+    """Drops empty fields beyond the last column, and joins a name with blanks that was cut at them."""
+    extra = len(fields) - width
+    if extra > 0 and not any(fields[width:]):
+        return fields[:width]
     if extra > 0 and has_image_suffix(fields[extra]) and not has_image_suffix(fields[0]):
         return [" ".join(fields[: extra + 1]), *fields[extra + 1 :]]
     return fields
 
 
-def _expect_columns(where: str, number: int, fields: list[str], count: int) -> None:
-    if len(fields) != count:
-        raise UsageError(f"{where}, line {number}: {len(fields)} columns where {count} are expected")
+def _without_empty_end(fields: list[str]) -> list[str]:
+    return fields[: next((i for i in range(len(fields), 0, -1) if fields[i - 1]), 1)]
+
+
+def _count(fields: list[str]) -> int | None:
+    """The number of rows that a list's first line states; None where it is another line."""
+    if len(fields) != 1:
+        return None
+    digits = re.sub(r"[,.']", "", fields[0]) if _COUNT.fullmatch(fields[0]) else fields[0]
+    return int(digits) if _is_number(digits) else None
 
 
 def _is_number(text: str) -> bool:
@@ -270,34 +299,36 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
-def _whole(text: str) -> int | None:
-    """A whole number from 0 up, -1 where the cell is empty, None where it is something else."""
-    if text.lower() in _EMPTY:
+def _whole(text: str) -> int:
+    """A whole number from 0 up, -1 where the cell is empty or -1."""
+    if text.lower() in _EMPTY or text == "-1":
         return UNKNOWN
     digits = text.removesuffix(".0")
-    return int(digits) if _is_number(digits) and int(digits) <= 2**62 else None
-
-
-def _partition(text: str) -> int | None:
-    number = SPLIT_NAMES.get(text.lower(), _whole(text))
-    return number if number in {UNKNOWN, 0, 1, 2} else None
-
-
-def _pixels(text: str) -> int:
-    """Raises KeyError where the text is not a whole number of a size that an image can have."""
-    if text.lower() in _EMPTY:
-        return NO_PIXEL
-    digits = text.removesuffix(".0")
-    if not digits.removeprefix("-").isdecimal() or len(digits) > 7:
+    if not _is_number(digits) or int(digits) > 2**62:
         raise KeyError(text)
     return int(digits)
 
 
-def _real(text: str, where: str, number: int) -> float:
+def _partition(text: str) -> int:
+    number = split_named(text)
+    number = _whole(text) if number < 0 else number
+    if number > 2:
+        raise KeyError(text)
+    return number
+
+
+def _pixels(text: str) -> int:
+    number = _real(text)
+    if abs(number) >= 1e7:
+        raise KeyError(text)
+    return NO_LANDMARK if math.isnan(number) else round(number)
+
+
+def _real(text: str) -> float:
     try:
-        value = math.nan if text.lower() in _EMPTY else float(text)
+        number = math.nan if text.lower() in _EMPTY else float(text)
     except ValueError:
-        value = math.inf
-    if math.isinf(value):
-        raise UsageError(f"{where}, line {number}: {reprlib.repr(text)} is not a finite number")
-    return value
+        raise KeyError(text) from None
+    if math.isinf(number):
+        raise KeyError(text)
+    return number

@@ -17,7 +17,15 @@ from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import SPLITS, Source
 from preprocess.sources.celeba_layouts import Kind, default_crop, recognized
 from preprocess.sources.celeba_lists import ATTRIBUTE_CODES, attribute_values, stem_of
-from preprocess.sources.index import SPLIT_NAMES, Catalogue, group_ignored, printable, safe_key, seeded_split
+from preprocess.sources.index import (
+    Catalogue,
+    empty_splits,
+    group_ignored,
+    printable,
+    safe_key,
+    seeded_split,
+    split_named,
+)
 from preprocess.sources.parquet_files import (
     ParquetPart,
     class_names,
@@ -25,6 +33,7 @@ from preprocess.sources.parquet_files import (
     is_text,
     list_parts,
     list_paths,
+    missing_parts,
     one_sentence,
     open_parquet_file,
     read_columns,
@@ -122,7 +131,10 @@ def open_parquet(
         channels=3,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
         left_out=(),
-        notes=(recognized("parquet", forced, path, len(keys)), *notes, *crop_note, *split_note, *table.notes),
+        notes=(
+            *(recognized("parquet", forced, path, len(keys)), *notes, *missing_parts(parts)),
+            *(*crop_note, *split_note, *table.notes, *empty_splits(split)),
+        ),
         default_crop=crop,
         source_size=size,
         refingerprint=lambda: _fingerprint(list_parts(path)),
@@ -156,7 +168,8 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
     for name in codes:
         if len(names_of.get(name, [])) == 2:
             notes.append(f"attribute {name}: 0 is {names_of[name][0]}, 1 is {names_of[name][1]}")
-    attributes = np.stack(list(codes.values()), axis=1) if codes else np.empty((rows, 0), np.int8)
+    where = parts[0].path
+    values = [attribute_values(code, f"column {printable(name)} of {where}") for name, code in codes.items()]
     if not codes:
         notes.append("no columns of attributes: continuing without attributes")
     if identity_name is None:
@@ -169,7 +182,7 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
         image=image,
         paths=paths,
         attribute_names=tuple(codes),
-        attributes=attribute_values(attributes, str(parts[0].path)),
+        attributes=np.stack(values, axis=1) if values else np.empty((rows, 0), np.int8),
         identity=_numbers(columns.get(identity_name or ""), rows),
         label=label,
         label_names=label_names,
@@ -194,8 +207,9 @@ def _image_column(schema: Any, part: ParquetPart) -> str:
     if "image" in schema.names and is_text(schema.field("image").type):
         reason = "its column `image` holds paths (text) and not the images: get the data set with its images embedded"
         raise UsageError(f"{part.path} holds no images: {reason}")
+    columns = ", ".join(map(printable, schema.names))
     raise UsageError(
-        f"{part.path} has no column `image` of {{bytes, path}} or of bytes: it is not a Hugging Face image file"
+        f"{part.path} has no column `image` of {{bytes, path}} or of bytes; its columns are: {columns[:300]}"
     )
 
 
@@ -215,12 +229,13 @@ def _read_columns(parts: list[ParquetPart], schema: Any, image: str) -> tuple[li
     paths: list[str] = []
     chunks: dict[str, list[Any]] = {name: [] for name in plain}
     for part in parts:
-        if not open_parquet_file(part.path).schema_arrow.equals(schema):
+        own = open_parquet_file(part.path).schema_arrow
+        if set(own.names) != set(schema.names) or pa.types.is_struct(own.field(image).type) != pa.types.is_struct(kind):
             raise UsageError(f"{part.path} has other columns than {parts[0].path}: point --source to files of one kind")
         table = read_columns(part, [*plain, *([f"{image}.path"] if has_path else [])])
         with one_sentence(part.path):
             for name in plain:
-                chunks[name] += table[name].chunks
+                chunks[name] += table[name].cast(schema.field(name).type).chunks
             found = [row["path"] or "" if row else "" for row in table[image].to_pylist()] if has_path else None
         paths += found or [""] * part.rows
     return paths, {name: pa.chunked_array(found, schema.field(name).type) for name, found in chunks.items()}
@@ -243,7 +258,7 @@ def _split_column(columns: dict[str, Any], rows: int) -> tuple[str, np.ndarray]:
 
 def _split_index(value: object) -> int:
     if isinstance(value, str):
-        return SPLIT_NAMES.get(value.lower(), -1)
+        return split_named(value)
     return int(value) if isinstance(value, (int, float)) and value in range(len(SPLITS)) else -1
 
 
@@ -263,10 +278,18 @@ def _labels(column: Any, names: list[str], rows: int) -> tuple[np.ndarray, tuple
         labels = np.array([number.get(text or "", -1) for text in texts], np.int64)
         return labels, tuple(printable(word) for word in words), []
     labels = _numbers(column, rows)
+    if column is not None and not _is_whole(column):
+        return np.full(rows, -1, np.int64), (), ["the column of labels holds fractions: continuing without labels"]
     if names and labels.max(initial=-1) >= len(names):
         note = f"the file names {counted(len(names), 'label')} and has label {labels.max()}: names of labels not used"
         return labels, (), [note]
     return labels, tuple(printable(name) for name in names) if (labels >= 0).any() else (), []
+
+
+def _is_whole(column: Any) -> bool:
+    """Whether a column of numbers holds no fractions."""
+    values = column.drop_null().to_numpy()
+    return bool(np.all(np.mod(values[np.isfinite(values)], 1) == 0))
 
 
 def _attribute_codes(column: Any) -> np.ndarray | None:
@@ -300,9 +323,12 @@ def _numbers(column: Any | None, rows: int) -> np.ndarray:
 
 
 def _integers(column: Any) -> np.ndarray:
-    """A column as int64 (n,), the smallest number where it is null."""
+    """A column as int64 (n,), rounded, the smallest number where it is null."""
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+    import pyarrow.compute as pc  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
 
+    if pa.types.is_floating(column.type):
+        column = pc.round(column)  # pyright: ignore[reportAttributeAccessIssue]
     return column.cast(pa.int64(), safe=False).fill_null(_NULL).to_numpy()
 
 

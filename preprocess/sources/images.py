@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shlex
+import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,16 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.containers.container import Container, counted
+from preprocess.containers.file_kinds import check_source, no_images
 from preprocess.containers.open_container import open_container
-from preprocess.errors import UnreadableImage, UsageError
+from preprocess.errors import UnreadableImage
 from preprocess.images.crop_resize import Crop
-from preprocess.images.file_types import PARQUET
 from preprocess.shards.annotations import SampleTable, table_without_annotations
 from preprocess.shards.manifest import SPLITS, LeftOut, Source
-from preprocess.sources.index import SPLIT_NAMES, Catalogue, group_ignored, printable, safe_key, seeded_split
+from preprocess.sources.index import (
+    Catalogue,
+    empty_splits,
+    group_ignored,
+    printable,
+    safe_key,
+    seeded_split,
+    split_named,
+)
 
 _BESIDE_SPLITS = "lies beside the folders of the splits, and in none of them"
 _CELEBA_LISTS = ("list_attr_celeba.", "list_eval_partition.", "identity_CelebA.", "factors.csv")
+_OTHER_LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "dataset.json", "labels.csv", "train.csv")
 _SPLIT_DEPTH = 2  # folders above the split that an archive may have been unpacked into
 _HASHING_THREADS = 8
 
@@ -51,7 +61,7 @@ def open_images(path: Path, seed: int) -> Catalogue:
     labels = [_label(name, first) for name in names]
     label_names = tuple(sorted({label for label in labels if label}))
     if level is not None:
-        split = np.array([SPLIT_NAMES[name.split("/")[level].lower()] for name in names], np.int8)
+        split = np.array([split_named(name.split("/")[level]) for name in names], np.int8)
         how = "split as its folders say"
     else:
         split = np.array(_split_by_content(container, names, seed), np.int8)
@@ -68,7 +78,10 @@ def open_images(path: Path, seed: int) -> Catalogue:
         channels=3,
         reader=lambda rows, scratch: container.reader([names[row] for row in rows], scratch),
         left_out=(*container.left_out, *(LeftOut(key=printable(name), reason=_BESIDE_SPLITS) for name in loose)),
-        notes=(summary, *container.notes, *_unused_lists(container, path), *_doubt(names, level)),
+        notes=(
+            *(summary, *container.notes, *_unused_lists(container, path)),
+            *(*_doubt(names, level), *empty_splits(split)),
+        ),
         default_crop=Crop(kind="square"),
         refingerprint=lambda: _fingerprint_again(container.list_again(), stamp),
         unpack=container.unpack,
@@ -77,26 +90,22 @@ def open_images(path: Path, seed: int) -> Catalogue:
 
 
 def _unused_lists(container: Container, path: Path) -> list[str]:
-    """A note about CelebA's annotation files, which this source does not read."""
-    found = [file.name for file in container.ignored if file.name.rsplit("/", 1)[-1].startswith(_CELEBA_LISTS)]
+    """Notes about annotation files, which this source does not read."""
+    files = [(file.name, file.name.rsplit("/", 1)[-1]) for file in container.ignored]
+    found = [name for name, file in files if file.startswith(_CELEBA_LISTS)]
+    others = [name for name, file in files if file.lower() in _OTHER_LISTS]
     command = f"`preprocess celeba --source {shlex.quote(str(path))}`"
-    return [f"not read by this command: {', '.join(found[:3])}; {command} reads them"] if found else []
+    notes = [f"not read by this command: {', '.join(found[:3])}; {command} reads them"] if found else []
+    if others:
+        notes.append(f"annotations that are not read: {', '.join(others[:3])}; labels are the names of folders only")
+    return notes
 
 
 def _open(path: Path) -> Container:
-    if path.is_symlink() and not path.exists():
-        raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
-    container = open_container(path, deep=True)
-    if container.names:
-        return container
-    if any(file.reason == PARQUET.name for file in container.ignored):
-        command = f"`preprocess celeba --source {shlex.quote(str(path))}`"
-        raise UsageError(f"{path} holds parquet files: make shards of them with {command}")
-    reasons = [f"{left.key} is {left.reason}" for left in container.left_out]
-    reasons += [f"{file.name} is {file.reason}" for file in container.ignored]
-    raise UsageError(f"{path} holds no images" + (f": {', '.join(reasons[:3])}" if reasons else ": it is empty"))
+    container = open_container(check_source(path), deep=True)
+    if not container.names:
+        raise no_images(container)
+    return container
 
 
 def _split_level(names: list[str]) -> int | None:
@@ -110,7 +119,7 @@ def _split_level(names: list[str]) -> int | None:
         folders = _folders_at(names, level)
         if len(above) != 1 or not folders:
             return None
-        if folders <= SPLIT_NAMES.keys():
+        if all(split_named(folder) >= 0 for folder in folders):
             return level
     return None
 
@@ -122,10 +131,10 @@ def _folders_at(names: list[str], level: int) -> set[str]:
 def _doubt(names: list[str], level: int | None) -> list[str]:
     """A note about folders that have a split's name and are taken for labels."""
     folders = _folders_at(names, 0)
-    splits = sorted(folders & SPLIT_NAMES.keys())
+    splits = sorted(folder for folder in folders if split_named(folder) >= 0)
     if level is not None or not splits:
         return []
-    others = ", ".join(printable(name) for name in sorted(folders - SPLIT_NAMES.keys())[:3])
+    others = ", ".join(printable(name) for name in sorted(folders.difference(splits))[:3])
     return [
         f"the folders {', '.join(splits)} are taken for labels, not splits, because others lie beside them: {others}"
     ]
@@ -139,8 +148,8 @@ def _common_folders(names: list[str]) -> int:
 
 
 def _label(name: str, first: int) -> str:
-    """The folders between the split, or the top, and the file."""
-    return "/".join(name.split("/")[first:-1])
+    """The folders between the split, or the top, and the file; macOS writes letters with accents in two parts."""
+    return unicodedata.normalize("NFC", "/".join(name.split("/")[first:-1]))
 
 
 def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) -> SampleTable:

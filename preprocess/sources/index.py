@@ -13,24 +13,26 @@ import numpy as np
 from preprocess.containers.container import IgnoredFile, PixelReader, printable
 from preprocess.images.crop_resize import Crop
 from preprocess.shards.annotations import SampleTable
-from preprocess.shards.manifest import IgnoredFiles, LeftOut, Source
+from preprocess.shards.manifest import SPLITS, IgnoredFiles, LeftOut, Source
 from preprocess.shards.tar import MAX_KEY_BYTES
 
-# common names of the splits; the values are indices into manifest.SPLITS
-SPLIT_NAMES = {
+# common names of the splits, those that Hugging Face knows; the values are indices into manifest.SPLITS
+_SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), 0),
     **dict.fromkeys(("valid", "val", "validation", "dev"), 1),
-    **dict.fromkeys(("test", "testing"), 2),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), 2),
 }
+_SPLIT_WORD = re.compile(r"(?:(?:split|partition|set|subset)=|partial-)?([a-z]+?)(?:[-_ ]?(?:set|data|images))?")
 __all__ = [
-    "SPLIT_NAMES",
     "Catalogue",
     "PixelReader",
+    "empty_splits",
     "group_ignored",
     "printable",
     "safe_key",
     "seeded_rank",
     "seeded_split",
+    "split_named",
 ]
 _PLAIN_KEY = re.compile(rf"[A-Za-z0-9_+@=-]{{1,{MAX_KEY_BYTES}}}")
 _MAX_NAMES, _MAX_NAME = 5_000, 200  # of ignored files in a manifest, for each reason; characters of a name
@@ -91,6 +93,21 @@ def group_ignored(files: Iterable[IgnoredFile]) -> tuple[IgnoredFiles, ...]:
         for reason, found in groups.items()
     ]
     return tuple(sorted(grouped, key=lambda group: (-group.files, group.reason)))
+
+
+def split_named(text: str) -> int:
+    """The split that a word or a folder's name says, an index into manifest.SPLITS; -1 where it says none.
+
+    `train`, `Training_set` and `split=train` are the same split.
+    """
+    word = _SPLIT_WORD.fullmatch(text.lower())
+    return _SPLIT_NAMES.get(word[1], -1) if word else -1
+
+
+def empty_splits(split: np.ndarray) -> list[str]:
+    """A note about splits without an image."""
+    empty = [name for i, name in enumerate(SPLITS) if not (split == i).any()]
+    return [f"no image is in the split {' or '.join(empty)}"] if empty else []
 
 
 def safe_key(stem: str) -> str:

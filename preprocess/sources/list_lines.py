@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import re
+import zipfile
 from collections.abc import Iterator
 
+from preprocess.containers.container import MAX_LIST_BYTES, refuse_long_list
 from preprocess.errors import UsageError
-from preprocess.images.file_types import HEAD_BYTES, LFS_POINTER, TEXT, UNKNOWN, WEB_PAGE, ZIP, file_type
+from preprocess.images.file_types import GZIP, HEAD_BYTES, LFS_POINTER, TEXT, UNKNOWN, WEB_PAGE, ZIP, file_type
 
 _MAX_LINE = 100_000
 _SEPARATORS = (",", ";", "\t", "|")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_COUNT = re.compile(r"\s*\d[\d,.']*\s*")
 _CONTROL = re.compile(r"[\0-\x08\x0e-\x1f]")
 
 
@@ -46,7 +50,7 @@ class Lines:
         Raises:
             UsageError: a line is longer than a list's.
         """
-        separator = self._separator
+        separator, begun = self._separator, False
         # one line at a time: a list of lines takes many times the text
         for number, line in enumerate(io.StringIO(self._text, newline=None), 1):
             if len(line) > _MAX_LINE:
@@ -55,21 +59,25 @@ class Lines:
                 )
             if not line.strip() or (number == 1 and _stated_separator(line)):
                 continue
+            if line.startswith("#") and not begun:
+                continue
+            begun = True
             if separator is None:
                 yield number, line.split()
                 continue
             fields = [field.strip() for field in next(csv.reader([line], delimiter=separator))]
             if separator == ";":  # where the comma is taken for decimals
                 fields = [field.replace(",", ".") if _DECIMAL_COMMA.fullmatch(field) else field for field in fields]
-            yield number, fields
+            if any(fields):
+                yield number, fields
 
     def _decode(self, content: bytes) -> str:
         found = file_type(content[:HEAD_BYTES])
-        if encoding := _utf16(content):
+        if encoding := _wide_encoding(content):
             try:
                 return content.decode(encoding).removeprefix("\ufeff")
             except UnicodeDecodeError:
-                raise self._not_text("damaged UTF-16 text") from None
+                raise self._not_text(f"damaged {encoding.upper()} text") from None
         if found is LFS_POINTER:
             raise UsageError(f"{self._where} is {found.name}: {found.remedy}")
         try:
@@ -93,15 +101,39 @@ class Lines:
         """The first lines that are not blank: a count, a header, and two rows."""
         found: list[str] = []
         for line in io.StringIO(self._text, newline=None):
-            if line.strip():
+            if line.strip() and not (line.startswith("#") and not found):
                 found.append(line.rstrip("\n"))
             if len(found) == 4:
                 break
         return found
 
 
-def _utf16(content: bytes) -> str:
-    """The name of the encoding where the file is UTF-16, with its mark or without; otherwise ""."""
+def unpacked_list(content: bytes) -> bytes:
+    """The list in a gzip file or in a zip archive of one list, as Kaggle hands out single files; others are returned.
+
+    At most `MAX_LIST_BYTES` + 1 bytes are unpacked, so that `refuse_long_list` refuses the rest.
+    """
+    found = file_type(content[:HEAD_BYTES])
+    try:
+        if found is GZIP:
+            with gzip.open(io.BytesIO(content)) as file:
+                content = file.read(MAX_LIST_BYTES + 1)
+        elif found is ZIP:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                names = [name for name in archive.namelist() if name.lower().endswith((".txt", ".csv"))]
+                if len(names) == 1:
+                    with archive.open(names[0]) as file:
+                        content = file.read(MAX_LIST_BYTES + 1)
+    except Exception:  # zipfile raises nearly anything; the reader of lines says which file this is
+        return content
+    refuse_long_list(len(content), "an annotation file that is packed")
+    return content
+
+
+def _wide_encoding(content: bytes) -> str:
+    """The name of the encoding where the file is UTF-16, with its mark or without, or UTF-32; otherwise ""."""
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     head = content[:HEAD_BYTES]
@@ -117,7 +149,7 @@ def _separator(lines: list[str]) -> str | None:
     """The separator of a list's fields; None where they are separated by blanks."""
     if stated := _stated_separator(lines[0]):
         return stated
-    for line in lines[:2] if lines[0].strip().isdecimal() else lines[:1]:  # the first may be the number of rows
+    for line in lines[1:2] if _COUNT.fullmatch(lines[0]) else lines[:1]:  # the first may be the number of rows
         counts = {separator: line.count(separator) for separator in _SEPARATORS}
         best = max(_SEPARATORS, key=lambda separator: counts[separator])
         if not counts[best]:

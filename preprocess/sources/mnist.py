@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from preprocess.containers.container import printable
-from preprocess.containers.file_kinds import read_head
+from preprocess.containers.file_kinds import check_source, read_head
 from preprocess.containers.folder import scan
 from preprocess.errors import UnreadableImage, UsageError, first_line
 from preprocess.images.file_types import GZIP, UNKNOWN, file_type
@@ -43,14 +43,14 @@ def find_mnist(given: Path | None) -> Path | None:
         UsageError: the given one is not a folder.
     """
     if given is not None:
-        if given.is_dir():
-            return given
-        if given.is_symlink() and not given.exists():
-            raise UsageError(f"--source {given} is a link to {given.readlink()}, which does not exist")
-        if given.exists():
-            remedy = f"give the folder of the four IDX files ({given.parent})"
-            raise UsageError(f"--source {given} is {file_type(read_head(given)).name}: {remedy}")
-        raise UsageError(f"--source {given} does not exist")
+        found = check_source(given, "--source ")
+        if found.is_dir():
+            return found
+        kind = file_type(read_head(found))
+        remedy = f"give the folder of the four IDX files ({found.parent})"
+        if kind.family == "archive":
+            remedy = "unpack it, and give the folder of the four IDX files"
+        raise UsageError(f"--source {found} is {kind.name}: {remedy}")
     folders = (os.environ.get("MNIST_ROOT"), DATA_FOLDER)
     return next((Path(path) for path in folders if path and Path(path).is_dir()), None)
 
@@ -77,7 +77,9 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
         labels.append(_read(label_path, _LABELS).astype(np.int64))
         count = len(_read(images, _IMAGES))
         if count != len(labels[-1]):
-            raise UsageError(f"{images} has {count:,} images and {label_path} {len(labels[-1]):,} labels")
+            raise UsageError(
+                f"{images} has {count:,} images and {label_path} {len(labels[-1]):,} labels: download both again"
+            )
         keys += [f"{part.replace('t10k', 'test')}-{number:05d}" for number in range(count)]
     trained = len(labels[0])
     fingerprint = _fingerprint(paths)

@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocess.containers.container import printable
-from preprocess.containers.file_kinds import ignored_folder, is_parquet_name
+from preprocess.containers.file_kinds import ignored_folder, is_parquet_name, read_head, refuse_file
 from preprocess.containers.folder import is_folder, scan
 from preprocess.errors import UnreadableImage, UsageError, UserError, first_line
+from preprocess.images.file_types import PARQUET, file_type
 from preprocess.shards.manifest import SPLITS
-from preprocess.sources.index import SPLIT_NAMES
+from preprocess.sources.index import split_named
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
 
-_FILE_SPLIT, _FOLDER_SPLIT = re.compile(r"([a-z]+)[-_.]"), re.compile(r"(?:partial-)?([a-z]+)$")
-_HIVE_SPLIT = re.compile(r"(?:split|partition|set|subset)=([a-z0-9]+)$")
-_DEPTH = 3  # folders below --source; the hub's own conversion has CONFIGURATION/SPLIT/0000.parquet
+_FILE_SPLIT = re.compile(r"([a-z]+)[-_.]")
+_HIVE_NUMBER = re.compile(r"(?:split|partition|set|subset)=([012])$")
+_NUMBERED = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.")
+_DEPTH, _NAMED_DEPTH = 6, 3  # folders below --source, as in the hub's cache; folders above a file that may name a split
 # a buffered reader allocates the size that a page claims, so small files are read without a buffer; the sizes in the
 # metadata are not asked for: pyarrow ends the process where they contradict each other
 _BUFFER, _SMALL = 1 << 20, 1 << 26
@@ -90,7 +92,12 @@ def open_parquet_file(path: Path) -> ParquetFile:
     parquet = _import_parquet()
     with one_sentence(path):
         size = path.stat().st_size
+        if file_type(read_head(path)) is not PARQUET:
+            raise refuse_file(path)
         file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER if size > _SMALL else 0)
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise UsageError(f"{path} has two columns of one name ({', '.join(names)}): rename one of them")
         if file.metadata.num_rows > size:
             raise UsageError(f"{path} is damaged: it claims {file.metadata.num_rows:,} rows; download it again")
         return file
@@ -146,7 +153,7 @@ def read_images(parts: list[ParquetPart], column: str, paths: list[str]) -> Iter
                 images = batch.column(0).field("bytes") if in_struct else batch.column(0)
                 for image in images:
                     content = image.as_py()
-                    yield _without_bytes(paths[row]) if content is None else content
+                    yield _without_bytes(paths[row]) if content is None else bytes(content)
                     row += 1
         except UsageError:
             raise
@@ -183,20 +190,32 @@ def is_bytes(kind: Any) -> bool:
     import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
 
     types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        return types.is_uint8(kind.value_type)
     return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
 def split_of(path: Path) -> int:
     """The split that a file's name or a folder above it says, an index into manifest.SPLITS; -1 where none does."""
-    folders = [folder.name.lower() for folder in path.resolve().parents[:_DEPTH]]
-    words = [_FILE_SPLIT.match(path.name.lower()), *map(_FOLDER_SPLIT.match, folders[:1])]
-    words += map(_HIVE_SPLIT.match, folders)
-    for word in words:
-        if word and word[1] in SPLIT_NAMES:
-            return SPLIT_NAMES[word[1]]
-        if word and word[1] in {"0", "1", "2"}:
-            return int(word[1])
-    return -1
+    folders = [folder.name.lower() for folder in path.absolute().parents[:_NAMED_DEPTH]]
+    own = _FILE_SPLIT.match(path.name.lower())
+    words = [*([own[1]] if own else []), *folders[:1], *(folder for folder in folders if "=" in folder)]
+    named = (split_named(word) for word in words)
+    numbered = (int(number[1]) for folder in folders if (number := _HIVE_NUMBER.match(folder)))
+    return next((split for split in named if split >= 0), next(numbered, -1))
+
+
+def missing_parts(parts: list[ParquetPart]) -> list[str]:
+    """A note where files named `…-00000-of-00003` are not all there."""
+    sets: dict[tuple[str, str], set[str]] = {}
+    for part in parts:
+        if name := _NUMBERED.match(part.path.name):
+            sets.setdefault((str(part.path.parent / name[1]), name[3]), set()).add(name[2])
+    return [
+        f"{int(total) - len(held):,} of {int(total):,} files {printable(name)}-…-of-{total} are missing: download them"
+        for (name, total), held in sets.items()
+        if len(held) < int(total)
+    ]
 
 
 def _without_bytes(path: str) -> UnreadableImage:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from PIL import Image
 
 from preprocess.containers.container import Container
+from preprocess.containers.file_kinds import check_source
 from preprocess.containers.open_container import open_container
 from preprocess.errors import UnreadableImage, UsageError
 from tests.preprocess.trees import encoded, jpeg, smooth_picture
@@ -145,6 +149,37 @@ def test_odd_members_of_a_tar(mode: str, tmp_path: Path) -> None:
     assert np.abs(image.astype(int) - smooth_picture(2)).mean() < 5
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_tars_that_were_joined(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    names = list(MEMBERS)
+    tars = [write_tar(tmp_path / "one.tar", {name: MEMBERS[name]}).read_bytes() for name in names[:3]]
+    container = open_container(write(tmp_path / "in.tar", pack(b"".join(tars))), deep=True)
+    assert container.names == names[:3]
+    assert len(pixels(container, tmp_path / "scratch")) == 3
+    spoilt = bytearray(write_tar(tmp_path / "one.tar", MEMBERS).read_bytes())
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        spoilt[archive.getmembers()[2].offset + 5] ^= 255
+    with pytest.raises(UsageError, match=r"a damaged header at byte [0-9,]+\); download it again"):
+        open_container(write(tmp_path / "in.tar", pack(bytes(spoilt))), deep=True)
+
+
+def test_links_and_gaps_in_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "t" / "b").mkdir(parents=True)
+    write(tmp_path / "t" / "a" / "1.jpg", jpeg(1))
+    os.link(tmp_path / "t" / "a" / "1.jpg", tmp_path / "t" / "b" / "2.jpg")
+    (tmp_path / "t" / "current").symlink_to("a")
+    with (tmp_path / "t" / "gaps.jpg").open("wb") as file:
+        file.truncate(1 << 20)
+    subprocess.run(["tar", "-S", "--format=gnu", "-cf", "in.tar", "t"], cwd=tmp_path, check=True)
+    container = open_container(tmp_path / "in.tar", deep=True)
+    assert container.names == ["t/a/1.jpg", "t/b/2.jpg"] and len(pixels(container, tmp_path / "scratch")) == 2
+    found = reasons(container)
+    assert "tar -h" in found["t/current"] and "without `tar -S`" in found["t/gaps.jpg"]
+    subprocess.run(["tar", "--format=v7", "-cf", "old", "t/a"], cwd=tmp_path, check=True)
+    assert open_container(tmp_path / "old", deep=True).names == ["t/a/1.jpg"]
+    assert open_container(write_tar(tmp_path / "empty.tar", {}), deep=True).names == []
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_tar_that_was_cut_short(mode: str, tmp_path: Path) -> None:
     path = write_tar(tmp_path / "in.tar", MEMBERS, mode)
@@ -168,6 +203,11 @@ def test_a_tar_that_was_cut_short(mode: str, tmp_path: Path) -> None:
         ("a.zip", b"\1\2\3\4", "is not a whole zip file: it was cut short or damaged"),
         ("a.zip", b"PK\x03\x04broken", "is not a whole zip archive: it was cut short or damaged"),
         ("a.zip.002", b"\1\2\3\4", "one part of a split archive: join the parts with `cat "),
+        ("a.zip.001", b"PK\x03\x04", "one part of a split archive: join the parts with `cat "),
+        ("a.z01", b"PK\x03\x04", "one part of a split zip archive: join the parts with `zip -s 0 "),
+        ("a.tar.gz.aa", b"\x1f\x8b\x08\0", "one part of a split archive"),
+        ("a.zip.part", b"PK\x03\x04", "is a download that has not finished"),
+        ("a.arrow", b"\xff\xff\xff\xff\x10\1\0\0", "is an Arrow file, as datasets' save_to_disk writes it: convert it"),
         ("a.csv.gz", b"\x1f\x8b\x08\0", "cut short or damaged"),
         ("a.h5", b"\x89HDF\r\n", "is an HDF5 file, not images"),
         ("a.parquet", b"PAR1", "preprocess celeba --source"),
@@ -193,3 +233,26 @@ def test_two_members_of_one_name(tmp_path: Path) -> None:
         archive.writestr("1.jpg", jpeg(2))
     with pytest.raises(UsageError, match=r"holds 1\.jpg twice"):
         open_container(tmp_path / "a.zip", deep=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("s3://bucket/faces", "--source s3://bucket/faces is an address"),
+        ("https://host/faces.zip", "download it first"),
+        ("gone/*.jpg", "does not exist; patterns are not read: give the folder"),
+        ("a" * 5000, "cannot be read: File name too long"),
+        ("/dev/null", "is a pipe or a device"),
+        ("a\nb", "--source a\\nb does not exist"),
+    ],
+)
+def test_sources_that_are_not_files(path: str, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_source(Path(path), "--source ")
+    assert words in str(error.value)
+
+
+def test_the_home_folder_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "faces").mkdir()
+    assert check_source(Path("~/faces")) == tmp_path / "faces"

@@ -99,7 +99,7 @@ def test_a_file_of_each_name_in_a_folder_of_that_name(tmp_path: Path) -> None:
 def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:
     write_digits(tmp_path / "in", ".gz")
     path = tmp_path / "in" / "train-images-idx3-ubyte.gz"
-    with pytest.raises(UsageError, match=r"is a gzip file: give the folder of the four IDX files"):
+    with pytest.raises(UsageError, match=r"is a gzip file: unpack it, and give the folder"):
         find_mnist(path)
     path.write_bytes(b"<!DOCTYPE html>")
     with pytest.raises(UsageError, match=r"train-images-idx3-ubyte\.gz is a web page, not an IDX file"):

@@ -246,3 +246,32 @@ def test_names_and_ends_of_other_systems(tmp_path: Path) -> None:
     found = open_celeba(tmp_path / "my data", 0)
     assert is_annotated(found) and found.source.images == COUNT
     assert sum(group.files for group in found.ignored) == COUNT
+
+
+def test_lists_as_they_are_downloaded(small: Path) -> None:
+    attributes = (small / "list_attr_celeba.txt").read_text()
+    (small / "list_attr_celeba.txt").unlink()
+    with zipfile.ZipFile(small / "list_attr_celeba.csv.zip", "w") as archive:
+        archive.writestr("list_attr_celeba.csv", attributes)
+    (small / "labels").mkdir()
+    (small / "list_eval_partition.txt").rename(small / "labels" / "List_Eval_Partition.TXT")
+    (small / "identity_CelebA.txt").rename(small / "identity_CelebA (1).txt")
+    (small / "list_bbox_celeba.txt").write_text("1")
+    found = open_celeba(small, 0)
+    assert is_annotated(found)
+    assert "identity_CelebA (1).txt is not used: save or rename it as identity_celeba.txt" in notes(found)
+    assert ignored(found) == {"list_bbox_celeba.txt": 1}
+    (small / "list_attr_celeba.txt").write_text(attributes)
+    assert "list_attr_celeba.txt is read: " in notes(open_celeba(small, 0))
+
+
+def test_folders_of_splits_have_many_names(tmp_path: Path) -> None:
+    for number, name in enumerate(("Training_set", "split=val", "eval")):
+        (tmp_path / name / "Zoe\u0308").mkdir(parents=True)
+        (tmp_path / name / "Zoe\u0308" / f"{number}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "metadata.csv").write_text("file_name,text\n")
+    found = open_images(tmp_path, 0)
+    assert found.split.tolist() == [0, 2, 1] and found.label_names == ("Zoë",)
+    assert "annotations that are not read: metadata.csv" in notes(found)
+    shutil.rmtree(tmp_path / "eval")
+    assert "no image is in the split test" in notes(open_images(tmp_path, 0))

@@ -300,3 +300,44 @@ def test_parquet_files_below_others_are_named(tmp_path: Path) -> None:
     found = catalogue(tmp_path / "in")
     assert found.source.images == 3
     assert any("1 parquet file" in note for note in found.notes) and any("(1 image)" in note for note in found.notes)
+
+
+def test_files_that_differ_in_order_width_and_form(tmp_path: Path) -> None:
+    numbers = [1, 2, 3]
+    lists = pa.array([list(jpeg(number)) for number in numbers], pa.list_(pa.uint8()))
+    signs = {"Male": [1, -1, 1], "Young": [1, 0, 1], "celeb_id": pa.array([1, 2, 3], pa.int32())}
+    pq.write_table(pa.table({"image": lists, **signs}), tmp_path / "train-00000-of-00003.parquet")
+    signs = {"celeb_id": [4, 5, 6], "Young": [0, 0, 1], "Male": [-1, -1, 1]}
+    pq.write_table(pa.table({**signs, "image": lists}), tmp_path / "train-00002-of-00003.parquet")
+    found = open_celeba(tmp_path, 0)
+    assert found.table.attributes.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0], [0, 0], [1, 1]]
+    assert found.table.identity.tolist() == [1, 2, 3, 4, 5, 6]
+    assert any(note.startswith("1 of 3 files ") and "train-…-of-00003 are missing" in note for note in found.notes)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert found.unpack is not None
+    found.unpack(scratch)
+    assert all(isinstance(image, np.ndarray) for image in found.reader(range(6), scratch).pixels())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "is a web page: download it again"),
+        (b"", "is empty: download it again"),
+    ],
+)
+def test_what_is_called_parquet(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "train-0.parquet").write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        open_celeba(tmp_path, 0)
+
+
+def test_labels_with_fractions_and_columns_without_images(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [1, 2], picture, label=[0.5, 1.0])
+    found = open_celeba(tmp_path, 0)
+    assert found.table.label.tolist() == [-1, -1] and "holds fractions" in "\n".join(found.notes)
+    pq.write_table(pa.table({"url": ["http://x"], "text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="its columns are: url, text"):
+        open_celeba(tmp_path, 0)
