@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from analysis.figures.tiles import short_label
+from analysis.figures.tiles import font, short_label
 
 COLORS = "cividis"  # light and dark differ for every kind of color vision
 DARK = 0.47  # share of the color map below which white figures are easier to read than black ones
-UNKNOWN = "0.88"  # gray of rows that no layer knows
+UNKNOWN = (224, 224, 224)  # gray of rows that no layer knows
+CELL = (60, 28)  # pixels of a cell of the heat map
 LINE_STYLES = ("-", "--", "-.", ":")  # layers differ by more than their color
 
 
@@ -44,12 +43,13 @@ TABLES = (
 
 def as_picture(figure: Figure) -> Image.Image:
     """Renders a matplotlib figure and closes it."""
-    buffer = io.BytesIO()
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(130)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the font lacks some scripts; the page itself shows all names
-        figure.savefig(buffer, format="png", dpi=130, facecolor="white")
+        canvas.draw()
     plt.close(figure)
-    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def as_table(metrics: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -70,7 +70,8 @@ def sorted_names(table: Mapping[str, Any], score: str, layers: int) -> list[str]
 def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
     """Draws what each layer knows of each target and, beside it, what it changes.
 
-    The best layer of a row has a black frame and bold figures. A row that no layer knows is gray.
+    The best layer of a row has a black frame and bold figures. A row that no layer knows is gray. An empty cell: the
+    classifier cannot tell.
 
     Args:
         metrics: The content of metrics.json for one checkpoint.
@@ -81,57 +82,62 @@ def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
     present = [table for table in TABLES if metrics.get(table.key)]
     if not present:
         return None
-    layers = len(metrics["layers"])
-    sides = 2 if metrics.get("interventions") else 1
-    heights = [len(as_table(metrics, table.key)) for table in present]
-    size = (sides * (0.62 * layers + 1.6) + 1.6, 0.26 * sum(heights) + 1.1 * len(present))
-    figure, axes = plt.subplots(
-        len(present), sides, figsize=size, height_ratios=[h + 2 for h in heights], squeeze=False, layout="constrained"
-    )
-    for line, table in zip(axes, present, strict=True):
-        rows = as_table(metrics, table.key)
-        names = sorted_names(rows, table.score, layers)
-        scores = [[*rows[name][table.score], rows[name][f"{table.score}_all"]] for name in names]
-        best = [rows[name]["best_layer"] if rows[name]["best_layer_significant"] else None for name in names]
-        _draw_table(line[0], np.array(scores, float), best, table.limits)
-        line[0].set_xticks(range(layers + 1), [*map(str, range(layers)), "all"], fontsize=8)
-        line[0].set_yticks(range(len(names)), [short_label(name) for name in names], fontsize=8)
-        for label in line[0].get_yticklabels():
-            label.set_parse_math(False)  # names are the data set's; $ is an ordinary character
-        line[0].set_title(f"knows ({table.unit})", fontsize=9)
-        if sides == 2:
-            changes = as_table(metrics["interventions"], table.key)
-            values = np.array([changes[n]["change"] if n in changes else [np.nan] * layers for n in names], float)
-            marked = [changes[n]["best_layer"] if n in changes else None for n in names]
-            _draw_table(line[1], values, marked, (0.0, 1.0))
-            line[1].set_xticks(range(layers), [str(i) for i in range(layers)], fontsize=8)
-            line[1].set_yticks([])
-            line[1].set_title("changes (share)", fontsize=9)
-        for axis in line:
-            axis.set_xlabel("layer", fontsize=8)
-    return as_picture(figure)
+    layers, changing = len(metrics["layers"]), metrics.get("interventions") or {}
+    names = {table: sorted_names(as_table(metrics, table.key), table.score, layers) for table in present}
+    left = 24 + max(int(font(15).getlength(short_label(name))) for rows in names.values() for name in rows)
+    right = left + (layers + 1) * CELL[0] + 32
+    height = sum((len(rows) + 2) * CELL[1] + 24 for rows in names.values())
+    sheet = Image.new("RGB", (right + (layers * CELL[0] if changing else 0) + 8, height), "white")
+    pen, top = ImageDraw.Draw(sheet), 0
+    for table, rows in names.items():
+        known, changed = as_table(metrics, table.key), as_table(changing, table.key)
+        columns = [str(layer) for layer in range(layers)]
+        _draw_head(pen, (left, top), f"known to layer ({table.unit})", [*columns, "all"])
+        if changing:
+            _draw_head(pen, (right, top), "changed by layer (share)", columns)
+        for line, name in enumerate(rows, start=2):
+            row, y = known[name], top + line * CELL[1]
+            best = row["best_layer"] if row["best_layer_significant"] else None
+            pen.text((left - 10, y + CELL[1] / 2), short_label(name), "black", font(15), "rm")
+            scores = [*row[table.score], row[f"{table.score}_all"]]
+            _draw_row(pen, (left, y), scores, best, best is None, table.limits)
+            if name in changed:
+                most = None if best is None else changed[name]["best_layer"]
+                _draw_row(pen, (right, y), changed[name]["change"], most, best is None, (0.0, 1.0))
+        top += (len(rows) + 2) * CELL[1] + 24
+    return sheet
 
 
-def _draw_table(axis: Axes, values: np.ndarray, best: Sequence[int | None], limits: tuple[float, float]) -> None:
-    """Draws values (rows, columns) with their figures.
+def _draw_head(pen: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, columns: Sequence[str]) -> None:
+    """Writes a title and, below it, the headings of the columns."""
+    x, y = corner
+    pen.text((x, y + CELL[1] / 2), title, "black", font(15), "lm")
+    for i, column in enumerate(columns):
+        pen.text((x + (i + 0.5) * CELL[0], y + 1.5 * CELL[1]), column, "black", font(15), "mm")
 
-    ``best`` is each row's framed column. A row without one is gray; NaN stays empty.
-    """
-    clear = np.array([column is not None for column in best])
-    axis.set_facecolor("white")
-    axis.imshow(np.where(clear[:, None], values, np.nan), cmap=COLORS, vmin=limits[0], vmax=limits[1], aspect="auto")
-    for row, column in enumerate(best):
-        if column is None and np.isfinite(values[row]).any():
-            axis.add_patch(Rectangle((-0.5, row - 0.5), values.shape[1], 1, color=UNKNOWN, lw=0))
-        if column is not None:
-            axis.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="white", lw=2.6))
-            axis.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="black", lw=1.4))
-        for i, value in enumerate(values[row]):
-            if np.isfinite(value):
-                dark = (value - limits[0]) / (limits[1] - limits[0]) < DARK
-                ink = "0.45" if column is None else "white" if dark else "black"
-                weight = "bold" if i == column else "normal"
-                axis.text(i, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink, weight=weight)
+
+def _draw_row(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    values: Sequence[float | None],
+    framed: int | None,
+    gray: bool,
+    limits: tuple[float, float],
+) -> None:
+    """Draws cells with their figures from ``corner`` to the right; one is framed and bold, unknown ones stay empty."""
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        x, y = corner[0] + i * CELL[0], corner[1]
+        share = (value - limits[0]) / (limits[1] - limits[0])
+        color = UNKNOWN if gray else matplotlib.colormaps[COLORS](min(1.0, max(0.0, share)), bytes=True)[:3]
+        pen.rectangle((x, y, x + CELL[0] - 1, y + CELL[1] - 1), tuple(int(part) for part in color))
+        if i == framed:
+            pen.rectangle((x + 1, y + 1, x + CELL[0] - 2, y + CELL[1] - 2), outline="black", width=2)
+            pen.rectangle((x + 3, y + 3, x + CELL[0] - 4, y + CELL[1] - 4), outline="white", width=1)
+        ink = (110, 110, 110) if gray else "white" if share < DARK else "black"
+        middle = (x + CELL[0] / 2, y + CELL[1] / 2)
+        pen.text(middle, f"{value:.2f}", ink, font(14, bold=i == framed), "mm")
 
 
 def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Image.Image:

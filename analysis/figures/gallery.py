@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from analysis.figures import charts, grids
 from analysis.figures.latent_arithmetic import Row, all_rows, equation, named_directions
 from analysis.figures.motion import LayerDirections, strip, traversal_frames
-from analysis.figures.tiles import data_uri
+from analysis.figures.tiles import data_uri, short_label
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded
 
@@ -205,7 +205,7 @@ def first_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> list[Row]:
     pairs = sorted((pair for pair in pairs if pair["success"] is not None), key=lambda pair: -pair["success"])
     photographs = [row for row in rows if row.seen]
     best = [
-        replace(row, label=f"wanted:\n{pair['t']},\nnot {pair['s']}".replace("_", " ").lower())
+        replace(row, label=f"wanted:\n{short_label(pair['t'])},\nnot {short_label(pair['s'])}".lower())
         for pair in pairs
         for row in photographs
         if row.label.startswith(equation(pair["s"], pair["t"]))

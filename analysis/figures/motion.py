@@ -26,7 +26,7 @@ from preprocess.shards.atomic import replace_file
 
 REACH = 3.0  # standard deviations to each side
 FRAMES = 13  # of a slider; odd, so that the middle one is the image itself
-BASES = 6  # images around which directions are measured
+BASES = 4  # images around which directions are measured
 BATCH = 128
 
 

@@ -35,7 +35,7 @@ def enlarged_sheet(images: Tensor, columns: int) -> Image.Image:
 def data_uri(picture: Image.Image, quality: int = 88) -> str:
     """Encodes a picture as a WebP data URI: a tenth of the size of its PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality, method=4)
+    picture.save(buffer, "WEBP", quality=quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -46,9 +46,10 @@ def short_label(name: str, width: int = 40) -> str:
 
 
 @lru_cache(maxsize=8)
-def font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Loads the font that comes with matplotlib; it has − and →."""
-    return ImageFont.truetype(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf", size)
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
 
 
 def side_by_side(sheets: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.figures.charts import TABLES, ScoreTable, as_table
+from analysis.figures.tiles import short_label
 
 WELL_ABOVE_CHANCE = {"attributes": 0.4, "factors": 0.25, "labels": 0.3}
 """Share of the way from chance to 1 that a score must reach: an AUC of 0.7, an R² of 0.25."""
 UNUSED = 0.02  # effect below which a layer counts as unused
 NAMED = 4  # targets in one sentence
+LABEL = 24  # characters of a name beside a picture
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _sentence(layer: int, effects: Sequence[float | None], known: Sequence[Findi
     shared = [finding.name for finding in known if finding.layer is None and finding.best_layer == layer]
     if len(effects) == 1:
         return f"holds {_listed(own, NAMED)}." if own else "is the only one: it holds the whole picture."
-    change = f"Alone it changes the picture {100 * effect:.0f} % as much as all layers together."
+    change = f"Effect on the picture: {100 * effect:.0f} %."
     if own:
         words = f"holds {_listed(own, NAMED)} better than every other layer."
     elif shared:
@@ -111,7 +113,7 @@ def layer_labels(metrics: Mapping[str, Any], most: int = 2) -> list[str]:
     known = findings(metrics)
     labels = []
     for layer in range(len(metrics["layers"])):
-        own = [finding.name for finding in known if finding.layer == layer][:most]
+        own = [short_label(finding.name, LABEL) for finding in known if finding.layer == layer][:most]
         labels.append(f"layer {layer}" + (":\n" + ",\n".join(own) if own else ""))
     return labels
 
