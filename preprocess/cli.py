@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from preprocess.build.options import BuildOptions, Quiet, Workers, cores, with_build_options
 from preprocess.errors import UsageError, UserError
 from preprocess.progress import ProgressReporter, exit_on_error
+from preprocess.shards.manifest import MANIFEST_NAME, LeftOut, Manifest
 
 if TYPE_CHECKING:  # the commands import what lists and reads images, so that --help stays fast
     from preprocess.sources.index import Catalogue
@@ -25,6 +28,8 @@ app = typer.Typer(
     help="Turns face images (or digits) into training shards.",
     epilog="Every command that writes shards can be interrupted: the same command continues where it stopped.",
 )
+
+_MANY_IMAGES = 50_000  # the recipe celeba64 suits a training set of this size, photos a smaller one
 
 SourceKind = Literal["auto", "folder", "archive", "kaggle", "hq", "parquet"]
 Shards = Annotated[str, typer.Argument(help="Folder of shards, or s3://, gs:// or file:// of one.")]
@@ -157,7 +162,6 @@ def show(
     rows: Annotated[int, typer.Option(min=1, help="Rows for each split.")] = 4,
 ) -> None:
     """Draw a contact sheet of the shards, and print what is in them."""
-    from preprocess.build.summary import print_summary  # noqa: PLC0415
     from preprocess.shards.atomic import replace_file  # noqa: PLC0415
     from preprocess.shards.contact_sheet import contact_sheet  # noqa: PLC0415
     from preprocess.shards.storage import open_shard_files  # noqa: PLC0415
@@ -170,7 +174,7 @@ def show(
         picture = contact_sheet(files, manifest, columns, rows)
         with replace_file(out) as temporary:
             picture.save(temporary, "PNG")
-        print_summary(manifest, files.name)
+        _print_summary(manifest, files.name)
         typer.echo(f"contact sheet: {out}")
 
 
@@ -179,7 +183,6 @@ def _build(name: str, open_source: Callable[[], Catalogue], options: BuildOption
     from preprocess.build.build import build, refuse_too_many_bad  # noqa: PLC0415
     from preprocess.build.executors import choose_executor  # noqa: PLC0415
     from preprocess.build.output import Output  # noqa: PLC0415
-    from preprocess.build.summary import print_summary, train_command  # noqa: PLC0415
 
     options.check()
     make_executor = choose_executor(options.scheduler)
@@ -187,7 +190,7 @@ def _build(name: str, open_source: Callable[[], Catalogue], options: BuildOption
     with ProgressReporter(name, options.quiet) as progress:
         manifest = build(open_source(), options, output, progress, make_executor)
         progress.finish()
-    print_summary(manifest, options.out)
+    _print_summary(manifest, options.out)
     refuse_too_many_bad(manifest, options.max_bad, options.out)
     typer.echo(f"next: {train_command(manifest, options.out)}")
 
@@ -195,3 +198,55 @@ def _build(name: str, open_source: Callable[[], Catalogue], options: BuildOption
 def _agreed(yes: bool, question: str) -> bool:
     """Whether to download; the question is only asked on a terminal."""
     return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
+
+
+def train_command(manifest: Manifest, out: str) -> str:
+    """Returns the command that trains on these shards, with the recipe that suits them."""
+    from preprocess.synthetic.factors import FACTOR_NAMES  # noqa: PLC0415
+
+    if manifest.source.kind == "mnist":
+        recipe = "mnist"
+    elif manifest.factor_names == FACTOR_NAMES:  # drawn faces
+        recipe = "demo"
+    else:
+        recipe = "celeba64" if manifest.splits["train"].samples >= _MANY_IMAGES else "photos"
+    in_clone = Path("pipeline/train.py").is_file()
+    trainer = "accelerate launch pipeline/train.py" if in_clone else "mmd-vlae-train"
+    return f"{trainer} --recipe {recipe} --data {shlex.quote(out)}"
+
+
+def _print_summary(manifest: Manifest, address: str) -> None:
+    """Prints a table of what is in the shards, and what was left out of them."""
+    height, width, channels = manifest.image_shape
+    known = f"{len(manifest.attribute_names)} attributes, {len(manifest.factor_names)} factors"
+    if manifest.landmark_names:
+        known += f", {len(manifest.landmark_names)} landmark coordinates"
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table()
+    table.add_column("split")
+    for column in ("samples", "shards", "MB"):
+        table.add_column(column, justify="right")
+    for name, split in manifest.splits.items():
+        size = sum(shard.bytes for shard in split.shards) / 1e6
+        table.add_row(name, f"{split.samples:,}", f"{len(split.shards):,}", f"{size:,.1f}")
+    lines = _by_reason(manifest.left_out)
+    if lines:
+        lines.insert(0, f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
+    lines += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
+    console = Console(highlight=False, markup=False)
+    console.print(f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}", soft_wrap=True)
+    console.print(table)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _by_reason(left_out: Sequence[LeftOut], most: int = 5) -> list[str]:
+    """Counts the images for each reason, most images first."""
+    reasons = Counter(left.reason for left in left_out)
+    first = {left.reason: left.key for left in reversed(left_out)}
+    lines = [
+        f"  {first[reason]}: {reason}" if count == 1 else f"  {count:,} images, the first {first[reason]}: {reason}"
+        for reason, count in reasons.most_common(most)
+    ]
+    return [*lines, f"  and {len(reasons) - most:,} other reasons"] if len(reasons) > most else lines

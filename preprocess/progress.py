@@ -73,14 +73,10 @@ class ProgressReporter(contextlib.ExitStack):
 
 
 @contextlib.contextmanager
-def exit_on_error(resume_hint: str = "the same command continues from here", os_error_hint: str = "") -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Turns an error that a user can cause into one sentence on stderr and an exit code.
 
     The exit code is that of the `UserError`, 1 for an OSError, and 130 after Ctrl-C.
-
-    Args:
-        resume_hint: what to do after an interruption.
-        os_error_hint: added to the sentence about an OSError.
 
     Raises:
         typer.Exit: in place of the error.
@@ -92,16 +88,10 @@ def exit_on_error(resume_hint: str = "the same command continues from here", os_
     except BrokenPipeError:
         raise  # typer ends the command silently, as `| head` expects
     except OSError as error:
-        hint = f"; {os_error_hint}" if os_error_hint else ""
-        _exit(os_error_sentence(error) + hint, UserError.exit_code, error)
+        path = f"{error.filename}: " if error.filename else ""
+        _exit(f"{path}{error.strerror or first_line(error)}", UserError.exit_code, error)
     except KeyboardInterrupt as error:
-        _exit(f"interrupted; {resume_hint}", _INTERRUPTED, error)
-
-
-def os_error_sentence(error: OSError) -> str:
-    """Returns an OSError as `FILE: reason`, without the error number."""
-    path = f"{error.filename}: " if error.filename else ""
-    return f"{path}{error.strerror or first_line(error)}"
+        _exit("interrupted; the same command continues from here", _INTERRUPTED, error)
 
 
 def _exit(sentence: str, code: int, error: BaseException) -> NoReturn:

@@ -155,12 +155,17 @@ class _ShardWriter:
         self._spec, self._file = spec, file
         self._records = RecordWriter(spec.layout, spec.image_shape, BATCH).records if spec.layout else self._encoded
         self._crops = np.empty((0, 0, 0, spec.image_shape[2]), np.uint8)
+        self._shape: tuple[int, ...] = ()
+        self._box = (0, 0, 0, 0)
         self._keys: list[str] = []
         self._texts: list[bytes] = []
 
     def add(self, key: str, text: bytes, image: np.ndarray) -> None:
         """Adds a sample: its key, its JSON, and a copy of the crop of its image; UnreadableImage if that is smaller."""
-        top, left, height, width = crop_box(self._spec.crop, image.shape[0], image.shape[1])
+        if image.shape != self._shape:  # nearly all images of a source have one size
+            self._box = crop_box(self._spec.crop, image.shape[0], image.shape[1])
+            self._shape = image.shape
+        top, left, height, width = self._box
         if self._crops.shape[1:3] != (height, width):
             self.flush()
             batch = max(1, min(BATCH, BATCH_BYTES // (height * width * image.shape[2])))

@@ -49,10 +49,6 @@ _LIKELY = 0.998  # below it, the picture is searched in other turns, too
 _CERTAIN = 0.9999  # below it, the face may be upside down (eyes found in a chin): its half turn is measured, too
 
 
-class AlignerMissingError(UsageError):
-    """The packages that find faces are not installed."""
-
-
 @dataclass(frozen=True)
 class Face:
     """One face in a picture.
@@ -88,9 +84,9 @@ def is_installed() -> bool:
 
 
 def check_installed() -> None:
-    """Raises AlignerMissingError where the packages that find faces are absent."""
+    """Raises UsageError where the packages that find faces are absent."""
     if not is_installed():
-        raise AlignerMissingError(f"finding faces needs packages that are not installed: {INSTALL}")
+        raise UsageError(f"finding faces needs packages that are not installed: {INSTALL}")
 
 
 def find_faces(pixels: np.ndarray) -> list[Face]:
@@ -103,7 +99,7 @@ def find_faces(pixels: np.ndarray) -> list[Face]:
         pixels: uint8 (H, W, 3), RGB, upright (as EXIF says).
 
     Raises:
-        AlignerMissingError: the extra `align` is not installed.
+        UsageError: the extra `align` is not installed.
     """
     check_installed()
     pixels = _with_contrast(pixels)
@@ -295,12 +291,8 @@ def _detect(pixels: np.ndarray, smallest: int) -> list[tuple[np.ndarray, float]]
 def _nearest_to_center(found: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float] | None:
     """The face whose eyes lie nearest to where they should be; None where none is within half the eyes' distance."""
     middle = _REFERENCE[:2].mean(0) * _ZOOM
-
-    def distance(candidate: tuple[np.ndarray, float]) -> float:
-        return float(np.linalg.norm(candidate[0][:2].mean(0) - middle))
-
-    best = min(found, key=distance, default=None)
-    return best if best is not None and distance(best) < 20 * _ZOOM else None
+    distances = [float(np.linalg.norm(points[:2].mean(0) - middle)) for points, _ in found]
+    return found[int(np.argmin(distances))] if min(distances, default=math.inf) < 20 * _ZOOM else None
 
 
 def _upright(pixels: np.ndarray, to_frame: np.ndarray) -> Face | None:

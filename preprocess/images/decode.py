@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from preprocess.errors import UnreadableImage, first_line
-from preprocess.images.file_types import HEAD_BYTES, file_type
+from preprocess.images.file_types import AVIF, HEAD_BYTES, HEIC, file_type
 
 MAX_PIXELS = 50_000_000  # a few kilobytes can claim any size; any format of this size decodes in less than 1 GiB
 # formats that need twenty bytes a pixel and more
@@ -73,13 +73,11 @@ class Decoder:
                 return _reduced_jpeg(data, int(height) // reduction, int(width) // reduction)
             _refuse_bomb(int(width), int(height))
             if colors in _JPEG_COLORS and not _has_exif(data):
-                return self._jpeg(data, int(height) * int(width) * 3)
+                size = int(height) * int(width) * 3
+                if self._buffer.size < size:
+                    self._buffer = np.empty(size, np.uint8)
+                return _decode_jpeg(data, self._buffer)
         return _decode_with_pillow(data)
-
-    def _jpeg(self, data: bytes, size: int) -> np.ndarray:
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, np.uint8)
-        return _decode_jpeg(data, self._buffer)
 
 
 def _decode_jpeg(data: bytes, buffer: np.ndarray | None = None, min_height: int = 0, min_width: int = 0) -> np.ndarray:
@@ -155,6 +153,8 @@ def _unknown_type(data: bytes) -> str:
     found = file_type(data[:HEAD_BYTES])
     reason = found.name if found.family == "picture" else f"not an image: {found.name}"
     remedy = found.remedy if "{path}" not in found.remedy else ""
+    if found in (HEIC, AVIF) and "HEIF" in _readable_formats():
+        remedy = ""
     if found.family == "picture" and not remedy:
         return f"damaged image: {found.name} that cannot be decoded"
     return f"{reason}; {remedy}" if remedy else reason

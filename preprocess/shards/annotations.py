@@ -7,8 +7,8 @@ writes some numbers and all letters outside ASCII differently (1e-5 for 1e-05), 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as _quoted
 
@@ -62,24 +62,36 @@ def table_without_annotations(keys: Sequence[str], sources: Sequence[str]) -> Sa
 
 
 def json_texts(table: SampleTable, names: ColumnNames) -> Iterator[bytes]:
-    """Yields one compact JSON text for each row."""
+    """Yields one compact JSON text for each row. Pieces are made a column at a time, which is faster."""
     attributes, factors, landmarks = ([_quoted(name) for name in group] for group in names)
     digits = [(f"{name}:0", f"{name}:1", "") for name in attributes]  # the last one is taken for -1
-    numbers = zip(table.identity.tolist(), table.label.tolist(), table.landmarks.tolist(), strict=True)
-    for key, source, signs, values, (identity, label, places) in zip(
-        table.keys, table.sources, table.attributes.tolist(), table.factors.tolist(), numbers, strict=True
-    ):
-        known = [pair[sign] for pair, sign in zip(digits, signs, strict=True)]
-        text = [
-            f'{{"key":{_quoted(key)},',
-            _group("attributes", filter(None, known)),
-            _group("factors", [f"{n}:{v}" for n, v in zip(factors, values, strict=True) if not math.isnan(v)]),
-            _group("landmarks", [f"{n}:{v}" for n, v in zip(landmarks, places, strict=True) if v != NO_LANDMARK]),
-            f'"identity":{identity},' if identity >= 0 else "",
-            f'"label":{label},' if label >= 0 else "",
-            f'"source":{_quoted(source)}}}',
-        ]
-        yield "".join(text).encode("ascii")
+    signs = table.attributes.T.tolist()
+    pieces = [
+        _group("attributes", [[text[sign] for sign in row] for text, row in zip(digits, signs, strict=True)]),
+        _group("factors", _pairs(factors, table.factors, np.isnan(table.factors))),
+        _group("landmarks", _pairs(landmarks, table.landmarks, table.landmarks == NO_LANDMARK)),
+        (f'"identity":{number},' if number >= 0 else "" for number in table.identity.tolist()),
+        (f'"label":{number},' if number >= 0 else "" for number in table.label.tolist()),
+    ]
+    for key, source, *known in zip(table.keys, table.sources, *pieces, strict=False):
+        yield f'{{"key":{_quoted(key)},{"".join(known)}"source":{_quoted(source)}}}'.encode("ascii")
+
+
+def _pairs(names: list[str], values: np.ndarray, unknown: np.ndarray) -> list[list[str]]:
+    """Returns `"name":value` for each row of each column, and "" for unknown values."""
+    columns = [[f"{name}:{value}" for value in row] for name, row in zip(names, values.T.tolist(), strict=True)]
+    for row, column in np.argwhere(unknown).tolist():
+        columns[column][row] = ""
+    return columns
+
+
+def _group(name: str, columns: list[list[str]]) -> Iterator[str]:
+    """Yields `"name":{…},` for each row, or "" where all its values are unknown."""
+    if not columns:
+        yield from itertools.repeat("")
+    for row in zip(*columns, strict=True):
+        joined = ",".join(filter(None, row))
+        yield f'"{name}":{{{joined}}},' if joined else ""
 
 
 def longest_json(table: SampleTable, names: ColumnNames) -> int:
@@ -104,8 +116,3 @@ def longest_json(table: SampleTable, names: ColumnNames) -> int:
 
 def _length(value: str | float) -> int:
     return len(_quoted(value) if isinstance(value, str) else str(value))
-
-
-def _group(name: str, pairs: Iterable[str]) -> str:
-    joined = ",".join(pairs)
-    return f'"{name}":{{{joined}}},' if joined else ""

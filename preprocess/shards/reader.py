@@ -18,7 +18,7 @@ import numpy as np
 from preprocess.errors import ShardError
 from preprocess.shards.manifest import Manifest, Shard, Split
 from preprocess.shards.tar import JSON_MEMBER, TarDamage, read_members
-from preprocess.shards.verify import damage_reason
+from preprocess.shards.verify import CANNOT_OPEN, damage_reason
 
 __all__ = ["Annotations", "ShardError", "ShardSet"]
 
@@ -28,7 +28,9 @@ _LARGEST = 3e38  # of a float32
 
 
 def damage_sentence(folder: Path, file: str, reason: str) -> str:
-    """Returns a sentence about a damaged shard, with the remedy."""
+    """Returns a sentence about a damaged or unreadable shard, with the remedy."""
+    if reason.startswith(CANNOT_OPEN):
+        return f"{folder / file}: {reason}; make it readable for this user (`chmod u+r`, or mount the disk again)"
     return (
         f"{folder / file} is damaged: {reason}; see `preprocess verify {folder}`, and repeat the command that made the "
         "shards: it makes missing and damaged ones again"

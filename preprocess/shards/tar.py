@@ -79,9 +79,6 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return out.getvalue()
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------
-
-
 def member_header(name: bytes, size: int) -> bytes:
     """Returns the 512-byte ustar header of a read-only file without time or owner.
 
@@ -105,11 +102,10 @@ def member_header(name: bytes, size: int) -> bytes:
 
 def encoded_record(key: str, codec: str, image: bytes, text: bytes) -> bytes:
     """Returns `KEY.png|jpg|webp` and `KEY.json` as archive members; they take as many bytes as they need."""
-    return _member(f"{key}.{codec}", image) + _member(key + JSON_MEMBER, text)
-
-
-def _member(name: str, body: bytes) -> bytes:
-    return member_header(name.encode(), len(body)) + body.ljust(blocks(len(body)), b"\0")
+    members = ((f"{key}.{codec}", image), (key + JSON_MEMBER, text))
+    return b"".join(
+        member_header(name.encode(), len(body)) + body.ljust(blocks(len(body)), b"\0") for name, body in members
+    )
 
 
 class RecordWriter:
@@ -117,15 +113,18 @@ class RecordWriter:
 
     def __init__(self, layout: Layout, image_shape: tuple[int, int, int], batch: int) -> None:
         """Prepares a buffer for `batch` records of images (H, W, C)."""
-        self._layout, self._shape = layout, image_shape
+        self._layout = layout
         self._buffer = bytearray(batch * layout.record_bytes)
         self._records = np.frombuffer(self._buffer, np.uint8).reshape(batch, layout.record_bytes)
-        self._json_header = layout.json_offset - BLOCK
         image_header = member_header(_IMAGE_ENDING, layout.image_offset - BLOCK + layout.image_bytes)
         json_header = member_header(_JSON_ENDING, layout.json_bytes)
-        self._sums = tuple(int(header[_SUM_DIGITS], 8) for header in (image_header, json_header))
-        for start, fixed in ((0, image_header), (BLOCK, npy_header(image_shape)), (self._json_header, json_header)):
-            self._records[:, start : start + len(fixed)] = np.frombuffer(fixed, np.uint8)
+        fixed = {0: image_header, BLOCK: npy_header(image_shape), layout.json_offset - BLOCK: json_header}
+        for start, content in fixed.items():
+            self._records[:, start : start + len(content)] = np.frombuffer(content, np.uint8)
+        self._members = (  # offset, ending of the name, and checksum without the key
+            (0, _IMAGE_ENDING, int(image_header[_SUM_DIGITS], 8)),
+            (layout.json_offset - BLOCK, _JSON_ENDING, int(json_header[_SUM_DIGITS], 8)),
+        )
 
     def records(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> memoryview:
         """Returns the records of one batch; the view is valid until the next call.
@@ -140,37 +139,27 @@ class RecordWriter:
         Raises:
             ValueError: a key or a text is too long for its record.
         """
-        layout = self._layout
+        layout, buffer = self._layout, self._buffer
         pixels = self._records[: len(keys), layout.image_offset : layout.image_offset + layout.image_bytes]
         pixels[...] = images.reshape(len(keys), layout.image_bytes)
-        for start, key, text in zip(range(0, len(self._buffer), layout.record_bytes), keys, texts, strict=False):
+        for start, key, text in zip(range(0, len(buffer), layout.record_bytes), keys, texts, strict=False):
             if len(key) > MAX_KEY_BYTES or len(text) > layout.json_bytes:
                 raise ValueError(f"the key or the JSON of {key} ({len(text)} bytes) does not fit into its record")
-            self._name_members(start, key.encode())
+            name = key.encode()
+            name_sum = sum(name)
+            for offset, ending, rest in self._members:
+                header = start + offset
+                buffer[header : header + _NAME_BYTES] = (name + ending).ljust(_NAME_BYTES, b"\0")
+                buffer[header + _SUM_DIGITS.start : header + _SUM_DIGITS.stop] = b"%06o" % (rest + name_sum)
             json_start = start + layout.json_offset
-            self._buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
-        return memoryview(self._buffer)[: len(keys) * layout.record_bytes]
-
-    def _name_members(self, start: int, key: bytes) -> None:
-        """Writes the names of one record's two members, and the checksums that follow from them."""
-        buffer, key_sum, (image_sum, json_sum) = self._buffer, sum(key), self._sums
-        for header, ending, rest in (
-            (start, _IMAGE_ENDING, image_sum),
-            (start + self._json_header, _JSON_ENDING, json_sum),
-        ):
-            buffer[header : header + _NAME_BYTES] = (key + ending).ljust(_NAME_BYTES, b"\0")
-            buffer[header + _SUM_DIGITS.start : header + _SUM_DIGITS.stop] = b"%06o" % (rest + key_sum)
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------
+            buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
+        return memoryview(buffer)[: len(keys) * layout.record_bytes]
 
 
 class Readable(Protocol):
     """Anything that returns the next `size` bytes, or fewer at its end."""
 
-    def read(self, size: int, /) -> bytes:
-        """Returns up to `size` bytes."""
-        ...
+    def read(self, size: int, /) -> bytes: ...
 
 
 def read_members(stream: Readable, image_suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -212,7 +201,6 @@ def _parse(header: bytes, suffixes: tuple[str, str]) -> tuple[str, int]:
 
 
 def _is_member_name(name: str, suffixes: tuple[str, str]) -> bool:
-    """Whether shards have members of this name."""
     return name.endswith(suffixes) and "/" not in name and "\\" not in name
 
 

@@ -17,6 +17,7 @@ from preprocess.shards.tar import TarDamage, are_records, read_members
 
 _CHUNK = 1 << 20
 _RECORDS = 256  # compared at a time
+CANNOT_OPEN = "it cannot be opened"
 _OTHER_CONTENT = "its content has changed (its SHA-256 is not the manifest's)"
 _FOREIGN = {
     ".unfinished": "a run was interrupted here; run its command again to finish it",
@@ -75,7 +76,7 @@ def damage_reason(folder: Path, shard: Shard, content: bool = True) -> str:
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:
-        return f"it cannot be opened ({error.strerror})"
+        return f"{CANNOT_OPEN} ({error.strerror})"
 
 
 def _shard_problem(files: ShardFiles, shard: Shard, manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.build.summary import train_command
+from preprocess.cli import train_command
 from preprocess.shards.manifest import Manifest, Split
 from preprocess.synthetic.factors import FACTOR_NAMES
 from tests.conftest import REPOSITORY
