@@ -27,19 +27,17 @@ READ_AT_IMPORT = ("PYTHONPATH", "TORCH_COMPILE_DISABLE", "FAULT_MUTATION")
 """Variables that a forked process would not heed."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        *("torch._dynamo", "torchvision", "pipeline.cli", "pipeline.training.run_training"),
-        *("preprocess.cli", "preprocess.build.worker", "analysis.cli", "analysis.report.report"),
-    ]
-)
+_IMPORTED = [
+    *("torch._dynamo", "torchvision", "pipeline.cli", "pipeline.training.run_training"),
+    *("preprocess.cli", "preprocess.build.worker", "analysis.cli", "analysis.report.report"),
+]
 
 
 class Forked:
     """A running command; its methods are those of subprocess.Popen."""
 
     def __init__(self, *command: object) -> None:
-        os.environ["OMP_NUM_THREADS"] = "1"  # for the process that is forked, which the first command starts
+        Server.start()
         self._process = _CONTEXT.Process(target=_become, args=command)
         self._process.start()
         self.pid = self._process.pid or 0
@@ -69,21 +67,40 @@ class Forked:
 def imported_with(variables: Mapping[str, str]) -> Iterator[None]:
     """Inside, commands are forked from a process that has imported everything with these variables."""
     before = dict(os.environ)
-    _end_server()
+    Server.end()
     os.environ.update(variables)
     try:
         yield
     finally:
-        _end_server()
+        Server.end()
         os.environ.clear()
         os.environ.update(before)
 
 
-def _end_server() -> None:
-    server: Any = vars(forkserver)["_forkserver"]
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
+class Server:
+    """The process that is forked. A process has only one: ours replaces that of preprocessing in the same process."""
+
+    _of_python: Any = vars(forkserver)["_forkserver"]
+    _process = 0
+
+    @classmethod
+    def is_running(cls) -> bool:
+        return cls._process == cls._of_python._forkserver_pid
+
+    @classmethod
+    def start(cls) -> None:
+        if not cls.is_running():
+            cls.end()
+            os.environ["OMP_NUM_THREADS"] = "1"
+            _CONTEXT.set_forkserver_preload(_IMPORTED)
+            forkserver.ensure_running()
+            cls._process = cls._of_python._forkserver_pid
+
+    @classmethod
+    def end(cls) -> None:
+        if cls._of_python._forkserver_pid is not None:
+            os.kill(cls._of_python._forkserver_pid, signal.SIGKILL)
+            cls._of_python._stop()
 
 
 Process = Forked | subprocess.Popen[bytes]
@@ -100,7 +117,7 @@ def start(
     """Starts a command in a session of its own; it is forked where that makes no difference."""
     program, *rest = [str(word) for word in words]
     if fork and all(env.get(name) == os.environ.get(name) for name in READ_AT_IMPORT):
-        if program in {"preprocess", "analysis"}:
+        if program == "analysis" or (program == "preprocess" and Server.is_running()):  # alone it is quick
             return Forked(BIN / program, rest, cwd, env, out, err)
         if program == "python" and rest[0].endswith(".py"):
             return Forked(REPOSITORY / rest[0], rest[1:], cwd, env, out, err)
