@@ -26,8 +26,8 @@ Face = list[list[float]]
 
 RELIABLE = 0.7  # AUC with which an attribute's direction tells held-out images apart, or it gets no slider
 DIRECTIONS = 5  # sliders for each layer
-SHOWN = 320  # pixels of the large picture
 FRAMES = 24
+PLAIN_WORDS = {"yaw": "turn (yaw)", "pitch": "nod (pitch)", "roll": "tilt (roll)", "male": "man or woman"}
 
 
 def as_face(codes: Sequence[Tensor]) -> Face:
@@ -40,10 +40,12 @@ def as_codes(face: Face) -> list[Tensor]:
     return [torch.tensor([layer], dtype=torch.float32) for layer in face]
 
 
-def stored_face(model: LadderModel, index: int) -> tuple[Face, Tensor]:
-    """A held-out image that came with the model: its code and the image (1, C, H, W)."""
-    image = from_array(model.faces[index : index + 1])
-    return as_face(model.encode(image)), image
+def stored_faces(model: LadderModel) -> list[Face]:
+    """The held-out images that came with the model, encoded."""
+    if model.faces is None:
+        return []
+    codes = [z.tolist() for z in model.encode(from_array(model.faces))]
+    return [list(face) for face in zip(*codes, strict=True)]
 
 
 def uploaded_face(model: LadderModel, path: Path, align: Any) -> tuple[Face, Tensor, list[str]]:
@@ -71,11 +73,12 @@ def reliable_attributes(model: LadderModel) -> list[str]:
 
 
 def direction_labels(model: LadderModel, layer: int) -> list[str]:
-    """Labels of a layer's sliders: 'layer 3 · 1: yaw'."""
+    """Labels of a layer's sliders: 'layer 3 · 1: turn (yaw)'."""
     names = model.findings.layers[layer].directions if model.findings.layers else ()
     count = min(DIRECTIONS, len(model.latents[layer].directions))
     labels = [names[i] if i < len(names) else "" for i in range(count)]
-    return [f"layer {layer} · {i + 1}{': ' + label if label else ''}" for i, label in enumerate(labels)]
+    plain = (PLAIN_WORDS.get(label, label) for label in labels)
+    return [f"layer {layer} · {i + 1}{': ' + label if label else ''}" for i, label in enumerate(plain)]
 
 
 def edit_face(
@@ -120,10 +123,10 @@ def add_faces(a: Face, b: Face, c: Face) -> Face:
     return as_face(add_codes(*(as_codes(face) for face in (a, b, c))))
 
 
-def swap_grid(model: LadderModel, face: Face, indices: Sequence[int]) -> Image.Image:
-    """The face with each layer of other held-out images."""
-    others = [z.cpu() for z in model.encode(from_array(model.faces[list(indices)]))]
-    return layer_swap_picture(model.vlae, as_codes(face), others, cell=80)
+def swap_grid(model: LadderModel, face: Face, others: Sequence[Face]) -> Image.Image:
+    """The face with each layer of other faces."""
+    codes = [torch.cat(layer) for layer in zip(*(as_codes(other) for other in others), strict=True)]
+    return layer_swap_picture(model.vlae, as_codes(face), codes, cell=80)
 
 
 def interpolation_gif(model: LadderModel, a: Face, b: Face, layers: Sequence[int] | None) -> bytes:
@@ -131,10 +134,10 @@ def interpolation_gif(model: LadderModel, a: Face, b: Face, layers: Sequence[int
     return gif_bytes(model.interpolate(as_codes(a), as_codes(b), FRAMES, layers, "torch").cpu())
 
 
-def picture_tag(images: Tensor, alt: str, side: int = SHOWN) -> str:
-    """An HTML image of (1, C, H, W) in [−1, 1], embedded: nothing is written to a disk."""
+def picture_tag(images: Tensor, caption: str, side: int) -> str:
+    """An HTML figure of (1, C, H, W) in [−1, 1], embedded: nothing is written to a disk."""
     picture = Image.fromarray(to_rgb(images[:1])[0]).resize((side, side), Image.Resampling.BICUBIC)
-    return image_tag(picture, alt)
+    return f"<figure>{image_tag(picture, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def image_tag(picture: Image.Image, alt: str) -> str:

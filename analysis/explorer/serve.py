@@ -114,7 +114,7 @@ def launch(page: Any, host: str, port: int, browser: bool) -> None:
     """
     from starlette.middleware import Middleware  # noqa: PLC0415
 
-    from analysis.explorer.page import STYLE, theme  # noqa: PLC0415
+    from analysis.explorer.widgets import STYLE, theme  # noqa: PLC0415
 
     try:
         _, address, _ = page.launch(
