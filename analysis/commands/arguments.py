@@ -46,14 +46,13 @@ def is_model(word: str) -> bool:
     return bool(_HUB_ID.fullmatch(word)) and not path.exists() and not path.parent.is_dir() and not path.suffix
 
 
-def split_words(
-    words: Sequence[str] | None, counts: Collection[int], what: str = "image files"
-) -> tuple[str, list[Path]]:
+def split_words(words: Sequence[str] | None, counts: Collection[int], folders: bool = False) -> tuple[str, list[Path]]:
     """Separates the model from the files on a command line: MODEL comes first and may be left out.
 
     Args:
         words: As given.
         counts: How many files the command takes.
+        folders: Whether a folder is taken, too.
 
     Raises:
         UsageError: Another number of files, or a file that is not there.
@@ -64,11 +63,16 @@ def split_words(
         if not Path(word).exists():
             near = difflib.get_close_matches(word, pretrained_names(), n=1)
             hint = f"; did you mean the model {near[0]}?" if near else ""
+            if re.match(r"\w+://", word):
+                hint = "; download it first: only files on this machine are read"
             raise UsageError(f"there is no file {word}{hint}")
+        if Path(word).is_dir() and not folders:
+            raise UsageError(f"{word} is a folder; name a picture in it")
     if len(rest) not in counts:
         wanted = [str(count) for count in sorted(counts) if count]
         none = ", or none for held-out images" if 0 in counts else ""
-        raise UsageError(f"{len(rest)} image files were named: name {' or '.join(wanted)}{none}")
+        things = "folders or pictures" if folders else "pictures"
+        raise UsageError(f"{len(rest)} {things} were named: name {' or '.join(wanted)}{none}")
     return existing_model(model), [Path(word) for word in rest]
 
 
@@ -80,6 +84,8 @@ def existing_model(model: str | None, pretrained_first: bool = False) -> str:
     """
     if model is not None:
         if not is_model(model) and not Path(model).is_file():
+            if Path(model).is_dir():
+                raise UsageError(f"{model} holds neither the config.json of an export nor the ckpt.pt of a run")
             near = difflib.get_close_matches(model, pretrained_names(), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"there is no model {model}{hint}")
@@ -107,7 +113,7 @@ def output_file(out: Path, suffixes: Sequence[str], overwrite: bool) -> Path:
     if out.is_dir() or str(out).endswith("/"):
         raise UsageError(f"--out {out} is a folder; name a file in it, such as {out / f'result{suffixes[0]}'}")
     if out.suffix.lower() not in suffixes:
-        raise UsageError(f"--out {out}: the file's name must end with {' or '.join(suffixes)}")
+        raise UsageError(f"--out {out}: the file's name must end with {', '.join(suffixes)}")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already; name another file with --out, or replace it with --overwrite")
     return _writable(out)

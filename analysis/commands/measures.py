@@ -143,7 +143,7 @@ def encode(
 ) -> None:
     """Writes every picture's codes: one column per layer, beside ids, labels and splits. Resumes where it stopped."""
     with exit_on_error(), show_progress() as progress:
-        source, files = split_words(words, (1,))
+        source, files = split_words(words, (1,), folders=True)
         out = output_file(out, CODES, overwrite)
 
         from analysis.commands.drawing import open_ladder  # noqa: PLC0415

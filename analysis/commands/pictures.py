@@ -109,8 +109,9 @@ def reconstruct(
         if is_picture(out):
             save_picture(pairs_sheet(images, ladder.reconstruct(images, "torch").cpu()), out)
             return
+        names = [file.stem for file in files]
         for number, picture in enumerate(ladder.reconstruct(images)):
-            name = files[number].stem if files else f"{number:06d}"
+            name = f"{number:06d}" if len(set(names)) < len(images) else names[number]
             save_picture(picture, out / f"{name}.png", quiet=True)
         print(out)
 
@@ -132,6 +133,8 @@ def interpolate(
         source, files = split_words(words, (0, 2))
         kind = format or (out.suffix.lower().removeprefix(".") if out else "png")
         suffixes = (f".{kind}",) if kind in ("gif", "mp4") else PICTURES
+        if layer is not None and kind not in ("gif", "mp4"):
+            raise UsageError("--layer needs --format gif or mp4: a picture shows each layer in a row of its own")
         out = output_file(out or Path(f"interpolation.{kind}"), suffixes, overwrite)
 
         from analysis.commands.drawing import (  # noqa: PLC0415

@@ -24,6 +24,7 @@ from torch import Tensor
 from pipeline.checkpoint.file import load_vlae
 from pipeline.model.pretrained_schema import (
     FORMAT,
+    FORMAT_VERSION,
     Findings,
     ImageProcessing,
     LayerLatents,
@@ -236,12 +237,20 @@ def _parse(path: Path, kind: type[Kind]) -> Kind:
         if len(content) > MAX_JSON_BYTES:
             raise PretrainedError(f"{path} has more than {MAX_JSON_BYTES:,} bytes: it was not written by this program")
         plain = json.loads(content)
+    except FileNotFoundError:
+        raise PretrainedError(f"{path} is missing; export the model again") from None
     except OSError as error:
         raise PretrainedError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise PretrainedError(f"{path} is not valid JSON ({first_line(error)}); export the model again") from None
-    if kind is PretrainedConfig and isinstance(plain, Mapping) and plain.get("format") != FORMAT:
-        raise PretrainedError(f"{path} is not of mmd-vlae: its 'format' is {str(plain.get('format'))[:40]!r}")
+    if kind is PretrainedConfig and isinstance(plain, Mapping):
+        if plain.get("format") != FORMAT:
+            raise PretrainedError(f"{path} is not of mmd-vlae: its 'format' is {str(plain.get('format'))[:40]!r}")
+        if (version := plain.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
+            raise PretrainedError(
+                f"{path} is of format_version {str(version)[:40]}, and this mmd-vlae reads {FORMAT_VERSION}: use the "
+                "version of mmd-vlae that wrote it"
+            )
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
@@ -283,7 +292,9 @@ def _read_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> d
             for key in shapes:
                 tensors[key] = file.get_tensor(key).float()
     except (SafetensorError, OSError) as error:
-        raise PretrainedError(f"{path} is not a whole safetensors file ({first_line(error)})") from None
+        raise PretrainedError(
+            f"{path} is not a whole safetensors file ({first_line(error)}); export the model again"
+        ) from None
     if broken := next((key for key, value in tensors.items() if not value.isfinite().all()), None):
         raise PretrainedError(f"{path} holds values that are not finite in '{broken}'")
     return tensors
@@ -329,6 +340,8 @@ def _read_faces(path: Path, config: PretrainedConfig) -> np.ndarray | None:
             pixels = np.asarray(sheet)
     except PretrainedError:
         raise
+    except FileNotFoundError:
+        raise PretrainedError(f"{path} is missing; export the model again") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise PretrainedError(f"cannot read {path}: {first_line(error)}") from None
     cells = pixels.reshape(rows, height, FACE_COLUMNS, width, channels).swapaxes(1, 2)
