@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class Section:
     number: str
     title: str
     folded: bool = False
+    explained: bool = False
+    """Whether an earlier checkpoint's section of this name has said how to read it."""
 
 
 def render(reports: Sequence[CheckpointReport], comparison: Panel | None) -> str:
@@ -64,10 +66,15 @@ def render(reports: Sequence[CheckpointReport], comparison: Panel | None) -> str
         "shared_sentence": shared_sentence,
         "scores_beside": scores_beside,
     }
+    chapters, explained = [], set()
+    for index, report in enumerate(reports):
+        listed, absent = sections(report, index, len(reports))
+        chapters.append((report, [replace(section, explained=section.name in explained) for section in listed], absent))
+        explained |= {section.name for section in listed}
     shown = [(report.name, key) for report in reports for key in FIGURE_ORDER if key in report.gallery.figures]
     return environment.get_template("report.html").render(
         reports=reports,
-        chapters=[(report, sections(report, index, len(reports))) for index, report in enumerate(reports)],
+        chapters=chapters,
         comparison=comparison,
         figure_numbers={figure: position for position, figure in enumerate(shown, start=1)},
         today=datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -87,16 +87,22 @@ def test_sliders_faces_sorting_and_folds_work(tmp_path):
     button.click();
     const column = [...button.closest("table").tBodies[0].rows].map(r => parseFloat(r.cells[1].textContent));
     document.querySelector("nav.contents a[href='#all-codes']").click();
+    const strips = () => [...document.querySelectorAll(".movers:not([hidden]) .frame img")].filter(
+      i => window.getComputedStyle(i).display !== "none").length;
+    const onScreen = strips();
     window.dispatchEvent(new window.Event("beforeprint"));
     const folds = [...document.querySelectorAll("details")].every(d => d.open);
     const broken = [...document.images].filter(i => i.complete && !i.naturalWidth).length;
-    return {slider: shown.dataset.slider, position: shown.style.objectPosition, movers, column, folds, broken};
+    const printed = [onScreen, strips()];
+    const {slider} = shown.dataset, position = shown.style.objectPosition;
+    return {slider, position, movers, column, folds, broken, printed};
     """
     answer = ask(render([whole_report()], None), script, 1400, tmp_path)
     assert answer["slider"] == "1" and answer["position"].startswith("0%")
     assert answer["movers"] == [True, False]
     assert answer["column"] == sorted(answer["column"], reverse=True)
     assert answer["folds"] and answer["broken"] == 0
+    assert answer["printed"] == [3, 6], "on paper, as without JavaScript, the frames of every slider are shown"
 
 
 def test_it_can_be_printed(tmp_path):
