@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +34,10 @@ def succeed(*words: object) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """A function that makes a folder once for all workers of pytest-xdist; tests only read it."""
     base = tmp_path_factory.getbasetemp()
-    base = base if worker_id == "master" else base.parent
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
         made = base / f"{name}.made"
