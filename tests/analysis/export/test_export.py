@@ -31,11 +31,24 @@ def expected(run):
         return images, means, vlae.decode(means)
 
 
+def report_on(digest, folder):
+    """The metrics.json of a report on the checkpoint with this SHA-256."""
+    error = {"n": 77, "l1": 0.1234, "psnr": 11.0, "ssim": 0.3}
+    path = folder / "metrics.json"
+    path.write_text(
+        json.dumps({"reconstruction": {"valid": error}, "provenance": {"checkpoint_sha256": digest}}), encoding="utf-8"
+    )
+    return path
+
+
 def test_onnx_gives_what_the_checkpoint_gives(run, expected, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    done = run_export(run / "ckpt.pt", "--format", "onnx", "--out", tmp_path)
+    words = ("--metrics", report_on("0" * 64, tmp_path), "--out", tmp_path / "out")
+    done = run_export(run / "ckpt.pt", "--format", "onnx", *words)
     assert done.exit_code == 0, done.stderr
-    encoder, decoder = (onnxruntime.InferenceSession(tmp_path / f"{part}.onnx") for part in ("encoder", "decoder"))
+    assert "0.1234" not in (tmp_path / "out/README.md").read_text()
+    assert "report on another checkpoint" in done.stderr
+    encoder, decoder = (onnxruntime.InferenceSession(tmp_path / f"out/{part}.onnx") for part in ("encoder", "decoder"))
     assert [output.name for output in encoder.get_outputs()][:3] == ["mean_0", "std_0", "mean_1"]
     images, means, again = expected
     for count in (1, 5):  # another batch size than the traced one, and the one that exporters like to fix
@@ -47,9 +60,13 @@ def test_onnx_gives_what_the_checkpoint_gives(run, expected, tmp_path):
 
 
 def test_torch_export_gives_what_the_checkpoint_gives(run, expected, tmp_path):
-    done = run_export(run / "ckpt.pt", "--format", "torch-export", "--out", tmp_path)
+    digest = hashlib.sha256((run / "ckpt.pt").read_bytes()).hexdigest()
+    words = ("--metrics", report_on(digest, tmp_path), "--out", tmp_path / "out")
+    done = run_export(run / "ckpt.pt", "--format", "torch-export", *words)
     assert done.exit_code == 0, done.stderr
-    encoder, decoder = (torch.export.load(tmp_path / f"{part}.pt2").module() for part in ("encoder", "decoder"))
+    assert "0.1234" in (tmp_path / "out/README.md").read_text()
+    assert "report on another checkpoint" not in done.stderr
+    encoder, decoder = (torch.export.load(tmp_path / f"out/{part}.pt2").module() for part in ("encoder", "decoder"))
     images, means, again = expected
     found = encoder(images)[::2]
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, means, strict=True))
@@ -99,19 +116,6 @@ def test_an_export_without_shards_says_what_it_lacks(run, tmp_path):
     assert [len(layer.directions) for layer in model.latents] == list(model.vlae.latent_sizes)
 
 
-def test_the_card_takes_figures_of_this_checkpoint_only(run, tmp_path):
-    digest = hashlib.sha256((run / "ckpt.pt").read_bytes()).hexdigest()
-    report = {"reconstruction": {"valid": {"n": 77, "l1": 0.1234, "psnr": 11.0, "ssim": 0.3}}}
-    for sha, used in ((digest, True), ("0" * 64, False)):
-        named = tmp_path / f"{used}.json"
-        named.write_text(json.dumps(report | {"provenance": {"checkpoint_sha256": sha}}))
-        out = tmp_path / f"out-{used}"
-        done = run_export(run / "ckpt.pt", "--format", "torch-export", "--metrics", named, "--out", out)
-        assert done.exit_code == 0, done.stderr
-        assert ("0.1234" in (out / "README.md").read_text()) == used
-        assert ("report on another checkpoint" in done.stderr) != used
-
-
 def test_a_space_is_an_export_with_an_app(export_folder, tmp_path):
     done = run_export(export_folder, "--format", "space", "--out", tmp_path / "space")
     assert done.exit_code == 0, done.stderr
@@ -123,7 +127,7 @@ def test_a_space_is_an_export_with_an_app(export_folder, tmp_path):
     assert open_pretrained(tmp_path / "space").config.name == "small"
 
 
-def test_what_cannot_be_exported_is_one_sentence(run, tmp_path, monkeypatch):
+def test_a_failed_export_gives_one_sentence(run, tmp_path, monkeypatch):
     (tmp_path / "broken.json").write_text("{")
     with monkeypatch.context() as absent:
         absent.setitem(sys.modules, "onnxscript", None)
