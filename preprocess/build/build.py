@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import replace
@@ -122,22 +122,23 @@ def _aligned(catalogue: Catalogue) -> Catalogue:
         table=replace(catalogue.table, landmarks=np.empty((len(catalogue.table), 0), np.int32)),
         landmark_names=(),
         default_crop=Crop(kind="center", size=148),
+        crop_notes=(),
         source_size=CELEBA_SIZE,
         notes=(*catalogue.notes, *dropped),
     )
 
 
-def _crop_notes(catalogue: Catalogue, options: BuildOptions, crop: Crop) -> list[str]:
-    """Says what a crop means for images that have CelebA's frame in another size."""
+def _crop_notes(catalogue: Catalogue, options: BuildOptions, crop: Crop) -> Sequence[str]:
+    """Says how the crop was chosen, and what it means for images that have CelebA's frame in another size."""
+    if not (options.crop or options.preset):
+        return catalogue.crop_notes
     size = catalogue.source_size
     if size is None or size == CELEBA_SIZE or not has_celeba_frame(size) or crop.kind in {"square", "none"}:
         return []
     if options.preset:
         return [f"--preset {options.preset} is {crop} for images of {size[1]} x {size[0]}"]
-    if options.crop:
-        same = scaled_crop(crop, size, CELEBA_SIZE)
-        return [f"--crop counts pixels of the images, {size[1]} x {size[0]}: of CelebA's 178 x 218 it would be {same}"]
-    return []
+    same = scaled_crop(crop, size, CELEBA_SIZE)
+    return [f"--crop counts pixels of the images, {size[1]} x {size[0]}: of CelebA's 178 x 218 it would be {same}"]
 
 
 def make_spec(catalogue: Catalogue, options: BuildOptions) -> ShardSpec:

@@ -18,6 +18,7 @@ from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import LeftOut, Source
 from preprocess.sources.celeba_layouts import (
     LIST_STEMS,
+    LOOKED_AT,
     Kind,
     default_crop,
     find_images,
@@ -118,11 +119,14 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     _refuse_foreign_lists(names, stems, columns, lists)
     table = _table(names, stems, columns)
     split = _split(table, stems, columns.get("partition"), seed)
-    size = usual_size(container)
+    size = usual_size(container.first_pixels(LOOKED_AT))
     kind = recognize(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
     crop, crop_note = default_crop(kind, size)
-    used = {found.where for found in lists.values()}
-    unused = [file for file in container.ignored if not _is_used(container, file.name, used)]
+    used = {
+        (container.path / found.member if found.member else Path(found.where)).resolve() for found in lists.values()
+    }
+    unused = [file for file in container.ignored if (container.path / file.name).resolve() not in used]
+    unused += [file for file in beside if (path / file.name).resolve() not in used]
     return Catalogue(
         source=Source(kind=f"celeba {kind}", fingerprint=fingerprint, images=len(names)),
         table=table,
@@ -139,16 +143,16 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
             *notes,
             *container.notes,
             *(f"not used: {counted(file.files, 'image')} in {file.name} ({file.reason})" for file in others),
-            *crop_note,
             *list_notes,
             *_notes(stems, columns),
             *empty_splits(split),
         ),
         default_crop=crop,
+        crop_notes=tuple(crop_note),
         source_size=size,
         refingerprint=lambda: _fingerprint_again(container.list_again(), lists, stamp),
         unpack=container.unpack,
-        ignored=group_ignored([*beside, *others, *unused]),
+        ignored=group_ignored([*others, *unused]),
     )
 
 
@@ -158,12 +162,13 @@ class _Found:
     where: str  # as messages name it
     content: bytes
     unused: tuple[str, ...]  # other lists of the same kind beside it
+    member: str = ""  # its name in the archive of images
 
 
 def _find_lists(container: Container, source: Path) -> tuple[dict[str, _Found], list[str]]:
     """Looks for each list inside the archive, beside the images, and in the folders above; also returns notes."""
     inside: dict[str, str] = {}
-    for name in sorted(container.lists, key=lambda name: (-name.count("/"), name), reverse=True):
+    for name in sorted(container.lists, key=lambda name: (-name.count("/"), name)):
         inside[PurePosixPath(name).name.lower()] = name  # of two lists of one name, the one nearest to the top
     places = [_list_files(folder) for folder in _list_folders(container.path, source)]
     found: dict[str, _Found] = {}
@@ -177,7 +182,7 @@ def _find_lists(container: Container, source: Path) -> tuple[dict[str, _Found], 
             others = [*(f"{name} in {container.path}" for _, name in held[1:]), *map(str, lying[0])]
             name = PurePosixPath(held[0][1]).name
             content = unpacked_list(container.text(held[0][1]))
-            found[what] = _Found(name, f"{name} in {container.path}", content, tuple(others))
+            found[what] = _Found(name, f"{name} in {container.path}", content, tuple(others), held[0][1])
         elif paths:
             found[what] = _Found(paths[0].name, str(paths[0]), _read_list(paths[0]), tuple(map(str, paths[1:])))
         elif what in _WITHOUT:
@@ -195,7 +200,12 @@ def _find_lists(container: Container, source: Path) -> tuple[dict[str, _Found], 
 def _list_files(folder: Path) -> dict[str, Path]:
     """The files of a folder and of its folders for lists, by their names in small letters."""
     files: dict[str, Path] = {}
-    for entry in sorted(scan(folder), key=lambda entry: entry.name):
+    try:
+        entries = sorted(scan(folder), key=lambda entry: entry.name)
+    except UsageError:  # a folder above the images may be closed; its files may be read by name
+        known = (folder / name for names, _ in _LISTS.values() for name in names)
+        return {path.name.lower(): path for path in known if os.access(path, os.R_OK)}
+    for entry in entries:
         name, path = entry.name.lower(), folder / entry.name
         if name in _LIST_FOLDERS and is_folder(entry):
             files = {**_list_files(path), **files}
@@ -213,10 +223,6 @@ def _read_list(path: Path) -> bytes:
         return unpacked_list(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _is_used(container: Container, name: str, used: set[str]) -> bool:
-    return {str(container.path / name), f"{PurePosixPath(name).name} in {container.path}"} & used != set()
 
 
 def _list_folders(images: Path, source: Path) -> list[Path]:

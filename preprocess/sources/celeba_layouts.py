@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+import numpy as np
 
 from preprocess.containers.container import Container, IgnoredFile, counted, printable
 from preprocess.containers.file_kinds import (
@@ -23,7 +25,6 @@ from preprocess.containers.file_kinds import (
     read_head,
     refuse_file,
     unread_picture,
-    why_ignored,
 )
 from preprocess.containers.folder import FolderContainer, is_folder, scan
 from preprocess.containers.open_container import open_container
@@ -41,7 +42,7 @@ KIND_WORDS: dict[Kind, str] = {
 }
 CELEBA_SIZE = (218, 178)  # height, width
 CELEBA_CROP = Crop(kind="center", size=148)
-_LOOKED_AT = 20  # images, to see which crop suits them; files without an image's suffix, to see whether one is an image
+LOOKED_AT = 20  # images, to see which crop suits them; files without an image's suffix, to see whether one is an image
 _DEPTH, _MAX_FOLDERS = 5, 500  # how far below --source images are looked for: VERSIONS/2/ and Kaggle's double folder
 _OWN_FOLDERS = frozenset(("img_align_celeba", "img_align_celeba_png", "celeba-hq-img", "celeba_hq_256"))
 _OWN_ARCHIVES = ("img_align_celeba", "img_align_celeba_png", "celebamask-hq", "celeba-hq", "celeba")
@@ -58,17 +59,11 @@ _BY_FAR = 20  # times as many bytes as all others make a nameless candidate the 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A folder, an archive or parquet files that may hold the data set's images.
+    """A folder, an archive or parquet files that may hold the data set's images."""
 
-    Attributes:
-        path: a folder with images directly in it, an archive, or the folder of parquet files.
-        form: which of them.
-        files: image files in the folder, parquet files, or 1.
-    """
-
-    path: Path
+    path: Path  # a folder with images directly in it, an archive, or the folder of parquet files
     form: Literal["folder", "archive", "parquet"]
-    files: int
+    files: int  # image files in the folder, parquet files, or 1
 
     def __str__(self) -> str:
         """Returns the candidate as a message names it."""
@@ -113,23 +108,21 @@ def find_images(path: Path, forced: Kind | None) -> tuple[Container | None, list
         some = ", ".join(map(str, others[:4])) + (f" and {len(others) - 4:,} more" if len(others) > 4 else "")
         notes.append(f"not used, because the images are read from {chosen.path.name}: {some}")
     ignored = [_as_ignored(path, other) for other in others]
-    others_by_content = ((file, _reason(file)) for file in unused if file.parent != chosen.path)
+    others_by_content = (
+        (file, _reason(file)) for file in unused if (file.parent, "folder") != (chosen.path, chosen.form)
+    )
     ignored += [IgnoredFile(printable(os.path.relpath(file, path)), why) for file, why in others_by_content if why]
     container = None if chosen.form == "parquet" else open_container(chosen.path, deep=False)
     return container, notes, ignored
 
 
 def own_images(container: Container) -> tuple[list[str], list[IgnoredFile]]:
-    """Chooses the images of an archive: those in the folder of the data set's own name, or all where there is none.
-
-    Returns:
-        Their names, and what else lies there.
-    """
-    own = [name for name in container.names if _folder_name(name).lower() in _OWN_FOLDERS]
+    """The images in an archive's folder of the data set's own name, or all where there is none; and the others."""
+    own = [name for name in container.names if PurePosixPath(name).parent.name.lower() in _OWN_FOLDERS]
     if not own or len(own) == len(container.names):
         return container.names, []
     others = Counter(str(PurePosixPath(name).parent) for name in set(container.names) - set(own))
-    reason = f"images beside the folder {_folder_name(own[0])} of the archive"
+    reason = f"images beside the folder {PurePosixPath(own[0]).parent.name} of the archive"
     return own, [IgnoredFile(f"{printable(folder)}/", reason, count) for folder, count in sorted(others.items())]
 
 
@@ -159,14 +152,11 @@ def recognize(container: Container, size: tuple[int, int] | None, lists: Iterabl
     return "folder" if isinstance(container, FolderContainer) else "archive"
 
 
-def usual_size(container: Container) -> tuple[int, int] | None:
+def usual_size(images: Iterator[np.ndarray | UnreadableImage]) -> tuple[int, int] | None:
     """Height and width of most of the first images; None where none of them can be read."""
-    looked_at = container.first_pixels(_LOOKED_AT)
+    looked_at = itertools.islice(images, LOOKED_AT)
     sizes = Counter(image.shape[:2] for image in looked_at if not isinstance(image, UnreadableImage))
-    if not sizes:
-        return None
-    ((height, width), _), *_ = sizes.most_common(1)
-    return height, width
+    return sizes.most_common(1)[0][0] if sizes else None
 
 
 def default_crop(kind: Kind, size: tuple[int, int] | None) -> tuple[Crop, list[str]]:
@@ -196,7 +186,7 @@ def default_crop(kind: Kind, size: tuple[int, int] | None) -> tuple[Crop, list[s
 
 
 def recognized(kind: Kind, forced: Kind | None, path: Path, images: int) -> str:
-    """One line for the terminal: the kind of the source, and how it was recognized."""
+    """The line that says what the source was taken for."""
     how = "as set by --kind" if forced else "override with --kind"
     return f"{path}: {KIND_WORDS[kind]} ({kind}), {counted(images, 'image')}; {how}"
 
@@ -297,14 +287,13 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path], list[Path]]:
             folders = [entry.name for entry in entries if is_folder(entry)]
             deeper += [folder / name for name in sorted(folders) if not ignored_folder(name)]
             files = [entry.name for entry in entries if not is_folder(entry) and _is_file(entry)]
-            files = [name for name in files if not name.lower().startswith(LIST_STEMS)]
             if images := _count_images(folder, files):
                 found.append(Candidate(folder, "folder", images))
             parquet_files += sum(map(is_parquet_name, files))
-            unused += [folder / n for n in files if not _is_candidate(n)]
+            unused += [folder / name for name in files if not _is_candidate(name)]
             if folder == top or (folder.parent == top and folder.name.lower() in _ARCHIVE_FOLDERS):
                 names = sorted(files)
-                found += [Candidate(folder / n, "archive", 1) for n in names if n.lower().endswith(ARCHIVE_SUFFIXES)]
+                found += [Candidate(folder / n, "archive", 1) for n in names if _is_archive(n)]
                 unread += [folder / n for n in names if n.lower().endswith(UNREAD_ARCHIVE_SUFFIXES)]
         level = deeper
     if parquet_files:
@@ -313,7 +302,12 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path], list[Path]]:
 
 
 def _is_candidate(name: str) -> bool:
-    return has_image_suffix(name) or is_parquet_name(name) or name.lower().endswith(ARCHIVE_SUFFIXES)
+    return has_image_suffix(name) or is_parquet_name(name) or _is_archive(name)
+
+
+def _is_archive(name: str) -> bool:
+    """Whether a file may be an archive of images: its name says so, and is not that of a packed list."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES) and not name.lower().startswith(LIST_STEMS)
 
 
 def _reason(path: Path) -> str:
@@ -321,27 +315,18 @@ def _reason(path: Path) -> str:
     try:
         found = file_type(read_head(path))
         reason = unread_picture(path.name, found)
-        return reason or ("" if found.family == "picture" else why_ignored(found))
+        return reason or ("" if found.family == "picture" else found.name)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
 def _count_images(folder: Path, files: list[str]) -> int:
-    """How many files of a folder are images: by their suffix, or by the content of the first ones without it."""
-    count = sum(map(has_image_suffix, files))
-    if count:
+    """How many files of a folder are images: by their suffix, or by content if one of the first ones is an image."""
+    if count := sum(map(has_image_suffix, files)):
         return count
-    files = sorted(files)
-    return _count_pictures(folder, files) if _count_pictures(folder, files[:_LOOKED_AT]) else 0
-
-
-def _count_pictures(folder: Path, files: list[str]) -> int:
-    count = 0
-    for name in files:
-        with contextlib.suppress(OSError):
-            found = file_type(read_head(folder / name))
-            count += found.family == "picture" and not unread_picture(name, found)
-    return count
+    pictures = (not _reason(folder / name) for name in sorted(files))
+    first = sum(itertools.islice(pictures, LOOKED_AT))
+    return first + sum(pictures) if first else 0
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -349,7 +334,3 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:  # a link that leads in a circle
         return False
-
-
-def _folder_name(name: str) -> str:
-    return PurePosixPath(name).parent.name

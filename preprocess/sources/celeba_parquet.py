@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from preprocess.containers.container import IgnoredFile, counted, decoded
 from preprocess.containers.spool import SpoolImages, write_spool
-from preprocess.errors import UnreadableImage, UsageError
+from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import SPLITS, Source
-from preprocess.sources.celeba_layouts import Kind, default_crop, recognized
+from preprocess.sources.celeba_layouts import Kind, default_crop, recognized, usual_size
 from preprocess.sources.celeba_lists import ATTRIBUTE_CODES, attribute_values, stem_of
 from preprocess.sources.index import (
     Catalogue,
@@ -40,7 +40,6 @@ from preprocess.sources.parquet_files import (
     read_images,
 )
 
-_LOOKED_AT = 20  # images, to see which crop suits them
 _IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")
 _LABEL_NAME = "label"
 _SPLIT_COLUMNS = ("split", "partition")  # of numbers as in CelebA's partition list, or of the splits' names
@@ -53,34 +52,15 @@ LANDMARK_NAMES = tuple(
 
 
 @dataclass
-class ParquetTable:
-    """All columns but the images' bytes, one row per image of all files.
+class _Annotations:
+    """All columns but the images' bytes, one row per image of all files."""
 
-    Attributes:
-        image: name of the column of images: a struct {bytes, path}, or plain bytes.
-        paths: each image's path in the file, used as a name only; "" where it gives none.
-        attribute_names: of the columns that hold only yes and no (booleans, 0/1, ±1, True/False) and unknown.
-        attributes: int8 (n, A), 1, 0, or -1 where null.
-        identity: int64 (n,), -1 where absent.
-        label: int64 (n,), -1 where absent.
-        label_names: the names of the labels; empty where the file gives none.
-        split: int8 (n,), an index into manifest.SPLITS, or -1 where no column says.
-        landmark_names: of the ten columns of CelebA's landmark list; all or none.
-        landmarks: int32 (n, L), NO_LANDMARK where null.
-        notes: lines for the terminal.
-    """
-
-    image: str
-    paths: list[str]
-    attribute_names: tuple[str, ...]
-    attributes: np.ndarray
-    identity: np.ndarray
-    label: np.ndarray
+    table: SampleTable
+    split: np.ndarray  # int8 (n,), an index into manifest.SPLITS, or -1 where no column says
+    attribute_names: tuple[str, ...]  # of the columns that hold only yes and no (booleans, 0/1, ±1, …) and unknown
     label_names: tuple[str, ...]
-    split: np.ndarray
-    landmark_names: tuple[str, ...]
-    landmarks: np.ndarray
-    notes: list[str] = field(default_factory=list)
+    landmark_names: tuple[str, ...]  # the ten of CelebA's landmark list, or none
+    notes: list[str]
 
 
 def open_parquet(
@@ -102,61 +82,47 @@ def open_parquet(
         UsageError: pyarrow is missing, a file is damaged, or there are no images.
     """
     parts = list_parts(path)
-    table = read_table(parts)
-    if not table.paths:
+    schema = open_parquet_file(parts[0].path).schema_arrow
+    image = _image_column(schema, parts[0])
+    paths, columns = _read_columns(parts, schema, image)
+    if not paths:
         raise UsageError(f"{path} holds no images: its parquet files have no rows")
+    found = _annotations(paths, columns, schema, image, parts[0].path)
     unused = list_paths(path)[1] if path.is_dir() else []
     if unused:
         notes = (*notes, f"not used, because of those above them: {counted(len(unused), 'parquet file')} in folders")
-    keys = _keys(table)
-    split, split_note = _split(parts, table, keys, seed)
-    size = _usual_size(decoded(read_images(parts, table.image, table.paths)))
+    split, split_note = _split(parts, found.split, found.table.keys, seed)
+    size = usual_size(decoded(read_images(parts, image, paths)))
     crop, crop_note = default_crop("hq" if size and size[0] == size[1] else "parquet", size)
     return Catalogue(
-        source=Source(kind="celeba parquet", fingerprint=_fingerprint(parts), images=len(keys)),
-        table=SampleTable(
-            keys=keys,
-            sources=[printable(name) or f"row {row}" for row, name in enumerate(table.paths)],
-            attributes=table.attributes,
-            factors=np.empty((len(keys), 0)),
-            identity=table.identity,
-            label=table.label,
-            landmarks=table.landmarks,
-        ),
+        source=Source(kind="celeba parquet", fingerprint=_fingerprint(parts), images=len(paths)),
+        table=found.table,
         split=split,
-        attribute_names=table.attribute_names,
+        attribute_names=found.attribute_names,
         factor_names=(),
-        landmark_names=table.landmark_names,
-        label_names=table.label_names,
+        landmark_names=found.landmark_names,
+        label_names=found.label_names,
         channels=3,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
         left_out=(),
         notes=(
-            *(recognized("parquet", forced, path, len(keys)), *notes, *missing_parts(parts)),
-            *(*crop_note, *split_note, *table.notes, *empty_splits(split)),
+            *(recognized("parquet", forced, path, len(paths)), *notes, *missing_parts(parts)),
+            *(*crop_note, *split_note, *found.notes, *empty_splits(split)),
         ),
         default_crop=crop,
         source_size=size,
         refingerprint=lambda: _fingerprint(list_parts(path)),
-        unpack=lambda scratch: write_spool(scratch, read_images(parts, table.image, table.paths)),
+        unpack=lambda scratch: write_spool(scratch, read_images(parts, image, paths)),
         ignored=group_ignored(
             [*beside, *(IgnoredFile(printable(str(p)), "a parquet file below others") for p in unused)]
         ),
     )
 
 
-def read_table(parts: list[ParquetPart]) -> ParquetTable:
-    """Reads all columns but the images' bytes.
-
-    Raises:
-        UsageError: a file has no images, other columns than the first, or attributes with both 0 and -1 for no.
-    """
-    with one_sentence(parts[0].path):
-        schema = open_parquet_file(parts[0].path).schema_arrow
-    image = _image_column(schema, parts[0])
-    paths, columns = _read_columns(parts, schema, image)
-    rows = sum(part.rows for part in parts)
-    identity_name = next((name for name in _IDENTITY_NAMES if name in columns), None)
+def _annotations(paths: list[str], columns: dict[str, Any], schema: Any, image: str, where: Path) -> _Annotations:
+    """Recognizes the columns by name, type and values."""
+    rows = len(paths)
+    identity_name = next((name for name in _IDENTITY_NAMES if name in columns), "")
     landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(columns) else ()
     split_name, split = _split_column(columns, rows)
     names_of = class_names(schema)
@@ -168,29 +134,26 @@ def read_table(parts: list[ParquetPart]) -> ParquetTable:
     for name in codes:
         if len(names_of.get(name, [])) == 2:
             notes.append(f"attribute {name}: 0 is {names_of[name][0]}, 1 is {names_of[name][1]}")
-    where = parts[0].path
     values = [attribute_values(code, f"column {printable(name)} of {where}") for name, code in codes.items()]
     if not codes:
         notes.append("no columns of attributes: continuing without attributes")
-    if identity_name is None:
+    if not identity_name:
         notes.append("no column of identities (celeb_id): continuing without identities")
     if not landmark_names:
         notes.append("no columns of landmarks (lefteye_x, …): continuing without landmarks")
     if ignored := [each.name for each in schema if each.name not in {*used, *codes}]:
         notes.append(f"columns that are not used: {', '.join(ignored)}")
-    return ParquetTable(
-        image=image,
-        paths=paths,
-        attribute_names=tuple(codes),
+    pixels = np.array([_integers(columns[name]) for name in landmark_names], np.int64).reshape(-1, rows).T
+    table = SampleTable(
+        keys=_keys(paths),
+        sources=[printable(name) or f"row {row}" for row, name in enumerate(paths)],
         attributes=np.stack(values, axis=1) if values else np.empty((rows, 0), np.int8),
-        identity=_numbers(columns.get(identity_name or ""), rows),
+        factors=np.empty((rows, 0)),
+        identity=_numbers(columns.get(identity_name), rows),
         label=label,
-        label_names=label_names,
-        split=split,
-        landmark_names=landmark_names,
-        landmarks=_landmarks([columns[name] for name in landmark_names], rows),
-        notes=notes,
+        landmarks=np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32),
     )
+    return _Annotations(table, split, tuple(codes), label_names, landmark_names, notes)
 
 
 def _image_column(schema: Any, part: ParquetPart) -> str:
@@ -308,13 +271,6 @@ def _attribute_codes(column: Any) -> np.ndarray | None:
     return codes[encoded.indices.to_numpy()]
 
 
-def _landmarks(columns: list[Any], rows: int) -> np.ndarray:
-    if not columns:
-        return np.empty((rows, 0), np.int32)
-    pixels = np.stack([_integers(column) for column in columns], axis=1)
-    return np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32)
-
-
 def _numbers(column: Any | None, rows: int) -> np.ndarray:
     if column is None:
         return np.full(rows, -1, np.int64)
@@ -332,17 +288,17 @@ def _integers(column: Any) -> np.ndarray:
     return column.cast(pa.int64(), safe=False).fill_null(_NULL).to_numpy()
 
 
-def _keys(table: ParquetTable) -> list[str]:
+def _keys(paths: list[str]) -> list[str]:
     """The stems of the images' names where each has one of its own; otherwise the rows' numbers, from 000001."""
-    keys = [safe_key(stem) for name in table.paths if (stem := stem_of(name))]
-    if len(set(keys)) == len(table.paths):
-        return keys
-    return [f"{row:06d}" for row in range(1, len(table.paths) + 1)]
+    keys = [safe_key(stem) for name in paths if (stem := stem_of(name))]
+    return keys if len(set(keys)) == len(paths) else [f"{row:06d}" for row in range(1, len(paths) + 1)]
 
 
-def _split(parts: list[ParquetPart], table: ParquetTable, keys: list[str], seed: int) -> tuple[np.ndarray, list[str]]:
-    if (table.split >= 0).all():
-        return table.split, []
+def _split(
+    parts: list[ParquetPart], column: np.ndarray, keys: Sequence[str], seed: int
+) -> tuple[np.ndarray, list[str]]:
+    if (column >= 0).all():
+        return column, []
     named = {part.split for part in parts}
     split = np.repeat([part.split for part in parts], [part.rows for part in parts]).astype(np.int8)
     if named in ({0}, {1}, {2}):
@@ -354,14 +310,6 @@ def _split(parts: list[ParquetPart], table: ParquetTable, keys: list[str], seed:
         return split, []
     which = f"the files name one split only ({SPLITS[named.pop()]})" if -1 not in named else "files name no split"
     return split, [f"{which}: splitting {counted(len(unknown), 'image')} 80/10/10 by a seeded hash of the key"]
-
-
-def _usual_size(images: Iterator[np.ndarray | UnreadableImage]) -> tuple[int, int] | None:
-    """Height and width of the first image that can be read."""
-    for _, image in zip(range(_LOOKED_AT), images, strict=False):
-        if not isinstance(image, UnreadableImage):
-            return image.shape[0], image.shape[1]
-    return None
 
 
 def _fingerprint(parts: list[ParquetPart]) -> str:

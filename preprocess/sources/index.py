@@ -57,6 +57,7 @@ class Catalogue:
         ignored: files of the source that are not images of it, grouped by reason.
         notes: lines for the terminal, for example that there are no attributes.
         default_crop: the crop unless a user asks for another.
+        crop_notes: lines for the terminal where that crop is used.
         refingerprint: lists the source again; another value means that the source has changed.
         unpack: for a source without random access: puts what `reader` needs into the scratch folder.
     """
@@ -77,6 +78,7 @@ class Catalogue:
     landmark_names: tuple[str, ...] = ()
     source_size: tuple[int, int] | None = None
     ignored: tuple[IgnoredFiles, ...] = ()
+    crop_notes: tuple[str, ...] = ()
 
 
 def group_ignored(files: Iterable[IgnoredFile]) -> tuple[IgnoredFiles, ...]:

@@ -154,6 +154,7 @@ def test_an_archive_with_backslashes_keeps_its_lists(small: Path, tmp_path: Path
         for path in sorted(small.rglob("*")):
             if path.is_file():
                 archive.writestr("celeba\\" + str(path.relative_to(small)).replace("/", "\\"), path.read_bytes())
+        archive.writestr("celeba\\backup\\list_attr_celeba.txt", "A\n000001.jpg 1\n")
     done = shard(tmp_path / "in" / "data.zip", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     assert tars(tmp_path / "out") == tars(tmp_path / "expected")
@@ -204,7 +205,7 @@ def test_the_crop_scales_with_the_images(tmp_path: Path) -> None:
         (tmp_path / name / "1.jpg").write_bytes(jpeg(1, width, height))
         found = open_celeba(tmp_path / name, 0)
         assert found.default_crop.size == crop
-        assert (f"({width} x {height})" in notes(found)) == (name != "whole")
+        assert (f"({width} x {height})" in " ".join(found.crop_notes)) == (name != "whole")
         assert found.source_size == (height, width)
 
 
@@ -257,10 +258,11 @@ def test_lists_as_they_are_downloaded(small: Path) -> None:
     (small / "list_eval_partition.txt").rename(small / "labels" / "List_Eval_Partition.TXT")
     (small / "identity_CelebA.txt").rename(small / "identity_CelebA (1).txt")
     (small / "list_bbox_celeba.txt").write_text("1")
+    (small / "factors.csv").write_text("image,yaw\n000001.jpg,0.5\n")
     found = open_celeba(small, 0)
-    assert is_annotated(found)
+    assert is_annotated(found) and found.factor_names == ("yaw",)
     assert "identity_CelebA (1).txt is not used: save or rename it as identity_celeba.txt" in notes(found)
-    assert ignored(found) == {"list_bbox_celeba.txt": 1}
+    assert ignored(found).keys() == {"identity_CelebA (1).txt", "list_bbox_celeba.txt"}
     (small / "list_attr_celeba.txt").write_text(attributes)
     assert "list_attr_celeba.txt is read: " in notes(open_celeba(small, 0))
 
