@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,16 +36,24 @@ class IgnoredFile:
 class PixelReader(Protocol):
     """Reads the pixels of one shard's images. It is picklable, and opens its files in the worker."""
 
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        ...
-
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
         """Yields uint8 (h, w, C) for each image, valid until the next one; or the reason why it cannot be read."""
         ...
 
 
-class Container(Protocol):
+class FileReader(ABC):
+    """A `PixelReader` of image files, each (h, w, 3)."""
+
+    @abstractmethod
+    def files(self) -> Iterator[bytes | UnreadableImage]:
+        """Yields the files' contents, in order."""
+
+    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
+        return decoded(self.files())
+
+
+class Container(ABC):
     """A folder or archive with image files in it.
 
     Attributes:
@@ -54,47 +63,46 @@ class Container(Protocol):
         ignored: its other files.
         notes: lines for the terminal.
         unpack: puts what `reader` needs into the scratch folder; None where images can be read at random.
+        lists: names of the lists (.txt, .csv) inside an archive; none of a folder, whose lists are files.
     """
 
-    path: Path
-    names: list[str]
-    left_out: list[LeftOut]
-    ignored: list[IgnoredFile]
-    notes: list[str]
-    unpack: Callable[[Path], None] | None
+    def __init__(self, path: Path) -> None:
+        """Starts without images."""
+        self.path = path
+        self.names: list[str] = []
+        self.left_out: list[LeftOut] = []
+        self.ignored: list[IgnoredFile] = []
+        self.notes: list[str] = []
+        self.unpack: Callable[[Path], None] | None = None
+        self.lists: Collection[str] = ()
 
+    @abstractmethod
     def identity(self) -> Iterable[tuple[str, str]]:
         """Yields each image's name, and a text that changes when the image does (size, checksum)."""
-        ...
 
     def stamp(self) -> int:
         """Returns a number, of this machine only, that changes when an image is written again with its old size."""
-        ...
+        return 0
 
+    @abstractmethod
     def list_again(self) -> Container:
         """Returns the same folder or archive as it is now."""
-        ...
 
+    @abstractmethod
     def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
         """Returns what reads the pixels of chosen images in a worker."""
-        ...
 
     def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
         """Yields the pixels of some of the first images."""
-        ...
+        return self.reader(self.names[:count], self.path).pixels()
 
+    @abstractmethod
     def content_hash(self, name: str) -> str:
         """Returns the SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
-        ...
-
-    @property
-    def lists(self) -> Iterable[str]:
-        """The names of the lists (.txt, .csv) inside an archive; none of a folder, whose lists are files."""
-        ...
 
     def text(self, name: str) -> bytes:
         """Returns the content of one of `lists`."""
-        ...
+        raise KeyError(name)
 
 
 def refuse_long_list(size: int, where: str) -> None:

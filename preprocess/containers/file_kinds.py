@@ -161,6 +161,8 @@ def check_source(path: Path, option: str = "") -> Path:
         )
     try:
         found = path if path.exists() else path.expanduser()
+        if (found.is_file() or found.is_dir()) and not os.access(found, os.R_OK | (os.X_OK if found.is_dir() else 0)):
+            raise UsageError(f"{name} cannot be read: Permission denied; make it readable for you")
         if found.is_file() or found.is_dir():
             return found
         if found.is_symlink():
@@ -186,7 +188,10 @@ def no_images(source: Container, wanted: str = "", looked_for: str = "") -> Usag
         command = f"`preprocess celeba --source {shlex.quote(str(path))}`"
         return UsageError(f"{path} holds parquet files: make shards of them with {command}")
     by_use = sorted(kinds.items(), key=lambda kind: ("unpack" not in kind[0]) + (kind[0] in _OF_NO_INTEREST))
-    some = [f"{first} is {reason}" + (f" (and {n - 1:,} more)" if n > 1 else "") for reason, (first, n) in by_use[:3]]
+    some = [
+        f"{first} {'' if reason.startswith('cannot') else 'is '}{reason}" + (f" (and {n - 1:,} more)" if n > 1 else "")
+        for reason, (first, n) in by_use[:3]
+    ]
     contents = ", ".join(some) if some else "it is empty"
     return UsageError(f"{path} holds no images{wanted}: {contents}{looked_for}")
 

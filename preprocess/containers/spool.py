@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.containers.container import MAX_FILE_BYTES, decoded
+from preprocess.containers.container import MAX_FILE_BYTES, FileReader
 from preprocess.errors import UnreadableImage
 
 SPOOL_NAME, ENDS_NAME, REASONS_NAME = "images.spool", "images.ends", "images.reasons"
@@ -45,18 +45,13 @@ def write_spool(folder: Path, files: Iterator[bytes | UnreadableImage]) -> None:
 
 
 @dataclass(frozen=True)
-class SpoolImages:
-    """Chosen images of a spool. A `PixelReader`."""
+class SpoolImages(FileReader):
+    """Chosen images of a spool."""
 
     folder: str
     rows: list[int]
 
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.rows)
-
     def files(self) -> Iterator[bytes | UnreadableImage]:
-        """Yields the files' contents, in order."""
         folder = Path(self.folder)
         ends = np.fromfile(folder / ENDS_NAME, "<i8")
         with (folder / REASONS_NAME).open(encoding="ascii") as lines:
@@ -67,24 +62,15 @@ class SpoolImages:
         for row, content in zip(self.rows, spans.files(), strict=True):
             yield UnreadableImage(reasons[row]) if row in reasons else content
 
-    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
-        return decoded(self.files())
-
 
 @dataclass(frozen=True)
-class SpanImages:
-    """Images that lie one after the other in one file: a spool, or an uncompressed tar. A `PixelReader`."""
+class SpanImages(FileReader):
+    """Images that lie one after the other in one file: a spool, or an uncompressed tar."""
 
     path: str
     spans: np.ndarray  # int64 (n, 2): offset, bytes
 
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.spans)
-
     def files(self) -> Iterator[bytes | UnreadableImage]:
-        """Yields the files' contents, in order."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
             for start, size in self.spans.tolist():
@@ -94,7 +80,3 @@ class SpanImages:
                     yield os.pread(handle, size, start)
         finally:
             os.close(handle)
-
-    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
-        return decoded(self.files())

@@ -12,7 +12,7 @@ import hashlib
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from preprocess.containers.container import (
     MAX_FILE_BYTES,
     MAX_LIST_BYTES,
+    Container,
     IgnoredFile,
     PixelReader,
     decoded,
@@ -45,8 +46,8 @@ class _Image:
     version: str  # changes when the image does
 
 
-class TarContainer:
-    """The images of a tar archive. A `Container`."""
+class TarContainer(Container):
+    """The images of a tar archive."""
 
     def __init__(self, path: Path) -> None:
         """Lists the archive; a compressed one is read to its end for that.
@@ -54,13 +55,12 @@ class TarContainer:
         Raises:
             UsageError: it is damaged, cut short or not a tar.
         """
-        self.path = path
-        self.notes: list[str] = []
+        super().__init__(path)
         self._status = _status(path)
         self._compressed = file_type(_head(path)) in _OPENERS
-        self.unpack: Callable[[Path], None] | None = self._unpack if self._compressed else None
+        self.unpack = self._unpack if self._compressed else None
         self._images: dict[str, _Image] = {}
-        self._lists: dict[str, tuple[int, int] | bytes] = {}
+        self.lists = self._lists = dict[str, tuple[int, int] | bytes]()
         self._first: list[bytes] = []
         self._kept = 0  # bytes of lists
         self._in_spool: set[int] = set()  # where the images' data begin
@@ -76,12 +76,10 @@ class TarContainer:
         self.names = sorted(self._images)
 
     def identity(self) -> Iterator[tuple[str, str]]:
-        """Yields each image's name, and its size with its time of change or checksum."""
         yield from ((name, f"{self._images[name].size}\0{self._images[name].version}") for name in self.names)
         yield from (("refused", left.key) for left in self.left_out)
 
     def stamp(self) -> int:
-        """Returns a number that changes when the archive is written again."""
         return hash(self._status)
 
     def list_again(self) -> TarContainer:
@@ -97,13 +95,9 @@ class TarContainer:
         return SpanImages(str(self.path.resolve()), spans)
 
     def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields pixels of some of the first images."""
-        if self._compressed:
-            return decoded(iter(self._first[:count]))
-        return self.reader(self.names[:count], self.path).pixels()
+        return decoded(iter(self._first[:count])) if self._compressed else super().first_pixels(count)
 
     def content_hash(self, name: str) -> str:
-        """Returns the SHA-256 of an image file's content."""
         image = self._images[name]
         if self._compressed:
             return image.version
@@ -113,13 +107,7 @@ class TarContainer:
             file.seek(image.offset)
             return hashlib.sha256(file.read(image.size)).hexdigest()
 
-    @property
-    def lists(self) -> Iterable[str]:
-        """The names of the lists in the archive."""
-        return self._lists
-
     def text(self, name: str) -> bytes:
-        """Returns the content of one of `lists`."""
         found = self._lists[name]
         if isinstance(found, bytes):
             return found

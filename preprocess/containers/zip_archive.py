@@ -8,13 +8,13 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from preprocess.containers.container import MAX_FILE_BYTES, MAX_LIST_BYTES, decoded, refuse_long_list
+from preprocess.containers.container import MAX_FILE_BYTES, MAX_LIST_BYTES, Container, FileReader, refuse_long_list
 from preprocess.containers.file_kinds import LIST_SUFFIXES, Members, has_image_suffix, refuse_file
 from preprocess.errors import UnreadableImage, UsageError, first_line
 from preprocess.images.file_types import HEAD_BYTES
@@ -23,8 +23,8 @@ _MAX_OFFSET = 1 << 62
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, length of the name, length of the extra field
 
 
-class ZipContainer:
-    """The images of a zip archive. A `Container`."""
+class ZipContainer(Container):
+    """The images of a zip archive."""
 
     def __init__(self, path: Path) -> None:
         """Lists the archive.
@@ -32,11 +32,9 @@ class ZipContainer:
         Raises:
             UsageError: it is damaged or cut short.
         """
-        self.path = path
-        self.notes: list[str] = []
-        self.unpack: Callable[[Path], None] | None = None
+        super().__init__(path)
         self._entries: dict[str, zipfile.ZipInfo] = {}
-        self._texts: dict[str, str] = {}
+        self.lists = self._texts = dict[str, str]()
         members = Members()
         self.left_out, self.ignored = members.left_out, members.ignored
         try:
@@ -52,44 +50,26 @@ class ZipContainer:
         self.names = sorted(self._entries)
 
     def identity(self) -> Iterator[tuple[str, str]]:
-        """Yields each image's name, and a text that changes when the image does."""
         yield from ((n, f"{self._entries[n].file_size}\0{self._entries[n].CRC}") for n in self.names)
         yield from (("refused", left.key) for left in self.left_out)
 
-    def stamp(self) -> int:
-        """Returns a number that changes when an image is written again with the same name and size."""
-        return 0  # the checksums of the identity tell
-
     def list_again(self) -> ZipContainer:
-        """Returns the archive as it is now."""
         return ZipContainer(self.path)
 
     def reader(self, names: Sequence[str], scratch: Path | None = None) -> ZipImages:
-        """Returns a reader of chosen images."""
         del scratch
         infos = [self._entries[name] for name in names]
         members = [(i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC) for i in infos]
         encrypted = [bool(i.flag_bits & 1) for i in infos]
         return ZipImages(str(self.path.resolve()), np.array(members, np.int64).reshape(-1, 5), encrypted)
 
-    def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields the pixels of some of the first images."""
-        return self.reader(self.names[:count]).pixels()
-
     def content_hash(self, name: str) -> str:
-        """Returns the SHA-256 of an image file's content."""
         (content,) = self.reader([name]).files()
         if isinstance(content, UnreadableImage):
             raise content
         return hashlib.sha256(content).hexdigest()
 
-    @property
-    def lists(self) -> Iterable[str]:
-        """The names of the lists in the archive."""
-        return self._texts
-
     def text(self, name: str) -> bytes:
-        """Returns the content of one of `lists`."""
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self._texts[name]) as file:
                 content = file.read(MAX_LIST_BYTES + 1)  # at most this, although the member may claim less
@@ -126,16 +106,12 @@ def _zip_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class ZipImages:
+class ZipImages(FileReader):
     """Members of one archive, fetched by their offsets; the archive's checksums are compared."""
 
     path: str
     members: np.ndarray  # int64 (n, 5): header offset, stored bytes, bytes, method, CRC
     encrypted: list[bool]
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.members)
 
     def files(self) -> Iterator[bytes | UnreadableImage]:
         """Yields the members' contents, in order."""
@@ -150,10 +126,6 @@ class ZipImages:
                     yield UnreadableImage(f"cannot be read: {error.strerror}")
         finally:
             os.close(handle)
-
-    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
-        return decoded(self.files())
 
 
 def _zip_member(handle: int, member: list[int], locked: bool) -> bytes:

@@ -107,9 +107,10 @@ def open_parquet(
         left_out=(),
         notes=(
             *(recognized("parquet", forced, path, len(paths)), *notes, *missing_parts(parts)),
-            *(*crop_note, *split_note, *found.notes, *empty_splits(split)),
+            *(*split_note, *found.notes, *empty_splits(split)),
         ),
         default_crop=crop,
+        crop_notes=tuple(crop_note),
         source_size=size,
         refingerprint=lambda: _fingerprint(list_parts(path)),
         unpack=lambda scratch: write_spool(scratch, read_images(parts, image, paths)),

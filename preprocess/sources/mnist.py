@@ -112,10 +112,6 @@ class IdxImages:
     path: str
     rows: list[int]
 
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.rows)
-
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
         """Yields uint8 (28, 28, 1) for each image."""
         images = _read(Path(self.path), _IMAGES)
