@@ -18,7 +18,7 @@ from analysis.model.images import ImageError, Output, to_batch, to_output
 from analysis.model.names import match_attribute
 from analysis.model.statistics import complete_latents
 from pipeline.model.latents import split_layers
-from pipeline.model.pretrained import download, open_pretrained, read_folder, write_folder
+from pipeline.model.pretrained import download, open_pretrained, write_folder
 from pipeline.model.pretrained_schema import Findings, ImageProcessing, LayerLatents, Pretrained, PretrainedConfig
 from preprocess.errors import UsageError
 
@@ -31,7 +31,9 @@ except ImportError:  # an extra
 
         def push_to_hub(self, *_: object, **__: object) -> str:
             """Raises UsageError: huggingface_hub is absent."""
-            raise UsageError("push_to_hub needs huggingface_hub: pip install 'mmd-vlae[hub]'")
+            raise UsageError("push_to_hub and save_pretrained need huggingface_hub: pip install 'mmd-vlae[hub]'")
+
+        save_pretrained = push_to_hub
 
 
 BATCH = 128  # images that pass the network at a time
@@ -276,19 +278,28 @@ class LadderModel(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by ``save_pretrained`` and ``push_to_hub``."""
-        from analysis.export.model_card import folder_card, write_card  # noqa: PLC0415
+        from analysis.export.model_card import CardDetails, folder_card, write_card  # noqa: PLC0415
+        from analysis.export.write import write_picture  # noqa: PLC0415
 
         self.save(save_directory)
-        write_card(save_directory, folder_card(self._pretrained))
+        details = CardDetails(picture=write_picture(self._pretrained, save_directory))
+        write_card(save_directory, folder_card(self._pretrained, details))
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, device: Any = None, **options: Any) -> Self:
-        """Called by ``from_pretrained``."""
-        if Path(model_id).is_dir():
-            return cls.load(Path(model_id), device)
-        known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        folder = download(model_id, **{key: value for key, value in options.items() if key in known})
-        return cls(read_folder(folder), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, source: str | Path, *, device: torch.device | str | None = None, **options: Any
+    ) -> Self:
+        """Loads what :meth:`load` loads; for OWNER/NAME on the Hugging Face Hub with more options.
+
+        Args:
+            source: See :meth:`load`.
+            device: Where it computes; None = the GPU if there is one.
+            options: Of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
+
+        Raises:
+            PretrainedError: There is no such model, or it is damaged.
+        """
+        return cls.load(download(str(source), **options) if options else source, device)
 
     def _codes(self, images: Any) -> Codes:
         """Codes of images; codes stay."""
