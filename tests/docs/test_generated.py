@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline.config.load import fields
 from tests.conftest import REPOSITORY
+from tests.docs.pages import PAGES, links
 
 
 def load(path: str) -> ModuleType:
@@ -70,9 +72,10 @@ def test_more_of_anything_never_costs_less() -> None:
     assert scaling.size_on(10**9, 512, c).bottleneck == "storage"
 
 
-@pytest.mark.parametrize("page", sorted(REPOSITORY.glob("docs/*.md")), ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    from tests.docs.pages import links
-
-    for target in links(page):
-        assert (page.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:tests|benchmarks|launch|pipeline|preprocess|analysis)/[a-z_/.]+\.[a-z]+)`", page.read_text()
+    )
+    paths = [*(page.parent / target for target in links(page)), *(REPOSITORY / name for name in named)]
+    assert [path for path in paths if not path.exists()] == []
