@@ -63,7 +63,7 @@ def describe(model: Pretrained, context: EvalContext, progress: Progress) -> Pre
     codes = [torch.from_numpy(z) for z in samples[1].layers]
     latents, labels = label_directions(latents, codes, [t.name for t in varying], values)
     directions, groups = attribute_means(fitted.means, manifest.attribute_names, fitted.annotations.attributes)
-    tables, effects = probe_all(*samples, progress), _effects(context, scored)
+    tables, effects = probe_all(samples[0], samples[1], progress), _effects(context, scored)
     sentences = layer_sentences({"layers": [{"effect": effect} for effect in effects], **tables})
     findings = Findings(
         held_out=len(scored),
@@ -130,7 +130,7 @@ def _direction_scores(directions: dict[str, Any], names: Sequence[str], encoded:
         position = sum(
             ((z * d / s).sum(1) for z, d, s in zip(encoded.means, direction, scale, strict=True)), torch.zeros(1)
         )
-        value = float(auc(values[known], position.numpy()[known])[0])
+        value = auc(values[known], position.numpy()[known]).value
         if np.isfinite(value):
             scores[name] = round(value, 4)
     return scores
