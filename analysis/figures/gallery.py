@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from analysis.figures import charts, grids
 from analysis.figures.latent_arithmetic import Row, all_rows, equation, named_directions
-from analysis.figures.motion import LayerDirections, strip, traversal_frames
-from analysis.figures.tiles import data_uri, short_label
+from analysis.figures.motion import FRAMES, LayerDirections, traversal_frames
+from analysis.figures.tiles import contact_sheet, data_uri, short_label
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import Encoded
 
@@ -183,7 +183,7 @@ def slider_faces(context: EvalContext, encoded: Encoded, directions: Sequence[La
             for number, step in enumerate(found.steps[:SLIDERS]):
                 frames = traversal_frames(context.vlae, code, layer, step)
                 label = found.labels[number] or f"direction {number + 1}"
-                sliders.append(Slider(label, data_uri(strip(_reduced(frames)), FRAME_QUALITY)))
+                sliders.append(Slider(label, data_uri(contact_sheet(_reduced(frames), FRAMES, gap=0), FRAME_QUALITY)))
             layers.append(tuple(sliders))
         picture = Image.fromarray(photograph.repeat(3, 2) if photograph.shape[2] == 1 else photograph)
         faces.append(SliderFace(data_uri(picture, FRAME_QUALITY), tuple(layers), picture.width / picture.height))

@@ -1,4 +1,4 @@
-"""What moves: frames along a direction of one layer, strips for the report's sliders, GIFs.
+"""What moves: frames along a direction of one layer, and GIFs.
 
 Letters in shapes: n images, d latent dimensions of a layer, k directions, T frames, C H W image.
 """
@@ -8,26 +8,22 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from analysis.figures.tiles import contact_sheet
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded, decode_codes
 from analysis.model.statistics import label_directions, principal_directions
 from analysis.probes.dataset import all_targets
 from pipeline.model.pixels import to_rgb
 from pipeline.model.vlae import VLAE
-from preprocess.shards.atomic import replace_file
 
 REACH = 3.0  # standard deviations to each side
 FRAMES = 13  # of a slider; odd, so that the middle one is the image itself
 BASES = 4  # images around which directions are measured
-BATCH = 128
 
 
 @torch.inference_mode()
@@ -84,11 +80,6 @@ def traversal_frames(
     return decode_codes(vlae, moved(code, layer, torch.linspace(-reach, reach, count)[:, None] * direction))
 
 
-def strip(frames: Tensor) -> Image.Image:
-    """Puts frames (T, C, H, W) in [−1, 1] side by side without gaps: T·W × H pixels."""
-    return contact_sheet(frames, len(frames), gap=0)
-
-
 def gif_bytes(frames: Tensor, seconds: float = 2.0, side: int = 256, there_and_back: bool = True) -> bytes:
     """Encodes frames as an endless GIF.
 
@@ -113,10 +104,3 @@ def gif_bytes(frames: Tensor, seconds: float = 2.0, side: int = 256, there_and_b
     milliseconds = max(20, round(1000 * seconds / len(frames)))
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
-
-
-def save_gif(frames: Tensor, path: Path, seconds: float = 2.0, side: int = 256) -> None:
-    """Writes ``gif_bytes`` of frames (T, C, H, W) to a file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as temporary:
-        temporary.write_bytes(gif_bytes(frames, seconds, side))

@@ -1,11 +1,11 @@
-"""Frames along directions, strips and GIFs."""
+"""Frames along directions and GIFs."""
 
 import io
 
 import torch
 from PIL import Image
 
-from analysis.figures.motion import FRAMES, decode_codes, gif_bytes, save_gif, strip, traversal_frames
+from analysis.figures.motion import FRAMES, decode_codes, gif_bytes, traversal_frames
 from tests.analysis.painted import Painter
 
 
@@ -19,15 +19,8 @@ def test_the_middle_frame_is_the_image_itself_and_only_one_layer_moves():
     assert torch.allclose(frames[:, 0, 0, 12], expected, atol=1e-6)
 
 
-def test_a_strip_is_all_frames_side_by_side():
-    assert strip(torch.zeros(5, 3, 6, 8)).size == (40, 6)
-
-
 def test_a_gif_runs_forward_and_back_endlessly(tmp_path):
     shades = torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(4, 3, 8, 12)
     picture = Image.open(io.BytesIO(gif_bytes(shades, side=16)))
     assert picture.n_frames == 6 and picture.size == (24, 16) and picture.info["loop"] == 0
     assert Image.open(io.BytesIO(gif_bytes(shades, side=16, there_and_back=False))).n_frames == 4
-    save_gif(shades, tmp_path / "new/way.gif")
-    assert Image.open(tmp_path / "new/way.gif").n_frames == 6
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["way.gif"]
