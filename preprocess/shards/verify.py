@@ -15,8 +15,7 @@ from preprocess.shards.manifest import MANIFEST_NAME, Manifest, Shard
 from preprocess.shards.storage import ShardFiles, reported
 from preprocess.shards.tar import TarDamage, are_records, read_members
 
-_CHUNK = 1 << 20
-_RECORDS = 256  # compared at a time
+_BLOCK = 1 << 22  # bytes read at a time
 CANNOT_OPEN = "it cannot be opened"
 _OTHER_CONTENT = "its content has changed (its SHA-256 is not the manifest's)"
 _FOREIGN = {
@@ -91,7 +90,7 @@ def _shard_problem(files: ShardFiles, shard: Shard, manifest: Manifest) -> str:
                 samples = _count_samples(file, shard, manifest)
             except TarDamage as error:  # its SHA-256 may match nevertheless: the manifest may come from anyone
                 damage = str(error)
-            while file.read(_CHUNK):
+            while file.read(_BLOCK):
                 pass  # the rest of a damaged archive
     except FileNotFoundError:
         return "it is missing"
@@ -111,8 +110,9 @@ def _count_samples(file: _HashedReader, shard: Shard, manifest: Manifest) -> int
     layout = manifest.layout
     if layout is None:
         return sum(name.endswith(".json") for name, _ in read_members(file, manifest.image_suffix))
-    for first in range(0, shard.samples, _RECORDS):
-        data = file.read(min(_RECORDS, shard.samples - first) * layout.record_bytes)
+    at_a_time = max(1, _BLOCK // layout.record_bytes)
+    for first in range(0, shard.samples, at_a_time):
+        data = file.read(min(at_a_time, shard.samples - first) * layout.record_bytes)
         records = np.frombuffer(data[: len(data) // layout.record_bytes * layout.record_bytes], np.uint8)
         if not are_records(records.reshape(-1, layout.record_bytes), layout, manifest.image_shape):
             raise TarDamage("one of its records is not an image with its JSON")
