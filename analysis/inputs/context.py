@@ -70,7 +70,9 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
             f"{height}x{width}x{channels}; name shards of that size with --data"
         )
     if shards.digest == state["manifest_digest"]:
-        return shards, None
+        if not (left_out := state.get("left_out")):
+            return shards, None
+        return shards.without(left_out), f"left out {', '.join(left_out)}: the model was trained without them"
     if data is None:
         raise EvalContextError(
             f"{shards.folder} no longer holds the shards that the checkpoint was trained on; name shards with --data"

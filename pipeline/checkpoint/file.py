@@ -52,6 +52,8 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
         and isinstance(progress.get("step"), int)
         and isinstance(progress.get("samples", 0), int)
         and isinstance(progress.get("growth_steps", 1), int)
+        and isinstance(progress.get("seconds", 0.0), float)
+        and isinstance(progress.get("best_l1", 0.0), float)
     ),
     "manifest_digest": lambda digest: isinstance(digest, str),
     "data": lambda data: data is None or isinstance(data, str),

@@ -48,6 +48,7 @@ def checkpoint_state(run: Run) -> dict[str, Any]:
             "step": run.step,
             "samples": run.step * run.config.training.global_batch_size,
             "growth_steps": run.growth_steps,
+            "seconds": run.seconds,
         },
         "resumed_from": run.resumed_from,
         "manifest_digest": source.digest,
@@ -139,6 +140,7 @@ class CheckpointManager:
         is_best = valid_l1 is not None and valid_l1 < self._best
         if is_best and valid_l1 is not None:
             self._best = valid_l1
+        state["progress"]["best_l1"] = self._best
         self._thread = threading.Thread(target=self._write, args=(state, is_best), name="checkpoint")
         self._thread.start()
         self._saved_at, self.postponed = time.monotonic(), False

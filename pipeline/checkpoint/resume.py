@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.file import CheckpointError, checkpoint_config, read_checkpoint
+from pipeline.checkpoint.file import BEST, CheckpointError, checkpoint_config, read_checkpoint
 from pipeline.checkpoint.manager import checkpoint_files, newest_valid
 from pipeline.config.load import changed_values
 from pipeline.config.schema import Config
@@ -97,6 +98,11 @@ def resume_run(run: Run, out: Path, resume: str) -> ResumePoint | None:
     return point
 
 
+def best_l1(out: Path, point: ResumePoint | None) -> float:
+    """Returns the validation L1 of ``out``/best.pt; infinity if there is no such file."""
+    return point.state["progress"].get("best_l1", math.inf) if point and (out / BEST).exists() else math.inf
+
+
 def set_aside(damaged: dict[Path, str]) -> None:
     """Renames damaged checkpoints to NAME.damaged, so that they do not count among the newest ones."""
     for path in damaged:
@@ -117,7 +123,8 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> list[str]:
     refused = [f"{key}: {old} → {new}" for key, (old, new, allowed) in changes.items() if not allowed]
     if refused:
         raise CheckpointError(
-            f"{path} was trained with another configuration ({'; '.join(refused)}); train into another --out"
+            f"{path} was trained with another configuration ({'; '.join(refused)}): set that back, or train into "
+            "another --out"
         )
     before, now = str(state.get("order", "planned")), run.sample_order
     if (before == "planned") != (now == "planned"):
@@ -145,6 +152,7 @@ def _load(run: Run, state: dict[str, Any], path: Path) -> None:
         if state["scaler"] is not None and run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.step = int(state["progress"]["step"])
+        run.seconds = state["progress"].get("seconds", 0.0)
         # growth keeps its course when a run is made longer, so that a grown layer is not faded out again
         run.growth_steps = min(int(state["progress"]["growth_steps"]), run.config.training.steps)
     except Exception as error:  # torch raises nearly anything on states of another shape

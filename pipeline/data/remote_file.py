@@ -10,16 +10,19 @@ import contextlib
 import http.client
 import io
 import random
+import re
 import select
 import shlex
+import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial
 from typing import IO, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import fsspec
 
@@ -31,8 +34,15 @@ TIMEOUT_SECONDS = 20.0
 RETRY_SECONDS = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Pauses before the next tries. Every byte that arrives restores all of them."""
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+MAX_RETRY_AFTER = 60
+"""Seconds that a server may ask us to wait."""
+SILENT_SECONDS = 2.0
+"""A longer pause is announced on the terminal."""
 _CHUNK = 1 << 20
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, LoaderError)
+_PERMANENT = (
+    *(FileNotFoundError, PermissionError, IsADirectoryError, ImportError, LoaderError),
+    *(ssl.SSLCertVerificationError, http.client.InvalidURL),
+)
 
 
 class Stream(Protocol):
@@ -116,21 +126,41 @@ class RemoteFile:
                 self._wait_or_give_up(error)
 
     def _wait_or_give_up(self, error: Exception) -> None:
-        final = isinstance(error, _PERMANENT)
+        cause = error.reason if type(error) is urllib.error.URLError else error
+        final = isinstance(cause, _PERMANENT)
+        asked_seconds = 0.0
         if isinstance(error, urllib.error.HTTPError):
             final = error.code not in TRANSIENT_STATUS
+            after = error.headers.get("Retry-After", "")
+            asked_seconds = float(min(int(after), MAX_RETRY_AFTER)) if after.isdecimal() else 0.0
+        at = f" at byte {self._position:,}" if self._position else ""
         if final or self._failures == len(RETRY_SECONDS):
             tries = "" if final else f", {self._failures + 1} times"
-            at = f" at byte {self._position:,}" if self._position else ""
-            raise LoaderError(f"reading {self.name} failed{at}{tries}: {reason(error)}") from None
-        time.sleep(RETRY_SECONDS[self._failures] * random.uniform(0.8, 1.2))  # ranks should not all ask at once
+            raise LoaderError(f"reading {self.name} failed{at}{tries}: {reason(error)}{self._proxy(error)}") from None
+        # ranks should not all ask at once
+        pause = max(asked_seconds, RETRY_SECONDS[self._failures] * random.uniform(0.8, 1.2))
+        if pause > SILENT_SECONDS:
+            with contextlib.suppress(OSError):  # a closed terminal
+                print(
+                    f"reading {self.name} failed{at}: {reason(error)}; trying again in {pause:.0f} s", file=sys.stderr
+                )
+        time.sleep(pause)
         self._failures += 1
+
+    def _proxy(self, error: Exception) -> str:
+        """Names the variable of the proxy that a failed connection went through."""
+        url = urlsplit(self.name.rpartition(" ")[2])
+        proxied = url.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(url.netloc)
+        is_connection = type(error) is urllib.error.URLError
+        return f" (through the proxy of {url.scheme}_proxy)" if proxied and is_connection else ""
 
 
 def reason(error: Exception) -> str:
     """Returns why reading failed, in words."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answered HTTP {error.code} {error.reason}"
+        hint = {401: "; it asks for credentials", 403: "; it refuses access", 404: "; check the address"}
+        text = str(error.reason).partition("\n")[0]
+        return f"the server answered HTTP {error.code} {text}{hint.get(error.code, '')}"
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         return reason(error.reason)
     if isinstance(error, TimeoutError):
@@ -167,8 +197,12 @@ def _open_http(url: str, position: int) -> Stream:
         headers["Range"] = f"bytes={position}-"
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https only, see _transport
     response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
-    stream = _HttpStream(response)
-    return _skip(stream, position) if position and response.status != 206 else stream  # the server knows no ranges
+    start = position if response.status == 206 else 0  # 200: the server knows no ranges and sends the whole file
+    if sent := re.match(r"bytes (\d+)-", response.headers.get("Content-Range", "")):
+        start = int(sent[1])
+    if start > position:
+        raise OSError(f"the server sent the file from byte {start:,} when asked for byte {position:,}")
+    return _skip(_HttpStream(response), position - start)
 
 
 class _HttpStream:
@@ -206,7 +240,9 @@ class _Program:
         if not select.select([self._output], [], [], TIMEOUT_SECONDS)[0]:
             raise TimeoutError
         data = self._output.read(size) or b""
-        if not data and self._process.wait():
+        if not data and self._process.wait() in (126, 127):
+            raise LoaderError(f"`{self._command}` is not a program that can be run on this machine")
+        if not data and self._process.returncode:
             raise OSError(f"`{self._command}` ended with exit code {self._process.returncode}")
         return data
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from pipeline.config.schema import ConfigError, DataConfig
 from pipeline.data.shard_reader import ShardSource
 from preprocess.shards.reader import ShardError, ShardSet, damage_sentence
-from preprocess.shards.verify import damage_reason
+from preprocess.shards.verify import CANNOT_OPEN, damage_reason
 
 HASHED_SPLITS = ("train", "valid")
 """Splits whose content is compared. Of the others only the sizes are."""
@@ -42,7 +42,8 @@ def usable_shards(source: ShardSource, data: DataConfig, rank: int, world_size: 
         return source, []
     if data.damaged == "refuse":
         file, reason = damaged[0]
-        raise ShardError(damage_sentence(source.local.folder, file, reason) + "; data.damaged=skip trains without it")
+        skip = "" if reason.startswith(CANNOT_OPEN) else "; data.damaged=skip trains without it"
+        raise ShardError(damage_sentence(source.local.folder, file, reason) + skip)
     samples = {shard.file: shard.samples for split in source.manifest.splits.values() for shard in split.shards}
     local = source.local.without([file for file, _ in damaged])
     lines = [f"left out {file} ({samples[file]:,} images): {reason}" for file, reason in damaged]

@@ -93,7 +93,10 @@ def open_source(path: str, allow_pipe: bool) -> ShardSource:
                 f"'{path}' must say with {{}} where the file's name goes, such as pipe:ssh host cat /data/{{}}"
             )
     with RemoteFile(path, MANIFEST_NAME) as file:
-        manifest = Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1), f"{MANIFEST_NAME} of {path}")
+        content = file.read(MAX_MANIFEST_BYTES + 1)
+    if content.lstrip()[:1] == b"<":
+        raise LoaderError(f"{MANIFEST_NAME} of {path} is a web page: check the address, or whether it asks to sign in")
+    manifest = Manifest.parse(content, f"{MANIFEST_NAME} of {path}")
     return ShardSource(path, manifest, manifest.digest(), None)
 
 

@@ -30,6 +30,8 @@ def lock_folder(folder: Path) -> FileLock:
     Raises:
         RunFolderError: another run holds the lock, or the folder cannot be written.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise RunFolderError(f"{folder} is a link to {folder.readlink()}, which does not exist; make that folder")
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,12 +93,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def best_valid_l1(lines: Sequence[dict[str, Any]]) -> float:
-    """Returns the lowest validation L1 in a run's metrics; infinity if there is none."""
-    errors = [line["valid"]["l1"] for line in lines if "valid" in line]
-    return min((error for error in errors if error is not None), default=math.inf)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

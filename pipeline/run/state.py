@@ -55,6 +55,8 @@ class Run:
     model: RunModel
     step: int = 0
     """Finished optimizer steps."""
+    seconds: float = 0.0
+    """Time spent on them, validations and previews included, since the run's first start."""
     growth_steps: int = 0
     """The steps over which the growth of layers was planned: `training.steps` at the first start."""
     resumed_from: str | None = None

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, checkpoint_state, sweep_leftovers
-from pipeline.checkpoint.resume import how_to_continue, resume_run, set_aside
+from pipeline.checkpoint.resume import best_l1, how_to_continue, resume_run, set_aside
 from pipeline.config.schema import Config
 from pipeline.distributed.consistency import check_ranks_match
 from pipeline.distributed.heartbeat import RankLostError, watch_ranks
@@ -19,7 +19,7 @@ from pipeline.distributed.setup import make_accelerator
 from pipeline.distributed.shutdown import die_with_parent
 from pipeline.distributed.signals import SIGNALS
 from pipeline.run.console import TrainingLog
-from pipeline.run.run_dir import MetricsLog, best_valid_l1, lock_folder, read_metrics, write_config
+from pipeline.run.run_dir import MetricsLog, lock_folder, read_metrics, write_config
 from pipeline.run.state import Run
 from pipeline.run.trackers import start_trackers
 from pipeline.training.build import batch_norm_note, build_run, describe_loader
@@ -98,7 +98,7 @@ def _run(config: Config, accelerator: Accelerator, progress: Progress, allow_pip
         log.on_failure(lambda reason: metrics.append({"step": run.step, "warning": reason}))
         if run.changed:
             metrics.append({"step": run.step, "changed": run.changed})
-        checkpoints = CheckpointManager(out, config.training, best_valid_l1(kept))
+        checkpoints = CheckpointManager(out, config.training, best_l1(out, point))
         set_aside(point.damaged if point else {})
         write_config(out, config)
     try:

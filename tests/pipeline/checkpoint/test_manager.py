@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from pipeline.checkpoint.file import CheckpointError, write_checkpoint
 from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, newest_valid, snapshot
+from pipeline.checkpoint.resume import best_l1, find_resume_point
 from pipeline.config.schema import TrainingConfig
 from tests.pipeline.checkpoint.test_file import state
 
@@ -39,6 +42,17 @@ def test_a_checkpoint_is_due_by_steps_by_validation_and_after_a_postponed_one():
     assert manager.is_due(3, 0.4) and not manager.is_due(3, 0.5)
     manager.postpone()
     assert manager.is_due(4, None)
+
+
+def test_a_worse_checkpoint_never_replaces_the_best_one_after_a_resume(tmp_path):
+    manager = CheckpointManager(tmp_path, RARELY)
+    for step, error in ((1, 0.4), (2, math.nan), (3, 0.5)):
+        manager.save(state(step), error)
+    manager.wait()
+    point = find_resume_point(tmp_path, "auto")
+    assert point is not None and point.state["progress"]["step"] == 3 and best_l1(tmp_path, point) == 0.4
+    (tmp_path / "best.pt").unlink()
+    assert best_l1(tmp_path, point) == math.inf
 
 
 @pytest.mark.parametrize("part", ["model", "ema"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.request
+from email.message import Message
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -61,7 +64,10 @@ def test_a_stalled_connection_is_opened_again(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     ("network", "words", "requests"),
-    [(Network(status=404), "HTTP 404 Not Found", 1), (Network(status=503), "4 times: the server answered HTTP 503", 4)],
+    [
+        (Network(status=404), "HTTP 404 Not Found; check the address", 1),
+        (Network(status=503), "4 times: the server answered HTTP 503", 4),
+    ],
 )
 def test_the_servers_answer_is_in_the_message(folder, network, words, requests):
     with served(folder, network) as address, pytest.raises(LoaderError, match=words):
@@ -69,12 +75,35 @@ def test_the_servers_answer_is_in_the_message(folder, network, words, requests):
     assert network.requests == requests, "only answers that may change are asked for again"
 
 
-def test_a_refused_connection_is_named(folder):
-    with pytest.raises(LoaderError, match="Connection refused"):
+def test_a_refused_connection_and_its_proxy_are_named(folder, monkeypatch):
+    with pytest.raises(LoaderError, match=r"Connection refused$"):
         read("http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(LoaderError, match=r"Connection refused \(through the proxy of http_proxy\)"):
+        read("http://example.invalid")
+
+
+def test_a_web_page_is_not_called_a_damaged_manifest(tmp_path):
+    (tmp_path / "manifest.json").write_text("<html>Please sign in</html>")
+    with served(tmp_path, Network()) as address, pytest.raises(LoaderError, match="is a web page"):
+        open_source(address, False)
+
+
+def test_a_server_that_asks_for_time_gets_it(folder, monkeypatch, capsys):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    file = RemoteFile.__new__(RemoteFile)
+    file.name, file._position, file._failures = "file of http://host", 0, 0
+    headers = Message()
+    headers["Retry-After"] = "7"
+    file._wait_or_give_up(HTTPError("http://host", 429, "Too Many Requests", headers, None))
+    assert pauses == [7] and "HTTP 429 Too Many Requests; trying again in 7 s" in capsys.readouterr().err
 
 
 def test_a_program_that_fails_is_named(folder):
+    with pytest.raises(LoaderError, match=r"failed: `no-such-program file` is not a program"):
+        read("pipe:no-such-program {}")
     with pytest.raises(LoaderError, match="exit code 3"):
         read("pipe:exit 3 {}")
 

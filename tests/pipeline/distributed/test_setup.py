@@ -54,3 +54,8 @@ def test_the_cores_are_divided_among_the_processes_of_a_machine(given, threads):
     )
     done = run_command("python", "-c", script, env={"OMP_NUM_THREADS": given, "LOCAL_WORLD_SIZE": "2"})
     assert done.stdout.strip() == threads, done.stderr
+
+
+def test_a_device_of_the_launcher_that_torch_does_not_find_is_refused():
+    with pytest.raises(ConfigError, match="asks for the device xpu"):
+        check_launcher({"ACCELERATE_TORCH_DEVICE": "xpu:0"})
