@@ -57,3 +57,10 @@ def test_training_curves_are_in_units_of_zero_to_one(monkeypatch, reconstruction
     assert train[0] == pytest.approx(0.08 if reconstruction == "l1" else 0.2)
     assert valid[0] == pytest.approx(0.15 if reconstruction == "l1" else 0.3)
     assert charts.training_curves([]) is None
+
+
+def test_checkpoints_of_different_depth_at_one_step_are_compared_beside_each_other():
+    errors = {"train": {"l1": 0.1}, "valid": {"l1": None}}
+    shallow = {"step": 1, "layers": [{"effect": 0.1}], "reconstruction": errors}
+    deep = shallow | {"layers": [{"effect": 0.2}, {"effect": None}], "factors": {"x": {"r2_all": None}}}
+    assert charts.comparison({"$broken": shallow, "b" * 100: deep}).width > 1000
