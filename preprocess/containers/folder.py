@@ -101,7 +101,10 @@ class FolderContainer(Container):
                 self.ignored.append(IgnoredFile(printable(prefix), "a link to a folder that is read already"))
                 continue
             seen[identity] = prefix
-            for entry in scan(folder):
+            entries = scan(folder)
+            if not entries and prefix:
+                self.ignored.append(IgnoredFile(printable(prefix), "an empty folder"))
+            for entry in entries:
                 name = prefix + entry.name
                 if not is_folder(entry):
                     self._add_file(name, entry)

@@ -44,6 +44,7 @@ XZ = FileType("an xz file", "archive")
 LZMA = FileType("an LZMA file", "archive")
 ZIP = FileType("a zip archive", "archive")
 PARQUET = FileType("a parquet file", "parquet")
+IDX = FileType("an IDX file, as MNIST has", "other", "make shards of its folder with `preprocess mnist`")
 _TO_PARQUET = "convert it with `datasets.load_from_disk(FOLDER).to_parquet('train.parquet')`"
 ARROW = FileType("an Arrow file, as datasets' save_to_disk writes it", "other", _TO_PARQUET)
 
@@ -76,6 +77,8 @@ _STARTS: tuple[tuple[bytes, FileType], ...] = (
     (b"PK\x07\x08", ZIP),
     (b"PAR1", PARQUET),
     (b"ARROW1\0\0", ARROW),
+    (b"\0\0\x08\x01", IDX),
+    (b"\0\0\x08\x03", IDX),
     (b"%PDF", FileType("a PDF document", "other")),
     (b"\x89HDF", FileType("an HDF5 file", "other")),
     (b"\x93NUMPY", FileType("a NumPy array", "other")),

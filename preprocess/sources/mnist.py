@@ -20,7 +20,7 @@ from preprocess.containers.container import printable
 from preprocess.containers.file_kinds import check_source, read_head
 from preprocess.containers.folder import scan
 from preprocess.errors import UnreadableImage, UsageError, first_line
-from preprocess.images.file_types import GZIP, UNKNOWN, file_type
+from preprocess.images.file_types import GZIP, IDX, UNKNOWN, file_type
 from preprocess.shards.annotations import SampleTable, table_without_annotations
 from preprocess.shards.manifest import Crop, Source
 from preprocess.sources.index import Catalogue, seeded_rank
@@ -159,7 +159,7 @@ def _read(path: Path, magic: int) -> np.ndarray:
             header = file.read(start)
             if len(header) < start or int.from_bytes(header[:4], "big") != magic:
                 found = file_type(read_head(path))
-                what = f"{found.name}, not" if found not in (UNKNOWN, GZIP) else "not"
+                what = f"{found.name}, not" if found not in (UNKNOWN, GZIP, IDX) else "not"
                 raise UsageError(f"{path} is {what} an IDX file of the expected kind; download it again")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
             content = _exactly(file, math.prod(shape))

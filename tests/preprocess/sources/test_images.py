@@ -234,7 +234,7 @@ def test_contact_sheet(codec: str, tree: Path, tmp_path: Path) -> None:
     done = invoke("show", tmp_path / "out", "--out", tmp_path / "sheet.png", "--columns", 8, "--rows", 2)
     assert done.exit_code == 0, done.stderr
     assert "train" in done.stdout
-    assert Image.open(tmp_path / "sheet.png").size == (8 * 34 + 2, (2 + 2 * 34) + 2 * (4 + 2 + 34))
+    assert Image.open(tmp_path / "sheet.png").size == (8 * 34 + 2, (2 + 2 * 34) + 2 * (4 + 34))
 
 
 def test_contact_sheet_of_damaged_shards(tree: Path, tmp_path: Path) -> None:

@@ -235,6 +235,13 @@ def test_files_in_a_folder_without_images_are_described(tmp_path: Path) -> None:
         open_images(tmp_path, 0)
 
 
+def test_what_another_command_reads_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\0")
+    for open_source in (open_images, open_celeba):
+        with pytest.raises(UsageError, match=r"is an IDX file, as MNIST has: make shards .* `preprocess mnist`"):
+            open_source(tmp_path, 0)
+
+
 def test_names_and_ends_of_other_systems(tmp_path: Path) -> None:
     folder = tmp_path / "my data" / "img_align_celeba"
     folder.mkdir(parents=True)
@@ -275,5 +282,7 @@ def test_folders_of_splits_have_many_names(tmp_path: Path) -> None:
     found = open_images(tmp_path, 0)
     assert found.split.tolist() == [0, 2, 1] and found.label_names == ("Zoë",)
     assert "annotations that are not read: metadata.csv" in notes(found)
+    (tmp_path / "eval" / "Bo").mkdir()
+    assert ignored(open_images(tmp_path, 0))["eval/Bo/"] == 1
     shutil.rmtree(tmp_path / "eval")
     assert "no image is in the split test" in notes(open_images(tmp_path, 0))
