@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from analysis.commands.shards import annotated, held_out_images
-from analysis.figures.grids import edit_picture, edited, interpolation_picture, layer_swap_picture
+from analysis.figures.grids import edit_picture, edited, layer_swap_picture
 from analysis.figures.latent_arithmetic import PAIRS, Row, all_rows, equation
-from analysis.figures.motion import decode_codes, gif_bytes
+from analysis.figures.motion import gif_bytes
 from analysis.figures.tiles import enlarged_sheet, labeled_rows
 from analysis.inputs.context import Progress
+from analysis.inputs.encode import decode_codes
 from analysis.model.images import to_batch
 from analysis.model.ladder import Codes, LadderModel
 from pipeline.model.latents import manifold_codes
@@ -71,11 +72,6 @@ def code_pair(
     codes = [z.cpu() for z in ladder.encode(input_images(ladder, files, align, source, data, 200))]
     last = 1 if files else int((torch.cat(codes, 1) - torch.cat(codes, 1)[:1]).pow(2).sum(1).argmax())
     return [z[:1] for z in codes], [z[last : last + 1] for z in codes]
-
-
-def interpolation_sheet(ladder: LadderModel, a: Codes, b: Codes) -> Image.Image:
-    """The way from a to b on all layers, then on each alone."""
-    return interpolation_picture(ladder.vlae, a, b)
 
 
 def swap_sheet(ladder: LadderModel, images: Tensor, layers: Sequence[int] | None) -> Image.Image:

@@ -139,11 +139,11 @@ def interpolate(
 
         from analysis.commands.drawing import (  # noqa: PLC0415
             code_pair,
-            interpolation_sheet,
             open_ladder,
             save_animation,
             save_picture,
         )
+        from analysis.figures.grids import interpolation_picture  # noqa: PLC0415
 
         ladder = open_ladder(source)
         layers = chosen_layers(layer, len(ladder.sizes))
@@ -151,7 +151,7 @@ def interpolate(
         if kind in ("gif", "mp4"):
             save_animation(ladder.interpolate(a, b, frames, layers, "torch").cpu(), out)
         else:
-            save_picture(interpolation_sheet(ladder, a, b), out)
+            save_picture(interpolation_picture(ladder.vlae, a, b), out)
 
 
 def swap(

@@ -6,15 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 
 @contextmanager
 def show_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Yields a function (task, units) -> a function that reports finished units."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
 
         def line(text: str, total: int) -> Callable[[int], None]:
             print(f"{text} ({total})", file=sys.stderr, flush=True)
@@ -22,8 +18,18 @@ def show_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
         yield line
         return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(28), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, "ETA", TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns, "ETA", TimeRemainingColumn(), console=Console(stderr=True)) as bar:
 
         def task(text: str, total: int) -> Callable[[int], None]:
             number = bar.add_task(text, total=total)

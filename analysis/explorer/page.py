@@ -242,7 +242,7 @@ class _Page:
 
         def swapped(face: Face, second: Face, chosen: Sequence[str]) -> str:
             mixed = faces.swap_faces(face, second, [names.index(name) for name in chosen])
-            terms = [(THIS, face), ("the other face", second), (f"with its {' and '.join(chosen)}", mixed)]
+            terms = [(THIS, face), ("the other face", second), (f"with its {' and '.join(sorted(chosen))}", mixed)]
             return self._row(terms, " +=")
 
         def swap_grid(face: Face) -> str:

@@ -58,7 +58,7 @@ def make_slider(label: str, elem_id: str, low: int = -3, high: int = 3, value: i
 
 def make_upload(label: str, elem_id: str) -> Any:
     """A picture from a file or the webcam, given as the path of the uploaded file."""
-    upload: Any = gr.Image(type="filepath", sources=["upload", "webcam"], label=label, height=160, elem_id=elem_id)
+    upload: Any = gr.Image(type="filepath", sources=["upload", "webcam"], label=label, height=220, elem_id=elem_id)
     # gradio would decode the file first; reading it is ours, with its limits and its sentences. (On the object, since
     # gradio writes a .pyi file beside every module that derives a class from its own.)
     upload.preprocess = lambda payload: None if payload is None else payload.path

@@ -38,7 +38,7 @@ def write_space(folder: Path, config: PretrainedConfig) -> None:
     write_file(card, text.encode())
     write_file(folder / "app.py", APP.encode())
     own = _installed("mmd-vlae", "")
-    requirement = f"mmd-vlae[explore,align]=={own}" if own else "mmd-vlae[explore,align]"
+    requirement = f"mmd-vlae[explore]=={own}" if own else "mmd-vlae[explore]"
     write_file(folder / "requirements.txt", (requirement + "\n").encode())
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from analysis.inputs.encode import decode_codes
 from analysis.model import refinement
 from analysis.model.images import ImageError, Output, to_batch, to_output
 from analysis.model.names import match_attribute
@@ -162,9 +163,7 @@ class LadderModel(ModelHubMixin):
     @torch.inference_mode()
     def decode(self, codes: Sequence[Tensor], output: Output = "pil") -> Any:
         """Decodes L tensors (n, d_l), bottom first, to images."""
-        checked = self._check(codes)
-        parts = zip(*(z.split(BATCH) for z in checked), strict=True)
-        return to_output(torch.cat([self.vlae.decode(part) for part in parts]), output)
+        return to_output(decode_codes(self.vlae, self._check(codes)).to(self.device), output)
 
     def reconstruct(self, images: Any, output: Output = "pil") -> Any:
         """Decodes the codes of images: what the model keeps of them."""

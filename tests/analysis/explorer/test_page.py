@@ -110,8 +110,7 @@ def test_an_uploaded_photograph_is_shown_aligned_and_is_not_kept(page, tmp_path)
     Image.effect_noise((178, 218), 60).convert("RGB").save(photograph)
     before = source(page, "#face img")
     wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#upload input[type=file]")).send_keys(str(photograph))
-    wait(page, lambda: source(page, "#original img"))
-    assert source(page, "#face img") != before
+    wait(page, lambda: source(page, "#face img") != before)
     assert not list(Path(tempfile.gettempdir()).glob("mmd-vlae-explore-*/*/me.png")), (
         "the upload is deleted once it was read"
     )
@@ -125,27 +124,35 @@ def test_a_file_that_is_not_a_picture_gives_a_sentence(page, tmp_path):
     assert "Your picture is not a readable image" in said and "/tmp" not in said
 
 
-def test_layers_are_swapped_and_the_grid_is_shown(page):
-    open_tab(page, "Swap layers")
-    click(page, "#swap-layers input[type=checkbox]")
-    wait(page, lambda: source(page, "#swapped img"))
-    click(page, "#grid-button")
+def test_layers_are_swapped_with_another_face_and_the_grid_is_shown(page):
+    open_tab(page, "Swap")
     wait(page, lambda: source(page, "#grid img"))
+    before = source(page, "#swapped figure:last-child img")
+    click(page, "#swap-layers input[type=checkbox]")
+    after = wait(page, lambda: (now := source(page, "#swapped figure:last-child img")) != before and now)
+    click(page, "#swap-gallery .gallery-item:nth-child(4) button")
+    wait(page, lambda: source(page, "#swapped figure:last-child img") != after)
 
 
-def test_arithmetic_shows_three_terms_and_the_sum(page):
+def test_arithmetic_shows_three_terms_and_the_sum_of_the_face_that_is_shown(page):
     open_tab(page, "Arithmetic")
-    click(page, "#add")
     wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#sum img")) == 4)
+    before = source(page, "#sum figure:last-child img")
+    click(page, "#draw")
+    wait(page, lambda: source(page, "#sum figure:last-child img") != before)
 
 
 def test_the_gif_is_downloaded(page):
-    open_tab(page, "Interpolate")
-    click(page, "#gif-button")
+    open_tab(page, "Animate")
     link = wait(page, lambda: page.find_element(By.CSS_SELECTOR, "#gif-link"))
     assert link.get_attribute("download") == "interpolation.gif"
     content = base64.b64decode(link.get_attribute("href").split(",", 1)[1])
     assert content.startswith(b"GIF89a") and len(content) > 1000
+
+
+def test_the_face_stays_in_view_while_sliders_are_moved(page):
+    page.execute_script("window.scrollTo(0, 400)")
+    assert page.execute_script("return document.querySelector('#pictures').getBoundingClientRect().top") >= 0
 
 
 def test_nothing_comes_from_another_machine(page, server):
