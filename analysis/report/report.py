@@ -116,7 +116,7 @@ def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[s
         "images": {name: split.samples for name, split in manifest.splits.items()},
         "image_shape": list(manifest.image_shape),
         "parameters": sum(parameter.numel() for parameter in context.vlae.parameters()),
-        "training_seconds": training_seconds(log),
+        "training_seconds": state["progress"].get("seconds") or training_seconds(log),
         "hardware": str(state["hardware"])[:200] if state.get("hardware") else None,
         "versions": {"mmd-vlae": own_version, **versions},
         "checkpoint_sha256": digest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,12 @@ def train(
     steps, threads = StepMetrics(run), AdaptiveThreads(run.accelerator.device, run.data.sampler.world_size)
     batches = run.data.train.batches(run.data.sampler, run.step, training.steps, run.config.data.prefetch_batches)
     run.model.objective.train()
-    first = run.step
+    first, began = run.step, time.perf_counter() - run.seconds
     try:
         for batch in batches:
             with threads.step():
                 train_step(run, batch, steps)
+            run.seconds = time.perf_counter() - began
             if run.step == first + 1:  # compilation is done
                 set_collective_timeout(timeout)
             last = run.step == training.steps

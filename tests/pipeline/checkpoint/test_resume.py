@@ -87,5 +87,7 @@ def test_resume_records_allowed_changes_and_refuses_others(face_shards, tmp_path
     changed = [line["changed"] for line in map(json.loads, (out / "metrics.jsonl").open()) if "changed" in line]
     assert changed == [{"data.workers": [0, 2], "optimizer.learning_rate": [0.002, 0.001], "training.steps": [4, 8]}]
     assert read_checkpoint(out / "ckpt.pt")["progress"]["growth_steps"] == 4, "growth keeps its course"
+    seconds = [read_checkpoint(path)["progress"]["seconds"] for path in sorted((out / "checkpoints").glob("*.pt"))]
+    assert 0 < seconds[0] < seconds[1], "the time before the resume counts"
     done = launch(face_shards, tmp_path / "copy", *streamed, "--resume", str(out / "ckpt.pt"), steps=8)
     assert done.returncode == 0 and read_checkpoint(tmp_path / "copy/ckpt.pt")["progress"]["step"] == 8
