@@ -127,7 +127,7 @@ class RemoteFile:
 
     def _wait_or_give_up(self, error: Exception) -> None:
         cause = error.reason if type(error) is urllib.error.URLError else error
-        final = isinstance(cause, _PERMANENT)
+        final = isinstance(cause, _PERMANENT) or "Credential" in type(cause).__name__  # of S3's library
         asked_seconds = 0.0
         if isinstance(error, urllib.error.HTTPError):
             final = error.code not in TRANSIENT_STATUS
@@ -167,6 +167,8 @@ def reason(error: Exception) -> str:
         return f"the other side was silent for {TIMEOUT_SECONDS:.0f} s"
     if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
         return "the server closed the connection"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file; check the address"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return first_line(error)

@@ -46,6 +46,8 @@ def usable_shards(source: ShardSource, data: DataConfig, rank: int, world_size: 
         raise ShardError(damage_sentence(source.local.folder, file, reason) + skip)
     samples = {shard.file: shard.samples for split in source.manifest.splits.values() for shard in split.shards}
     local = source.local.without([file for file, _ in damaged])
+    if not local.manifest.splits["train"].shards:
+        raise ShardError(f"every train shard of {source.address} is damaged or missing; make the shards again")
     lines = [f"left out {file} ({samples[file]:,} images): {reason}" for file, reason in damaged]
     files = tuple(file for file, _ in damaged)
     return dataclasses.replace(source, manifest=local.manifest, local=local, left_out=files), lines

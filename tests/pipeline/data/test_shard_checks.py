@@ -40,8 +40,13 @@ def test_analysis_leaves_out_the_damaged_shards_that_training_left_out(shards):
     (shards / "train-000001.tar").write_bytes(b"cut")
     source, lines = usable_shards(open_source(str(shards), False), DataConfig(damaged="skip"), 0, 1)
     assert "left out train-000001.tar (100 images)" in lines[0]
+    assert source.local is not None
     state = {"image_shape": (3, 32, 32), "manifest_digest": source.digest, "left_out": list(source.left_out)}
     opened, note = open_shards(state, shards)
     opened.check_sizes()
-    assert source.local is not None and opened.manifest == source.local.manifest
+    assert opened.manifest == source.local.manifest
     assert note is not None and "train-000001.tar" in note
+    for file in shards.glob("train-*.tar"):
+        file.unlink()
+    with pytest.raises(ShardError, match="every train shard"):
+        usable_shards(open_source(str(shards), False), DataConfig(damaged="skip"), 0, 1)
