@@ -19,7 +19,12 @@ YEAR_S = 365 * 86400
     "folder and clock",
     "checkpoint times shuffled, clock set back: the right checkpoint is chosen, and the right ones are kept; two runs "
     "into one folder: the second refuses, a dead run's lock is taken over",
-    Mutation("lock of a run's folder", "pipeline.run.run_dir:lock_folder", "returns"),
+    Mutation(
+        "lock of a run's folder",
+        "pipeline.run.run_dir:lock_folder",
+        "is_set_to",
+        "lambda folder: (folder.mkdir(parents=True, exist_ok=True), FileLock(folder / '.lock'))[1]",
+    ),
     Mutation(
         "order of checkpoints by step, for resuming",
         "pipeline.checkpoint.manager:checkpoint_files",

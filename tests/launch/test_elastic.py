@@ -1,4 +1,4 @@
-"""A rank that is killed in mid-epoch: the launcher starts all ranks again, and they continue from the last checkpoint."""
+"""A rank that is killed in mid-epoch: the launcher starts all ranks again from the last checkpoint."""
 
 from __future__ import annotations
 

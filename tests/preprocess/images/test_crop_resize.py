@@ -74,5 +74,5 @@ def test_the_crop_of_the_command_line() -> None:
 def test_a_preset_is_scaled_with_the_frame() -> None:
     assert choose_crop(None, "vae148", (109, 89)) == Crop(kind="center", size=74)
     assert choose_crop(None, "nvae", (436, 356)) == Crop(kind="box", box=(30, 80, 326, 376))
-    with pytest.raises(UsageError, match="--preset vae148 .* the images have 1024 x 1024"):
+    with pytest.raises(UsageError, match=r"--preset vae148 .* the images have 1024 x 1024"):
         choose_crop(None, "vae148", (1024, 1024))
