@@ -181,8 +181,8 @@ def _encode_part(
                 kept.append(position)
             except UserError as error:
                 left_out.append(images.ids[position])
-                path = str(images.files[position])
-                reasons.append(str(error).removeprefix(path).lstrip(": ").replace(path, "it"))
+                file = str(images.files[position])
+                reasons.append(str(error).removeprefix(file).lstrip(": ").replace(file, "it"))
     codes = model.encode(torch.cat(batches)) if batches else [torch.empty(0, size) for size in model.sizes]
     arrays = {f"layer{layer}": z.cpu().numpy() for layer, z in enumerate(codes)}
     for name, values in (("id", images.ids), ("label", images.labels), ("split", images.splits)):
