@@ -103,8 +103,8 @@ def probe(
         list[str] | None, typer.Option("--attribute", "-a", help="Only this attribute, factor or label; repeatable.")
     ] = None,
     probe: Annotated[
-        Literal["trees", "linear"], typer.Option(help="trees also fits linear and MLP probes; linear takes seconds.")
-    ] = "trees",
+        Literal["mlp", "linear"], typer.Option(help="mlp fits linear probes too; linear takes seconds.")
+    ] = "mlp",
     out: Annotated[Path | None, typer.Option(help="Also write the table here: .json (with intervals) or .csv.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -116,7 +116,8 @@ def probe(
 
         from analysis.commands.drawing import open_ladder  # noqa: PLC0415
         from analysis.commands.shards import evaluation  # noqa: PLC0415
-        from analysis.probes.table import print_tables, probe_context, write_tables  # noqa: PLC0415
+        from analysis.probes.probe import probe_context  # noqa: PLC0415
+        from analysis.probes.table import print_tables, write_tables  # noqa: PLC0415
 
         ladder = open_ladder(source)
         context = evaluation(ladder, source, data)
@@ -139,6 +140,10 @@ def encode(
         Literal["train", "valid", "test"] | None, typer.Option(help="Of shards, only this split; default: all.")
     ] = None,
     align: Align = "auto",
+    refine: Annotated[
+        int,
+        typer.Option(min=0, help="Steps toward the codes that reconstruct best; 0 = the encoder's, ten times faster."),
+    ] = 8,
     overwrite: Overwrite = False,
 ) -> None:
     """Writes every picture's codes: one column per layer, beside ids, labels and splits. Resumes where it stopped."""
@@ -150,7 +155,7 @@ def encode(
         from analysis.export.codes import encode_all, find_images  # noqa: PLC0415
 
         images = find_images(files[0], split)
-        done = encode_all(open_ladder(source), images, align, out, progress)
+        done = encode_all(open_ladder(source), images, align, refine, out, progress)
         for reason, names in done.left_out.items():
             listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             print(f"left out: {len(names)} ({reason}): {listed}", file=sys.stderr)

@@ -101,13 +101,14 @@ def _shard_images(folder: Path, split: str | None) -> Images:
     return Images(ids, labels, splits, shards=shards)
 
 
-def encode_all(model: LadderModel, images: Images, align: Any, out: Path, progress: Progress) -> Encoded:
-    """Writes ids, labels, splits and each layer's mean codes to ``out``.
+def encode_all(model: LadderModel, images: Images, align: Any, refine: int, out: Path, progress: Progress) -> Encoded:
+    """Writes ids, labels, splits and each layer's codes to ``out``.
 
     Args:
         model: Encodes.
         images: Of ``find_images``.
         align: "auto", "on" or "off", for pictures.
+        refine: See ``LadderModel.encode``.
         out: .npz: arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; .parquet: such columns,
             a layer's being lists of d numbers.
         progress: Told what is being done.
@@ -118,14 +119,14 @@ def encode_all(model: LadderModel, images: Images, align: Any, out: Path, progre
     if out.suffix == ".parquet":
         _pyarrow()
     parts = out.with_name(f".{out.name}.parts")
-    _claim(parts, _fingerprint(model, images, align))
+    _claim(parts, _fingerprint(model, images, align, refine))
     advance = progress("encoding", len(images.ids))
     result = Encoded()
     paths = []
     for start, batch in _batches(images):
         path = parts / f"{start:012d}.npz"
         if not path.exists():
-            _encode_part(model, images, range(start, min(start + PART, len(images.ids))), batch(), align, path)
+            _encode_part(model, images, range(start, min(start + PART, len(images.ids))), batch(), align, refine, path)
         paths.append(path)
         with np.load(path, allow_pickle=False) as part:
             result.count += len(part["id"])
@@ -166,7 +167,13 @@ def _shards(images: Images) -> ShardSet:
 
 
 def _encode_part(
-    model: LadderModel, images: Images, positions: range, pixels: np.ndarray | None, align: Any, path: Path
+    model: LadderModel,
+    images: Images,
+    positions: range,
+    pixels: np.ndarray | None,
+    align: Any,
+    refine: int,
+    path: Path,
 ) -> None:
     """Encodes some images and writes them with the reasons of those that cannot be read."""
     kept, left_out, reasons = [], [], []
@@ -183,7 +190,9 @@ def _encode_part(
                 left_out.append(images.ids[position])
                 file = str(images.files[position])
                 reasons.append(str(error).removeprefix(file).lstrip(": ").replace(file, "it"))
-    codes = model.encode(torch.cat(batches)) if batches else [torch.empty(0, size) for size in model.sizes]
+    codes = (
+        model.encode(torch.cat(batches), refine=refine) if batches else [torch.empty(0, size) for size in model.sizes]
+    )
     arrays = {f"layer{layer}": z.cpu().numpy() for layer, z in enumerate(codes)}
     for name, values in (("id", images.ids), ("label", images.labels), ("split", images.splits)):
         arrays[name] = np.array([values[position] for position in kept], dtype=np.str_)
@@ -192,14 +201,14 @@ def _encode_part(
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def _fingerprint(model: LadderModel, images: Images, align: Any) -> str:
+def _fingerprint(model: LadderModel, images: Images, align: Any, refine: int) -> str:
     """Names a model, a list of pictures and options: parts of another one are not used."""
     digest = hashlib.sha256()
     for tensor in model.vlae.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     stamps = [[path.stat().st_size, path.stat().st_mtime_ns] for path in images.files or ()]
     source = images.shards.digest if images.shards else ""
-    digest.update(json.dumps([images.ids, stamps, source, str(align)]).encode())
+    digest.update(json.dumps([images.ids, stamps, source, str(align), refine]).encode())
     return digest.hexdigest()
 
 

@@ -105,6 +105,10 @@ def test_codes_of_a_folder_are_written_and_unreadable_pictures_named(export_fold
     codes = np.load(tmp_path / "codes.npz", allow_pickle=False)
     assert codes["id"].tolist() == ["1.png", "anna/0.png"] and codes["label"].tolist() == ["", "anna"]
     assert codes["layer0"].shape == (2, 3) and codes["layer2"].dtype == np.float32
+    plain = tmp_path / "plain.npz"
+    assert call("encode", export_folder, folder, "--refine", "0", "--out", plain).exit_code == 0
+    with np.load(plain, allow_pickle=False) as others:
+        assert not np.allclose(others["layer0"], codes["layer0"]), "refined codes are others"
     assert not list(tmp_path.glob(".*.parts"))
 
 
