@@ -69,9 +69,12 @@ def code_pair(
     ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None
 ) -> tuple[Codes, Codes]:
     """Codes (1, d_l) of two files, or of the held-out image that differs most from the first, and the first."""
-    codes = [z.cpu() for z in ladder.encode(input_images(ladder, files, align, source, data, 200))]
-    last = 1 if files else int((torch.cat(codes, 1) - torch.cat(codes, 1)[:1]).pow(2).sum(1).argmax())
-    return [z[:1] for z in codes], [z[last : last + 1] for z in codes]
+    images = input_images(ladder, files, align, source, data, 200)
+    if not files:
+        joined = torch.cat(ladder.encode(images, refine=0), 1)
+        images = images[[0, int((joined - joined[:1]).pow(2).sum(1).argmax())]]
+    codes = [z.cpu() for z in ladder.encode(images)]
+    return [z[:1] for z in codes], [z[1:2] for z in codes]
 
 
 def swap_sheet(ladder: LadderModel, images: Tensor, layers: Sequence[int] | None) -> Image.Image:
