@@ -8,41 +8,34 @@ real held-out images (`is_reliable`) is not measured with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.inputs.encode import BATCH, Encoded, in_chunks
-from analysis.metrics.bootstrap import interval, resamples
-from analysis.probes.dataset import Target, classes_of, targets
-from analysis.probes.mlp import PartialLabels, masked_multitask_loss
-from analysis.probes.scores import MIN_MINORITY, SCORE_NAMES, SCORES, Kind, chance
+from analysis.inputs.context import EvalContext, Progress
+from analysis.inputs.encode import BATCH, EncodedSplits, in_chunks
+from analysis.probes.dataset import Target, targets
+from analysis.probes.multitask import Outputs, PartialLabels, Predictions, masked_loss
+from analysis.probes.scores import SCORE_NAMES, SCORES, Kind, chance, varies
 from pipeline.model.pixels import from_array
-from preprocess.shards.reader import Annotations
+from pipeline.training.threads import adaptive_threads
 
 WIDTHS = (16, 32, 64, 96)
 FEATURES = 96
 LARGEST = 64  # pixels a side; larger images are averaged down
 TRAIN_BATCH = 64
 LEARNING_RATE = 4e-3
+SHOWN_PER_HELD_OUT = 8  # images that the classifier trains on for each held-out image
+LEAST_SHOWN, MOST_SHOWN = 6_000, 20_000
 MIN_SKILL = {"attribute": 0.5, "factor": 0.3, "label": 0.45}
 """(score − chance) / (1 − chance) on held-out images that makes a prediction reliable: AUC 0.75, R² 0.3."""
 SEED = 0
-
-
-class Predictions(NamedTuple):
-    """Predictions for n images, on the CPU, float32."""
-
-    attributes: Tensor  # (n, A) probability of each
-    factors: Tensor  # (n, F) in the units of the factor
-    labels: Tensor  # (n, K) probability of each; K = 0 where the data has no labels
-    features: Tensor  # (n, FEATURES), of the last hidden layer
 
 
 class _Network(nn.Module):
@@ -72,11 +65,7 @@ class AttributeClassifier:
 
     network: _Network
     device: torch.device
-    attribute_names: tuple[str, ...]
-    factor_names: tuple[str, ...]
-    factor_mean: Tensor  # (F,)
-    factor_std: Tensor  # (F,)
-    classes: np.ndarray  # (K,) the labels, ascending
+    outputs: Outputs
     n_train: int
     scores: dict[str, dict[str, Any]]
 
@@ -90,44 +79,25 @@ class AttributeClassifier:
 
     def reliable_attributes(self) -> list[int]:
         """Columns of the attributes that it predicts reliably."""
-        return [i for i, name in enumerate(self.attribute_names) if self.is_reliable("attribute", name)]
+        return [i for i, name in enumerate(self.outputs.attributes) if self.is_reliable("attribute", name)]
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor) -> Predictions:
         """Predicts for images (n, C, H, W) in [−1, 1] on any device."""
+        return self.outputs.predictions(self._forward(images)[0])
+
+    def features(self, images: Tensor | np.ndarray) -> Tensor:
+        """The last hidden layer (n, FEATURES) of images as ``__call__`` takes them, or uint8 (n, H, W, C)."""
+        chunks = in_chunks(images) if isinstance(images, np.ndarray) else [images]
+        return torch.cat([self._forward(chunk)[1] for chunk in chunks])
+
+    @torch.inference_mode()
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (n, A + F + K) and features (n, FEATURES), float32 on the CPU."""
         parts = []
-        for start in range(0, len(images), BATCH):
-            chunk = images[start : start + BATCH].to(self.device, memory_format=torch.channels_last)
-            parts.append([t.float().cpu() for t in self.network(chunk)])
-        outputs, features = (torch.cat(p) for p in zip(*parts, strict=True))
-        a, f = len(self.attribute_names), len(self.factor_names)
-        return Predictions(
-            outputs[:, :a].sigmoid(),
-            outputs[:, a : a + f] * self.factor_std + self.factor_mean,
-            outputs[:, a + f :].softmax(1),
-            features,
-        )
-
-    def predict_uint8(self, images: np.ndarray) -> Predictions:
-        """Predicts for uint8 images (n, H, W, C)."""
-        return Predictions(*(torch.cat(parts) for parts in zip(*map(self, in_chunks(images)), strict=True)))
-
-
-def _partial_labels(annotations: Annotations, classes: np.ndarray, mean: Tensor, std: Tensor) -> PartialLabels:
-    labels = np.where(np.isin(annotations.label, classes), np.searchsorted(classes, annotations.label), -1)
-    attributes = torch.from_numpy(annotations.attributes).float()
-    attributes[attributes < 0] = torch.nan
-    return PartialLabels(attributes, (torch.from_numpy(annotations.factors) - mean) / std, torch.from_numpy(labels))
-
-
-def _moments(factors: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (F,) float32 of factors (n, F); 0 and 1e-6 where a factor is never known."""
-    known = np.isfinite(factors)
-    count = known.sum(0).clip(min=1)
-    values = np.where(known, factors, 0).astype(float)
-    mean = values.sum(0) / count
-    variance = (np.where(known, values - mean, 0) ** 2).sum(0) / count
-    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float().clamp(min=1e-6)
+        for chunk in images.split(BATCH):
+            parts.append([t.cpu() for t in self.network(chunk.to(self.device, memory_format=torch.channels_last))])
+        outputs, features = (torch.cat(part) for part in zip(*parts, strict=True))
+        return outputs, features
 
 
 def _blur_half(images: Tensor) -> Tensor:
@@ -143,87 +113,78 @@ def _learning_rate_share(steps: int, step: int) -> float:
 
 
 def train_attribute_classifier(
-    images: np.ndarray,
-    annotations: Annotations,
-    names: tuple[tuple[str, ...], tuple[str, ...]],
-    device: torch.device,
-    shown: int,
-    advance: Callable[[int], None],
+    images: np.ndarray, known: Sequence[Target], device: torch.device, shown: int, advance: Callable[[int], None]
 ) -> AttributeClassifier | None:
     """Trains a classifier, still without scores. The same images give the same classifier on one machine.
 
     Args:
         images: uint8 (n, H, W, C).
-        annotations: of these images.
-        names: the names of the attributes and of the factors.
+        known: targets of these images.
         device: where it is trained and applied.
         shown: images to train on in all, each counted as often as it is used.
         advance: called with the number of images used since the last call.
 
     Returns:
-        None where there are no annotations, or fewer images than a batch.
+        None where there are no targets, or fewer images than a batch.
     """
-    classes = classes_of(annotations.label)
-    outputs = len(names[0]) + len(names[1]) + len(classes)
-    if outputs == 0 or len(images) < TRAIN_BATCH:
+    if not known or len(images) < TRAIN_BATCH:
         return None
-    mean, std = _moments(annotations.factors)
-    labels = _partial_labels(annotations, classes, mean, std)
+    outputs = Outputs.of(known)
+    labels = outputs.labels(known)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network = _Network(images.shape[-1], outputs).to(device).train()
+        network = _Network(images.shape[-1], len(outputs)).to(device).train()
     network.to(memory_format=torch.channels_last)
     steps = max(1, shown // TRAIN_BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_learning_rate_share, steps))
     rng = np.random.default_rng(SEED)
     order = np.concatenate([rng.permutation(len(images)) for _ in range(-(-steps * TRAIN_BATCH // len(images)))])
-    for step in range(steps):
-        indices = order[step * TRAIN_BATCH : (step + 1) * TRAIN_BATCH]
+    for indices in adaptive_threads(order[: steps * TRAIN_BATCH].reshape(steps, TRAIN_BATCH), device):
         x = _blur_half(from_array(images[indices], device))
         batch = PartialLabels(*(values.to(device) for values in labels.select(torch.from_numpy(indices))))
         optimizer.zero_grad(set_to_none=True)
-        masked_multitask_loss(network(x)[0], batch).backward()
+        masked_loss(network(x)[0], batch).backward()
         optimizer.step()
         schedule.step()
         advance(TRAIN_BATCH)
     network.eval().requires_grad_(False)
-    return AttributeClassifier(network, device, names[0], names[1], mean, std, classes, len(images), {})
+    return AttributeClassifier(network, device, outputs, len(images), {})
 
 
-def _predicted(classifier: AttributeClassifier, predictions: Predictions, target: Target) -> np.ndarray:
-    """The predictions (n,) of one target."""
-    if target.kind == "attribute":
-        return predictions.attributes[:, classifier.attribute_names.index(target.name)].numpy()
-    if target.kind == "factor":
-        return predictions.factors[:, classifier.factor_names.index(target.name)].numpy()
-    return classifier.classes[predictions.labels.argmax(1).numpy()].astype(float)
-
-
-def score_classifier(classifier: AttributeClassifier, encoded: Encoded) -> AttributeClassifier:
-    """Adds the scores on the real held-out images ``encoded``."""
-    predictions = classifier.predict_uint8(encoded.images)
+def score_classifier(classifier: AttributeClassifier, images: np.ndarray, known: Sequence[Target]) -> dict[str, Any]:
+    """Scores predictions of real held-out images, uint8 (n, H, W, C), of which targets are known."""
+    parts = [classifier(chunk) for chunk in in_chunks(images)]
+    predictions = classifier.outputs.by_target(Predictions(*map(torch.cat, zip(*parts, strict=True))))
     scores: dict[str, dict[str, Any]] = {"attribute": {}, "factor": {}, "label": {}}
-    for target in targets(encoded, classifier.attribute_names, classifier.factor_names):
+    for target in known:
         indices = np.flatnonzero(~np.isnan(target.values))
-        if len(indices) < 2 * MIN_MINORITY or np.ptp(target.values[indices]) == 0:
+        truth, predicted = target.values[indices], predictions.get((target.kind, target.name))
+        if predicted is None or not varies(target.kind, truth):
             continue
-        if (
-            target.kind == "attribute"
-            and np.bincount(target.values[indices].astype(int), minlength=2).min() < MIN_MINORITY
-        ):
-            continue
-        if target.kind == "label" and not len(classifier.classes):
-            continue
-        truth, predicted = target.values[indices], _predicted(classifier, predictions, target)[indices]
-        score = SCORES[target.kind]
-        entry = {
-            SCORE_NAMES[target.kind]: float(score(truth, predicted)[0]),
-            "interval": interval(score(truth, predicted, resamples(len(indices)))),
+        found = SCORES[target.kind](truth, predicted[indices])
+        scores[target.kind][target.name] = {
+            SCORE_NAMES[target.kind]: found.value,
+            "interval": found.interval(),
             "n": len(indices),
             "chance": chance(target.kind, truth),
         }
         if target.kind == "attribute":
-            entry["accuracy"] = float(((predicted > 0.5) == (truth > 0.5)).mean())
-        scores[target.kind][target.name] = entry
-    return replace(classifier, scores=scores)
+            right = (predicted[indices] > 0.5) == (truth > 0.5)
+            scores[target.kind][target.name]["accuracy"] = float(right.mean())
+    return scores
+
+
+def fit_classifier(context: EvalContext, splits: EncodedSplits, progress: Progress) -> AttributeClassifier | None:
+    """Trains a classifier on the training images and scores it on the held-out ones; None without annotations."""
+    manifest = context.shards.manifest
+    train, held_out = (
+        list(targets(split.annotations, manifest.attribute_names, manifest.factor_names))
+        for split in (splits.train, splits.held_out)
+    )
+    shown = min(MOST_SHOWN, max(LEAST_SHOWN, SHOWN_PER_HELD_OUT * len(splits.held_out)))
+    advance = progress("training of the classifier", shown)
+    classifier = train_attribute_classifier(splits.train.images, train, context.device, shown, advance)
+    if classifier is None:
+        return None
+    return replace(classifier, scores=score_classifier(classifier, splits.held_out.images, held_out))

@@ -11,11 +11,12 @@ from analysis.classifier.arithmetic_success import unrelated
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.figures.latent_arithmetic import attribute_direction
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode
-from analysis.metrics.bootstrap import mean_interval
+from analysis.inputs.encode import Encoded, decode_codes
+from analysis.probes.scores import mean
 from pipeline.model.latents import replace_layer
 
 SAMPLES = 64
+LAYER_SAMPLES = 32  # of these, for each layer alone
 SEED = 0
 
 
@@ -47,21 +48,23 @@ def edit_success(
         value = encoded.annotations.attributes[:, column]
         indices = np.random.default_rng(SEED).permutation(np.flatnonzero(value >= 0))[:SAMPLES]
         start = [z[indices] for z in encoded.means]
-        plain = classifier(decode(context, start)).attributes
+        plain = classifier(decode_codes(context.vlae, start)).attributes
         sign = torch.from_numpy(1.0 - 2.0 * (value[indices] == 1)).float()[:, None]
         moved = [z + sign * d for z, d in zip(start, direction, strict=True)]
-        change = classifier(decode(context, moved)).attributes - plain
+        change = classifier(decode_codes(context.vlae, moved)).attributes - plain
+        few = [[z[:LAYER_SAMPLES] for z in codes] for codes in (start, moved)]
         alone = [
-            classifier(decode(context, replace_layer(start, moved, layer))).attributes - plain
+            classifier(decode_codes(context.vlae, replace_layer(*few, layer))).attributes[:, column]
             for layer in range(len(moved))
         ]
-        toward = (change[:, column] * sign[:, 0]).numpy().astype(float)
+        before, toward = plain[:LAYER_SAMPLES, column], sign[:LAYER_SAMPLES, 0]
+        target = mean((change[:, column] * sign[:, 0]).numpy().astype(float))
         others = unrelated(encoded, reliable, [column])
-        result[classifier.attribute_names[column]] = {
-            "target": float(toward.mean()),
-            "target_interval": mean_interval(toward),
+        result[classifier.outputs.attributes[column]] = {
+            "target": target.value,
+            "target_interval": target.interval(),
             "others": float(change[:, others].abs().mean()) if others else None,
-            "target_per_layer": [float((one[:, column] * sign[:, 0]).mean()) for one in alone],
+            "target_per_layer": [float(((after - before) * toward).mean()) for after in alone],
             "n": len(indices),
         }
     return result

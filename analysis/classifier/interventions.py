@@ -6,43 +6,38 @@ The layer that holds information about a factor may differ from the layer that c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.classifier.classifier import AttributeClassifier, Predictions
+from analysis.classifier.classifier import AttributeClassifier
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode
-from analysis.metrics.bootstrap import ratio_interval
+from analysis.inputs.encode import Encoded, decode_codes
+from analysis.probes.multitask import Predictions
+from analysis.probes.scores import ratio
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.model.latents import replace_layer, split_layers
 
-SAMPLES = 384
+SAMPLES = 256
 NOISE_SEED = 4
 MIN_CHANGE = 0.02  # mean change of a probability when all layers are replaced; below it a share means nothing
 
 
-def _reliable_values(classifier: AttributeClassifier, predictions: Predictions) -> Iterator[tuple[str, str, Tensor]]:
-    """(kind, name, (n, k) values) of all reliable predictions; factors in units of their standard deviation."""
-    for column, name in enumerate(classifier.attribute_names):
+def _reliable_values(classifier: AttributeClassifier, predictions: Predictions) -> dict[tuple[str, str], Tensor]:
+    """{(kind, name): (n, k)} of all reliable predictions; factors in units of their standard deviation."""
+    outputs, found = classifier.outputs, {}
+    for column, name in enumerate(outputs.attributes):
         if classifier.is_reliable("attribute", name):
-            yield "attributes", name, predictions.attributes[:, [column]]
-    for column, name in enumerate(classifier.factor_names):
+            found["attributes", name] = predictions.attributes[:, [column]]
+    for column, name in enumerate(outputs.factors):
         if classifier.is_reliable("factor", name):
-            yield "factors", name, predictions.factors[:, [column]] / classifier.factor_std[column]
-    if len(classifier.classes) and classifier.is_reliable("label", "label"):
-        yield "labels", "label", predictions.labels / 2  # half the L1 distance of two distributions
-
-
-def _changes(
-    classifier: AttributeClassifier, before: Predictions, after: Predictions
-) -> dict[tuple[str, str], np.ndarray]:
-    """|change| of each prediction for each image: {(kind, name): (n,)}."""
-    pairs = zip(_reliable_values(classifier, before), _reliable_values(classifier, after), strict=True)
-    return {(kind, name): (b - a).abs().sum(1).numpy().astype(float) for (kind, name, a), (_, _, b) in pairs}
+            found["factors", name] = predictions.factors[:, [column]] / outputs.scale[column]
+    if classifier.is_reliable("label", "label"):
+        found["labels", "label"] = predictions.labels / 2  # half the L1 distance of two distributions
+    return found
 
 
 def layer_intervention_effects(
@@ -67,12 +62,17 @@ def layer_intervention_effects(
     count = min(len(encoded), SAMPLES)
     codes = [z[:count] for z in encoded.means]
     drawn = split_layers(normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, NOISE_SEED), context.sizes)
-    before = classifier(decode(context, codes))
 
-    def changes(replaced: list[Tensor]) -> dict[tuple[str, str], np.ndarray]:
-        after = classifier(decode(context, replaced))
+    def values(decoded: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:
+        return _reliable_values(classifier, classifier(decode_codes(context.vlae, decoded)))
+
+    before = values(codes)
+
+    def changes(replaced: Sequence[Tensor]) -> dict[tuple[str, str], np.ndarray]:
+        """|change| of each prediction for each image, (n,)."""
+        after = values(replaced)
         advance(1)
-        return _changes(classifier, before, after)
+        return {key: (after[key] - value).abs().sum(1).numpy().astype(float) for key, value in before.items()}
 
     together = changes(drawn)
     alone = [changes(replace_layer(codes, drawn, layer)) for layer in range(depth)]
@@ -84,7 +84,7 @@ def layer_intervention_effects(
         share = [float(part.mean() / everything.mean()) for part in parts]
         tables[kind][name] = {
             "change": share,
-            "change_interval": [ratio_interval(part, everything) for part in parts],
+            "change_interval": [ratio(part, everything).interval() for part in parts],
             "change_all": float(everything.mean()),
             "best_layer": int(np.argmax(share)),
             "n": count,

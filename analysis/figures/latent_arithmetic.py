@@ -11,7 +11,8 @@ from torch import Tensor
 
 from analysis.figures.tiles import short_label
 from analysis.inputs.context import EvalContext
-from analysis.inputs.encode import Encoded, decode
+from analysis.inputs.encode import Encoded, decode_codes
+from analysis.model.arithmetic import Codes, add_codes, combine
 from pipeline.model.pixels import from_array
 
 # (s, t): a has s and t, b has s and not t, c has neither; a − b + c should have t and not s
@@ -38,22 +39,6 @@ class Row:
     """Whether a, b, c are images; otherwise they are decoded mean codes."""
 
 
-def combine(a: Sequence[Tensor], b: Sequence[Tensor], c: Sequence[Tensor]) -> list[Tensor]:
-    """a − b + c on every layer; lists of (n, d_l)."""
-    return [x - y + z for x, y, z in zip(a, b, c, strict=True)]
-
-
-def keep_norm(result: Sequence[Tensor], c: Sequence[Tensor]) -> list[Tensor]:
-    """Rescales the result on each layer to the norm of c's code; lists of (n, d_l).
-
-    a − b + c of single images has three times the variance of the prior, which the decoder never saw.
-    """
-    return [
-        z * (code.norm(dim=1, keepdim=True) / z.norm(dim=1, keepdim=True).clamp(min=1e-9))
-        for z, code in zip(result, c, strict=True)
-    ]
-
-
 def equation(s: str, t: str) -> str:
     """The attribute equation in words."""
     s, t = short_label(s), short_label(t)
@@ -69,40 +54,35 @@ def members(encoded: Encoded, names: Sequence[str], s: str, t: str) -> list[np.n
     return kinds if min(map(len, kinds)) >= FEWEST else None
 
 
-def _code(encoded: Encoded, row: int) -> list[Tensor]:
-    return [z[row : row + 1] for z in encoded.means]
+def _image_row(
+    context: EvalContext, encoded: Encoded, chosen: np.ndarray, label: str, directions: Sequence[Codes] = ()
+) -> Row:
+    """a, b, c as images, and a − b + c with the attributes of ``directions``."""
+    a, b, c = ([z[row : row + 1] for z in encoded.means] for row in chosen)
+    result = decode_codes(context.vlae, add_codes(a, b, c, directions))
+    return Row(label, torch.cat([from_array(encoded.images[chosen]), result]), True)
 
 
-def _combine_images(encoded: Encoded, chosen: np.ndarray) -> list[Tensor]:
-    """a − b + c of three images, with the norm of c on each layer."""
-    a, b, c = (_code(encoded, row) for row in chosen)
-    return keep_norm(combine(a, b, c), c)
-
-
-def attribute_rows(context: EvalContext, encoded: Encoded, s: str, t: str, kinds: list[np.ndarray]) -> list[Row]:
+def attribute_rows(
+    context: EvalContext, encoded: Encoded, s: str, t: str, kinds: list[np.ndarray], direction: Codes
+) -> list[Row]:
     """Two rows for one equation: mean codes of each kind, and three single images."""
     means = [[z[rows].mean(0, keepdim=True) for z in encoded.means] for rows in kinds]
     codes = [*means, combine(*means)]
-    decoded = decode(context, [torch.cat(layer) for layer in zip(*codes, strict=True)])
+    decoded = decode_codes(context.vlae, [torch.cat(layer) for layer in zip(*codes, strict=True)])
     rng = np.random.default_rng(SEED)
     chosen = np.array([rng.choice(rows) for rows in kinds])
-    result = decode(context, _combine_images(encoded, chosen))
-    single = torch.cat([from_array(encoded.images[chosen]), result])
     return [
         Row(f"{equation(s, t)}\nmean codes of {', '.join(str(len(rows)) for rows in kinds)} images", decoded, False),
-        Row(f"{equation(s, t)}\nthree single images", single, True),
+        _image_row(context, encoded, chosen, f"{equation(s, t)}\nthree single images", [direction]),
     ]
 
 
 def image_rows(context: EvalContext, encoded: Encoded, count: int = RANDOM_ROWS) -> list[Row]:
     """Rows of three random images each, as the paper's Figure 4."""
     rng = np.random.default_rng(SEED)
-    rows = []
-    for _ in range(count):
-        chosen = rng.choice(len(encoded), 3, replace=False)
-        result = decode(context, _combine_images(encoded, chosen))
-        rows.append(Row("three random images", torch.cat([from_array(encoded.images[chosen]), result]), True))
-    return rows
+    drawn = [rng.choice(len(encoded), 3, replace=False) for _ in range(count)]
+    return [_image_row(context, encoded, chosen, "three random images") for chosen in drawn]
 
 
 def all_rows(context: EvalContext, encoded: Encoded, names: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -110,14 +90,15 @@ def all_rows(context: EvalContext, encoded: Encoded, names: Sequence[str]) -> tu
     rows, left_out = [], []
     for s, t in PAIRS:
         kinds = members(encoded, names, s, t)
-        if kinds is None:
+        direction = attribute_direction(encoded, list(names).index(t)) if kinds else None
+        if kinds is None or direction is None:
             left_out.append(equation(s, t))
         else:
-            rows += attribute_rows(context, encoded, s, t, kinds)
+            rows += attribute_rows(context, encoded, s, t, kinds, direction)
     return rows + image_rows(context, encoded), left_out
 
 
-def attribute_direction(encoded: Encoded, column: int) -> list[Tensor] | None:
+def attribute_direction(encoded: Encoded, column: int) -> Codes | None:
     """Mean code with an attribute minus mean code without it, on every layer: (1, d_l). None where either is rare."""
     values = encoded.annotations.attributes[:, column]
     present, absent = np.flatnonzero(values == 1), np.flatnonzero(values == 0)

@@ -7,7 +7,9 @@ Shape letters: n samples, H W C image, d_l latent dimensions of layer l (0 = bot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +19,12 @@ from analysis.inputs.context import EvalContext, EvalContextError, Progress
 from pipeline.data.shard_reader import ShardSource, load_images
 from pipeline.model.pixels import from_array
 from pipeline.model.vlae import VLAE, Posterior
+from pipeline.training.threads import AdaptiveThreads
 from preprocess.shards.reader import Annotations, ShardSet
 
 BATCH = 128
 HELD_OUT = ("valid", "test")
-TRAIN_IMAGES = 12_000  # more change no figure: scores of probes and classifiers hardly improve beyond 10,000
+TRAIN_IMAGES = 10_000  # with more, scores of probes and classifiers hardly improve
 MIN_HELD_OUT = 4  # with fewer images no figure has an interval
 
 
@@ -40,12 +43,9 @@ class Encoded:
 
     def part(self, indices: slice) -> Encoded:
         """Some of the images, without a copy."""
-        return Encoded(
-            self.images[indices],
-            _part_of(self.annotations, indices),
-            [z[indices] for z in self.means],
-            [s[indices] for s in self.stds],
-        )
+        annotations = Annotations(*(column[indices] for column in _columns(self.annotations)))
+        means, stds = ([z[indices] for z in codes] for codes in (self.means, self.stds))
+        return Encoded(self.images[indices], annotations, means, stds)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def in_chunks(images: np.ndarray, size: int = 1024) -> Iterator[Tensor]:
         yield from_array(images[start : start + size])
 
 
+@cache
+def threads_of(device: torch.device) -> AdaptiveThreads:
+    """What adapts the number of CPU threads between batches, so that a busy machine does not stop a report."""
+    return AdaptiveThreads(device)
+
+
 @torch.inference_mode()
 def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], None]) -> list[Posterior]:
     """Encodes uint8 images (n, H, W, C): the posterior of each layer, (n, d_l) on the CPU.
@@ -75,10 +81,9 @@ def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], No
     """
     parts: list[list[Posterior]] = []
     for start in range(0, len(images), BATCH):
-        chunk = images[start : start + BATCH]
-        parts.append(
-            [Posterior(q.mean.cpu(), q.std.cpu()) for q in context.vlae.encode(from_array(chunk, context.device))]
-        )
+        with threads_of(context.device).step():
+            chunk = from_array(images[start : start + BATCH], context.device)
+            parts.append([Posterior(q.mean.cpu(), q.std.cpu()) for q in context.vlae.encode(chunk)])
         advance(len(chunk))
     layers = zip(*parts, strict=True)
     return [Posterior(torch.cat([q.mean for q in layer]), torch.cat([q.std for q in layer])) for layer in layers]
@@ -88,16 +93,11 @@ def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], No
 def decode_codes(vlae: VLAE, codes: Sequence[Tensor]) -> Tensor:
     """Decodes codes (n, d_l), bottom first, in batches on the model's device: (n, C, H, W) in [−1, 1] on the CPU."""
     device = next((p.device for p in vlae.parameters()), torch.device("cpu"))
-    parts = [
-        vlae.decode([z[start : start + BATCH].to(device) for z in codes]).cpu()
-        for start in range(0, len(codes[0]), BATCH)
-    ]
+    parts = []
+    for start in range(0, len(codes[0]), BATCH):
+        with threads_of(device).step():
+            parts.append(vlae.decode([z[start : start + BATCH].to(device) for z in codes]).cpu())
     return torch.cat(parts)
-
-
-def decode(context: EvalContext, codes: Sequence[Tensor]) -> Tensor:
-    """Decodes codes with the model of a context: see `decode_codes`."""
-    return decode_codes(context.vlae, codes)
 
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
@@ -147,16 +147,10 @@ def held_out(context: EvalContext, limit: int, advance: Callable[[int], None]) -
             "measured; name shards with a valid split with --data"
         )
     loaded = [load_split(context.shards, split, max(1, limit // len(present))) for split in present]
+    keys = [key for _, annotations in loaded for key in annotations.keys]
+    columns = zip(*(_columns(annotations)[1:] for _, annotations in loaded), strict=True)
     images = np.concatenate([images for images, _ in loaded])
-    notes = [annotations for _, annotations in loaded]
-    annotations = Annotations(
-        [key for part in notes for key in part.keys],
-        np.concatenate([part.attributes for part in notes]),
-        np.concatenate([part.factors for part in notes]),
-        np.concatenate([part.identity for part in notes]),
-        np.concatenate([part.label for part in notes]),
-    )
-    return with_codes(context, images, annotations, advance)
+    return with_codes(context, images, Annotations(keys, *map(np.concatenate, columns)), advance)
 
 
 def encoded_split(context: EvalContext, split: str, limit: int, advance: Callable[[int], None]) -> Encoded:
@@ -199,11 +193,5 @@ def with_codes(
     return Encoded(images, annotations, [q.mean for q in posteriors], [q.std for q in posteriors])
 
 
-def _part_of(annotations: Annotations, indices: slice) -> Annotations:
-    return Annotations(
-        annotations.keys[indices],
-        annotations.attributes[indices],
-        annotations.factors[indices],
-        annotations.identity[indices],
-        annotations.label[indices],
-    )
+def _columns(annotations: Annotations) -> tuple[Any, ...]:
+    return tuple(getattr(annotations, field.name) for field in fields(annotations))

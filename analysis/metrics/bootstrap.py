@@ -34,20 +34,3 @@ def interval(values: np.ndarray) -> list[float]:
     """The middle 95 % of the values of a statistic over resamples, [low, high]; NaN and infinity do not count."""
     known = values[np.isfinite(values)]
     return [float(v) for v in np.percentile(known, [2.5, 97.5])] if len(known) else [float("nan")] * 2
-
-
-def mean_interval(values: np.ndarray) -> list[float]:
-    """95 % interval of the mean of (n,) samples."""
-    return interval(resamples(len(values)) @ values / len(values))
-
-
-def clustered_interval(values: np.ndarray, clusters: np.ndarray) -> list[float]:
-    """95 % interval of the mean of values (n,) by drawing whole clusters, given as integers (n,)."""
-    _, members = np.unique(clusters, return_inverse=True)
-    return ratio_interval(np.bincount(members, values), np.bincount(members))
-
-
-def ratio_interval(above: np.ndarray, below: np.ndarray) -> list[float]:
-    """95 % interval of mean(above) / mean(below) of pairs (n,), (n,) that are drawn together."""
-    weights = resamples(len(above))
-    return interval((weights @ above) / np.maximum(weights @ below, 1e-12))

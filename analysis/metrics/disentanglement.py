@@ -20,9 +20,9 @@ from analysis.probes.scores import r_squared
 
 BINS = 20
 FOREST = 30  # trees
-LIMIT = 4000  # samples; estimates hardly move beyond
+LIMIT = 3000  # samples; estimates hardly move beyond
 FEWEST = 16  # samples
-RESAMPLES = 50
+RESAMPLES = 20
 SEED = 0
 
 
@@ -69,7 +69,7 @@ def dci(
         forest = ExtraTreesRegressor(
             FOREST, min_samples_leaf=4, max_features=0.5, n_jobs=os.cpu_count(), random_state=SEED
         ).fit(codes[fit], factors[fit, k])
-        informativeness[k] = max(0.0, float(r_squared(factors[scored, k], forest.predict(codes[scored]))[0]))
+        informativeness[k] = max(0.0, r_squared(factors[scored, k], forest.predict(codes[scored])).value)
         importance[:, k] = forest.feature_importances_ * informativeness[k]
     d, c = disentanglement_and_completeness(importance)
     scores = {"disentanglement": d, "completeness": c, "informativeness": float(informativeness.mean())}

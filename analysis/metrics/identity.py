@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import Ridge
 
 from analysis.inputs.context import EvalContextError
 from analysis.metrics.bootstrap import interval, resamples
-from analysis.probes.dataset import FIT_LIMIT, Target
-from analysis.probes.mlp import mlp_predictions
-from analysis.probes.scores import auc, r_squared
+from analysis.probes.dataset import Target
+from analysis.probes.predictors import linear_predictions, mlp_predictions
+from analysis.probes.scores import Estimate, auc, average, r_squared
 
 MIN_PEOPLE = 8  # with two images each, or an interval means nothing
 MIN_IMAGES = 16
@@ -141,14 +140,12 @@ def verification(layers: Sequence[np.ndarray], identity: np.ndarray, trained_on:
     distances = [
         np.linalg.norm(codes[pairs[:, 0]] - codes[pairs[:, 1]], axis=1) for codes in [*white, np.hstack(white)]
     ]
-    for key, score in (
-        ("auc", lambda d, w: auc(equal.astype(float), -d, w)),
-        ("equal_error_rate", lambda d, w: equal_error_rate(equal, d, w)),
-    ):
-        values = [float(score(distance, None)[0]) for distance in distances]
-        ends = [interval(score(distance, weights)) for distance in distances]
-        result |= {key: values[:-1], f"{key}_all": values[-1]}
-        result |= {f"{key}_interval": ends[:-1], f"{key}_all_interval": ends[-1]}
+    areas = [auc(equal.astype(float), -distance) for distance in distances]
+    ends = [area.interval(person[pairs[:, 0]]) for area in areas]
+    result |= _by_layer("auc", [area.value for area in areas], ends)
+    rates = [float(equal_error_rate(equal, distance)[0]) for distance in distances]
+    ends = [interval(equal_error_rate(equal, distance, weights)) for distance in distances]
+    result |= _by_layer("equal_error_rate", rates, ends)
     sizes = {"n_people": len(names), "n_images": len(chosen), "n_pairs": [len(same), len(different)]}
     return {"verification": result | sizes}
 
@@ -172,7 +169,6 @@ def descriptor_scores(
     """
     rows = [identity_codes.rows(keys) for _, keys in (fitted, scored)]
     kept = [np.flatnonzero(numbers >= 0) for numbers in rows]
-    kept[0] = kept[0][:FIT_LIMIT]
     if min(map(len, kept)) < MIN_IMAGES:
         return {}
     seen, asked = (identity_codes.codes[numbers[i]].astype(float) for numbers, i in zip(rows, kept, strict=True))
@@ -183,22 +179,25 @@ def descriptor_scores(
     sets = [[z[i] for z in layers] for (layers, _), i in zip((fitted, scored), kept, strict=True)]
     x, y = ([*layers, np.hstack(layers)] for layers in sets)
     targets = [Target("factor", str(k), values[:, k]) for k in range(len(axes))]
-    mlps = [
-        np.stack([found["factor", target.name] for target in targets], 1) for found in mlp_predictions(targets, x, y)
-    ]
-    linear = [Ridge().fit(a, values).predict(b) for a, b in zip(x, y, strict=True)]
-    weights = resamples(len(truth))
+    names = [(target.kind, target.name) for target in targets]
+    linear = [linear_predictions(targets, *pair) for pair in zip(x, y, strict=True)]
     result: dict[str, Any] = {}
-    for key, predictions in (("r2_mlp", mlps), ("r2_linear", linear)):
-        scores = [_mean_r_squared(truth, predicted, None)[0] for predicted in predictions]
-        ends = [interval(_mean_r_squared(truth, predicted, weights)) for predicted in predictions]
-        result |= {key: [float(value) for value in scores[:-1]], f"{key}_all": float(scores[-1])}
-        result |= {f"{key}_interval": ends[:-1], f"{key}_all_interval": ends[-1]}
+    for key, predictions in (("r2_mlp", mlp_predictions(targets, x, y)), ("r2_linear", linear)):
+        scores = [_mean_r_squared(truth, np.stack([found[name] for name in names], 1)) for found in predictions]
+        result |= _by_layer(key, [score.value for score in scores], [score.interval() for score in scores])
     explained = float((spread[:COMPONENTS] ** 2).sum() / (spread**2).sum())
     sizes = {"components": len(axes), "explained": explained, "n": len(kept[1]), "n_fit": len(kept[0])}
     return {"descriptors": result | sizes}
 
 
-def _mean_r_squared(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Mean over columns of the R² of (n, k) predictions: (R,)."""
-    return np.mean([r_squared(t, p, weights) for t, p in zip(truth.T, predicted.T, strict=True)], 0)
+def _mean_r_squared(truth: np.ndarray, predicted: np.ndarray) -> Estimate:
+    """Mean over columns of the R² of (n, k) predictions."""
+    return average([r_squared(t, p) for t, p in zip(truth.T, predicted.T, strict=True)])
+
+
+def _by_layer(key: str, values: Sequence[float], ends: Sequence[list[float]]) -> dict[str, Any]:
+    """Figures of each layer and, last, of all together, with their intervals."""
+    return {key: [*values[:-1]], f"{key}_all": values[-1]} | {
+        f"{key}_interval": [*ends[:-1]],
+        f"{key}_all_interval": ends[-1],
+    }

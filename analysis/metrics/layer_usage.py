@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode
-from analysis.metrics.bootstrap import ratio_interval
+from analysis.inputs.encode import Encoded, decode_codes
+from analysis.probes.scores import Estimate, ratio
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.losses.kernels import make_kernel
 from pipeline.losses.mmd import unbiased_mmd
@@ -19,20 +19,20 @@ from pipeline.model.latents import replace_layer, split_layers
 
 ACTIVE_VARIANCE = 0.01  # of a unit's mean over images (Burda et al. 2016, section 5.2)
 MMD_SAMPLES = 4096
-EFFECT_SAMPLES = 512
+EFFECT_SAMPLES = 384
 NOISE_SEED = 1
 
 
-def effects(context: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[tuple[float, list[float]]]:
-    """Each layer's effect, as in ``pipeline.model.latents.layer_effects``, with its 95 % interval over images."""
-    base = decode(context, codes)
+def effects(context: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Estimate]:
+    """Each layer's effect, as in ``pipeline.model.latents.layer_effects``, over images."""
+    base = decode_codes(context.vlae, codes)
 
     def change(moved: Sequence[Tensor]) -> np.ndarray:
-        return (decode(context, moved) - base).abs().mean((1, 2, 3)).numpy().astype(float)
+        return (decode_codes(context.vlae, moved) - base).abs().mean((1, 2, 3)).numpy().astype(float)
 
     together = change(drawn)
     alone = [change(replace_layer(codes, drawn, layer)) for layer in range(len(codes))]
-    return [(float(part.mean() / max(together.mean(), 1e-12)), ratio_interval(part, together)) for part in alone]
+    return [ratio(part, together) for part in alone]
 
 
 def moments(samples: Tensor) -> dict[str, float]:
@@ -82,8 +82,8 @@ def layer_measures(context: EvalContext, encoded: Encoded, progress: Progress) -
             "mean_std": float(encoded.stds[layer].mean()),
             "mmd": float(unbiased_mmd(codes[layer], prior[layer], make_kernel(context.config.objective.kernel, dim))),
             "moments": moments(codes[layer]),
-            "effect": effect[layer][0],
-            "effect_interval": effect[layer][1],
+            "effect": effect[layer].value,
+            "effect_interval": effect[layer].interval(),
             "n": len(indices),
             "n_effect": len(codes[0][few]),
         }

@@ -89,7 +89,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Names of factors (photographs, drawn faces) and attributes (CelebA); names in no group are left out, and listed."""
 SCORES = {"factors": "r2", "attributes": "auc"}
-PROBES = ("", "_linear", "_mlp")
+PROBES = ("", "_linear")
 
 
 def level_table(metrics: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import decode, in_chunks
-from analysis.metrics.bootstrap import interval, mean_interval
+from analysis.inputs.encode import decode_codes, in_chunks
+from analysis.probes.scores import QUANTILE, mean
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.losses.mmd import squared_distances
 from pipeline.model.latents import split_layers
@@ -30,7 +30,7 @@ RESAMPLES = 200
 def prior_samples(context: EvalContext, count: int) -> Tensor:
     """Decodes samples from the prior: images (count, C, H, W) in [−1, 1]."""
     drawn = normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, SAMPLE_SEED)
-    return decode(context, split_layers(drawn, context.sizes))
+    return decode_codes(context.vlae, split_layers(drawn, context.sizes))
 
 
 def pixel_features(images: Tensor) -> Tensor:
@@ -50,24 +50,24 @@ def nearest_distances(queries: Tensor, train: Tensor) -> tuple[np.ndarray, np.nd
     return (closest.values / train.shape[1]).sqrt().numpy(), closest.indices.numpy()
 
 
-def distance_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str, Any]:
+def distance_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> tuple[float, list[float]]:
     """Median distance of samples to their nearest of ``train``, over that of held-out images; all rows of features.
 
-    A ``ratio`` well below 1 means copies; ``interval`` is its 95 % interval.
+    Well below 1 means copies. The 95 % interval is by bootstrap: a median has no influence values.
     """
     near, real = (np.maximum(nearest_distances(rows, train)[0], 1e-12) for rows in (samples, held_out))  # equal images
     rng = np.random.default_rng(0)
-    ratios = [np.median(rng.choice(near, len(near))) / np.median(rng.choice(real, len(real))) for _ in range(RESAMPLES)]
-    return {"ratio": float(np.median(near) / np.median(real)), "interval": interval(np.array(ratios))}
+    medians = [np.median(rng.choice(rows, (RESAMPLES, len(rows))), axis=1) for rows in (near, real)]
+    ends = np.percentile(medians[0] / medians[1], [2.5, 97.5])
+    return float(np.median(near) / np.median(real)), [float(end) for end in ends]
 
 
 def generalization_gap(train: np.ndarray, held_out: np.ndarray) -> tuple[float, list[float]]:
     """mean(held-out) / mean(train) − 1 of errors (n,), (m,), with its 95 % interval."""
-    rng = np.random.default_rng(0)
-    gaps = [
-        rng.choice(held_out, len(held_out)).mean() / rng.choice(train, len(train)).mean() - 1 for _ in range(RESAMPLES)
-    ]
-    return float(held_out.mean() / train.mean() - 1), interval(np.array(gaps))
+    ratio = float(held_out.mean() / train.mean())
+    shares = [(errors / errors.mean() - 1) / np.sqrt(len(errors)) for errors in (held_out, train)]
+    deviation = ratio * float(np.hypot(*(share.std() for share in shares)))
+    return ratio - 1, [ratio - 1 - QUANTILE * deviation, ratio - 1 + QUANTILE * deviation]
 
 
 def kid(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
@@ -88,8 +88,8 @@ def kid(x: Tensor, y: Tensor) -> tuple[float, list[float]]:
     scale = y.std(0).clamp(min=1e-6)  # features of real images have unit variance, so that no unit outweighs the rest
     x, y = ((t - y.mean(0)) / scale for t in (x.double(), y.double()))
     blocks = range(0, min(len(x), len(y)) - block + 1, block)
-    values = np.array([estimate(x[i : i + block], y[i : i + block]) for i in blocks])
-    return float(values.mean()), mean_interval(values)
+    found = mean(np.array([estimate(x[i : i + block], y[i : i + block]) for i in blocks]))
+    return found.value, found.interval()
 
 
 @torch.inference_mode()
@@ -108,10 +108,10 @@ def memorization_metrics(
     """
     advance = progress("samples beside training images", 2)
     samples, real = prior_samples(context, QUERIES), held_out[:QUERIES]
-    pixels = distance_ratio(pixel_features(samples), stored_features(real), stored_features(train))
+    pixels, pixels_interval = distance_ratio(pixel_features(samples), stored_features(real), stored_features(train))
     memory = {
-        "nearest_train_ratio": pixels["ratio"],
-        "nearest_train_ratio_interval": pixels["interval"],
+        "nearest_train_ratio": pixels,
+        "nearest_train_ratio_interval": pixels_interval,
         "n_samples": len(samples),
         "n_held_out": len(real),
         "n_train": len(train),
@@ -120,16 +120,9 @@ def memorization_metrics(
     if classifier is None or min(len(samples), len(real), len(train)) < MIN_FEATURES:
         advance(1)
         return memory, {}
-    f_samples, f_real, f_train = (
-        classifier(samples).features,
-        classifier.predict_uint8(real).features,
-        classifier.predict_uint8(train).features,
-    )
-    features = distance_ratio(f_samples, f_real, f_train)
-    memory |= {
-        "nearest_train_ratio_features": features["ratio"],
-        "nearest_train_ratio_features_interval": features["interval"],
-    }
+    f_samples, f_real, f_train = map(classifier.features, (samples, real, train))
+    ratio, ratio_interval = distance_ratio(f_samples, f_real, f_train)
+    memory |= {"nearest_train_ratio_features": ratio, "nearest_train_ratio_features_interval": ratio_interval}
     distance, distance_interval = kid(f_samples, f_real)
     floor, _ = kid(f_train[: len(f_real)], f_real)
     advance(1)

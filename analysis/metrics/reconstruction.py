@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.context import EvalContext
-from analysis.inputs.encode import BATCH, Encoded
-from analysis.metrics.bootstrap import interval, mean_interval, resamples
+from analysis.inputs.encode import BATCH, Encoded, decode_codes
+from analysis.probes.scores import mean
 from pipeline.model.pixels import from_array
 
 WINDOW = 7  # of SSIM's local statistics, pixels
@@ -24,7 +24,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     count = WINDOW * WINDOW
     unbias = count / (count - 1)
 
-    def mean(t: Tensor) -> Tensor:  # sums of shifted slices: 7 times as fast as avg_pool2d on a CPU
+    def local_mean(t: Tensor) -> Tensor:  # sums of shifted slices: 7 times as fast as avg_pool2d on a CPU
         rows, columns = t.shape[-2] - WINDOW + 1, t.shape[-1] - WINDOW + 1
         bands = t[..., :rows, :].clone()
         for shift in range(1, WINDOW):
@@ -34,9 +34,9 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
             total += bands[..., shift : shift + columns]
         return total / count
 
-    mx, my = mean(x), mean(y)
-    vx, vy = (mean(x * x) - mx * mx) * unbias, (mean(y * y) - my * my) * unbias
-    vxy = (mean(x * y) - mx * my) * unbias
+    mx, my = local_mean(x), local_mean(y)
+    vx, vy = (local_mean(x * x) - mx * mx) * unbias, (local_mean(y * y) - my * my) * unbias
+    vxy = (local_mean(x * y) - mx * my) * unbias
     similarity = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return similarity.mean((1, 2, 3))
 
@@ -54,29 +54,26 @@ def reconstruction_errors(
     """
     parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
     for start in range(0, len(encoded), BATCH):
-        x = from_array(encoded.images[start : start + BATCH], context.device)
-        y = context.vlae.decode([z[start : start + BATCH].to(context.device) for z in encoded.means])
-        x, y = (x + 1) / 2, (y + 1) / 2
-        parts["l1"].append((x - y).abs().mean((1, 2, 3)).cpu())
-        parts["mse"].append(((x - y) ** 2).mean((1, 2, 3)).cpu())
-        parts["ssim"].append(ssim(x, y).cpu())
+        chunk = slice(start, start + BATCH)
+        decoded = decode_codes(context.vlae, [z[chunk] for z in encoded.means])
+        x, y = (from_array(encoded.images[chunk]) + 1) / 2, (decoded + 1) / 2
+        parts["l1"].append((x - y).abs().mean((1, 2, 3)))
+        parts["mse"].append(((x - y) ** 2).mean((1, 2, 3)))
+        parts["ssim"].append(ssim(x, y))
         advance(len(x))
     return {name: torch.cat(values).numpy() for name, values in parts.items()}
 
 
-def _psnr(mse: np.ndarray) -> np.ndarray:
-    return 10 * np.log10(1 / np.maximum(mse, 1e-12))
-
-
 def summarize(errors: dict[str, np.ndarray]) -> dict[str, Any]:
     """``l1``, ``psnr`` (dB, of the mean squared error) and ``ssim`` over all images, with 95 % intervals; ``n``."""
-    mse = errors["mse"].astype(float)
+    l1, mse, ssims = (mean(errors[name].astype(float)) for name in ("l1", "mse", "ssim"))
+    psnr, *ends = (float(-10 * np.log10(max(value, 1e-12))) for value in (mse.value, *mse.interval()))
     return {
-        "l1": float(errors["l1"].mean()),
-        "l1_interval": mean_interval(errors["l1"]),
-        "psnr": float(_psnr(mse.mean())),
-        "psnr_interval": interval(_psnr(resamples(len(mse)) @ mse / len(mse))),
-        "ssim": float(errors["ssim"].mean()),
-        "ssim_interval": mean_interval(errors["ssim"]),
-        "n": len(mse),
+        "l1": l1.value,
+        "l1_interval": l1.interval(),
+        "psnr": psnr,
+        "psnr_interval": ends[::-1],
+        "ssim": ssims.value,
+        "ssim_interval": ssims.interval(),
+        "n": len(errors["l1"]),
     }

@@ -9,10 +9,10 @@ import numpy as np
 
 from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
-from analysis.metrics.digit_morphology import NAMES, digit_morphology
+from analysis.probes.digit_morphology import NAMES, digit_morphology
 from analysis.probes.scores import Kind
+from preprocess.shards.reader import Annotations
 
-FIT_LIMIT = 10_000  # samples; with more, probes hardly improve
 MAX_CLASSES = 1000
 SEED = 0
 
@@ -26,14 +26,12 @@ class Target:
     values: np.ndarray
 
 
-def targets(encoded: Encoded, attributes: Sequence[str], factors: Sequence[str]) -> Iterator[Target]:
-    """All attributes, factors and the label of the annotations of ``encoded``."""
-    annotations = encoded.annotations
-    for column, name in enumerate(attributes):
-        values = annotations.attributes[:, column].astype(float)
+def targets(annotations: Annotations, attributes: Sequence[str], factors: Sequence[str]) -> Iterator[Target]:
+    """All attributes, factors and the label of annotations whose columns have these names."""
+    for name, values in zip(attributes, annotations.attributes.T.astype(float), strict=True):
         yield Target("attribute", name, np.where(values < 0, np.nan, values))
-    for column, name in enumerate(factors):
-        yield Target("factor", name, annotations.factors[:, column].astype(float))
+    for name, values in zip(factors, annotations.factors.T.astype(float), strict=True):
+        yield Target("factor", name, np.where(np.isfinite(values), values, np.nan))
     label = annotations.label
     if len(classes_of(label)):
         yield Target("label", "label", np.where(label < 0, np.nan, label.astype(float)))
@@ -42,7 +40,7 @@ def targets(encoded: Encoded, attributes: Sequence[str], factors: Sequence[str])
 def all_targets(context: EvalContext, encoded: Encoded) -> Iterator[Target]:
     """The annotations as targets, and for labeled gray images (digits) stroke thickness and slant as factors."""
     manifest = context.shards.manifest
-    yield from targets(encoded, manifest.attribute_names, manifest.factor_names)
+    yield from targets(encoded.annotations, manifest.attribute_names, manifest.factor_names)
     if encoded.images.shape[3] == 1 and (encoded.annotations.label >= 0).any():
         for name, values in zip(NAMES, digit_morphology(encoded.images).T, strict=True):
             yield Target("factor", name, values)

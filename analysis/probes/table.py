@@ -6,8 +6,6 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.figures.charts import TABLES, as_table
-from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import encoded_split, held_out, held_out_count, split_size
-from analysis.model.names import match_attribute
-from analysis.probes.dataset import FIT_LIMIT, probe_sample
-from analysis.probes.estimators import probe_all
 from preprocess.shards.atomic import write_file, write_json
-
-
-def probe_context(
-    context: EvalContext, samples: int, progress: Progress, names: Sequence[str] = (), linear_only: bool = False
-) -> dict[str, dict[str, Any]]:
-    """Fits probes on training images and scores them on held-out ones: what ``probe_all`` returns.
-
-    Shards without a train split: fits on one half of the held-out images and scores on the other.
-
-    Args:
-        context: the model and its shards.
-        samples: at most this many images on each side.
-        progress: told what is being done.
-        names: attributes, factors or labels to probe, in any case; none = all.
-        linear_only: fit linear probes only.
-
-    Raises:
-        EvalContextError: there are too few held-out images.
-        ShardError: a shard is damaged.
-        UsageError: there is nothing of a name; the message gives the nearest.
-    """
-    manifest = context.shards.manifest
-    known = [*manifest.attribute_names, *manifest.factor_names, "label"]
-    wanted = {match_attribute(name, known) for name in names}
-    count = held_out_count(context, samples)
-    scored = probe_sample(context, held_out(context, samples, progress("codes of held-out images", count)))
-    if wanted:
-        scored = replace(scored, targets=[target for target in scored.targets if target.name in wanted])
-    available = min(FIT_LIMIT, samples, split_size(context.shards, "train"))
-    if not available:
-        return probe_all(*scored.halves(), progress, linear_only)
-    encoded = encoded_split(context, "train", available, progress("codes of training images", available))
-    fitted = probe_sample(context, encoded)
-    if wanted:
-        fitted = replace(fitted, targets=[target for target in fitted.targets if target.name in wanted])
-    return probe_all(fitted, scored, progress, linear_only)
 
 
 def print_tables(tables: dict[str, dict[str, Any]], depth: int, linear: bool = False) -> None:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from analysis.classifier.classifier import AttributeClassifier
+from analysis.classifier.classifier import AttributeClassifier, fit_classifier
 from analysis.figures import charts
 from analysis.figures.gallery import Gallery, Panel, draw
 from analysis.figures.motion import effective_directions
@@ -18,7 +18,7 @@ from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import encode_splits
 from analysis.metrics.identity import IdentityCodes
 from analysis.metrics.inception import NoInception, inception_quality
-from analysis.metrics.summary import SCHEMA_VERSION, fit_classifier, measure
+from analysis.metrics.summary import SCHEMA_VERSION, measure
 from analysis.report.layer_summary import headline, layer_labels
 from analysis.report.page import render
 from pipeline.run.run_dir import read_metrics

@@ -12,6 +12,7 @@ from analysis.classifier.classifier import score_classifier, train_attribute_cla
 from analysis.classifier.edit_success import edit_success
 from analysis.classifier.interventions import layer_intervention_effects
 from analysis.figures import latent_arithmetic as arithmetic
+from analysis.probes.dataset import targets
 from tests.analysis.painted import NAMES, painted
 
 
@@ -20,14 +21,26 @@ def quiet(text, total):
     return lambda count: None
 
 
+def known(encoded):
+    """What is known of the images."""
+    return list(targets(encoded.annotations, NAMES, ()))
+
+
+def train(context, encoded, shown):
+    """A classifier without scores."""
+    return train_attribute_classifier(encoded.images, known(encoded), context.device, shown, lambda _: None)
+
+
+def scored(classifier, encoded):
+    """The classifier with its scores on these images."""
+    return replace(classifier, scores=score_classifier(classifier, encoded.images, known(encoded)))
+
+
 @pytest.fixture(scope="module")
 def classified():
     _, seen = painted(256, seed=1)
     context, held_out = painted(200, seed=2)
-    classifier = train_attribute_classifier(
-        seen.images, seen.annotations, (NAMES, ()), context.device, 3000, lambda _: None
-    )
-    return context, held_out, score_classifier(classifier, held_out)
+    return context, held_out, scored(train(context, seen, 3000), held_out)
 
 
 def test_classifier_predicts_what_is_there_and_is_unreliable_about_noise(classified):
@@ -37,7 +50,7 @@ def test_classifier_predicts_what_is_there_and_is_unreliable_about_noise(classif
     assert classifier.scores["attribute"]["Left"]["n"] == len(held_out)
     coin = np.random.default_rng(0).integers(0, 2, (len(held_out), 2)).astype(np.int8)
     unrelated = replace(held_out.annotations, attributes=coin)
-    fooled = score_classifier(classifier, replace(held_out, annotations=unrelated))
+    fooled = scored(classifier, replace(held_out, annotations=unrelated))
     assert not fooled.is_reliable("attribute", "Left") and fooled.reliable_attributes() == []
     assert not classifier.is_reliable("factor", "absent")
 
@@ -46,17 +59,11 @@ def test_classifier_is_reproducible_and_leaves_the_global_generator_alone():
     context, seen = painted(128, seed=3)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two = (
-        train_attribute_classifier(seen.images, seen.annotations, (NAMES, ()), context.device, 256, lambda _: None)
-        for _ in range(2)
-    )
+    one, two = (train(context, seen, 256) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     weights = zip(one.network.parameters(), two.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
-    assert (
-        train_attribute_classifier(seen.images[:10], seen.annotations, (NAMES, ()), context.device, 256, lambda _: None)
-        is None
-    )
+    assert train(context, seen.part(slice(10)), 256) is None
 
 
 def test_attribute_of_few_images_is_not_scored(classified):
@@ -64,7 +71,7 @@ def test_attribute_of_few_images_is_not_scored(classified):
     rare = held_out.annotations.attributes.copy()
     rare[:, 0] = 0
     rare[np.flatnonzero(held_out.annotations.attributes[:, 0] == 1)[:3], 0] = 1
-    few = score_classifier(classifier, replace(held_out, annotations=replace(held_out.annotations, attributes=rare)))
+    few = scored(classifier, replace(held_out, annotations=replace(held_out.annotations, attributes=rare)))
     assert "Left" not in few.scores["attribute"] and not few.is_reliable("attribute", "Left")
 
 
@@ -72,11 +79,9 @@ def test_labels_are_classes_whatever_their_numbers():
     context, seen = painted(256, seed=4)
     label = np.where(seen.annotations.attributes[:, 0] == 1, 4_000_000_000_000, 3)
     labelled = replace(seen, annotations=replace(seen.annotations, label=label))
-    classifier = train_attribute_classifier(
-        seen.images, labelled.annotations, (NAMES, ()), context.device, 3000, lambda _: None
-    )
-    assert classifier.classes.tolist() == [3, 4_000_000_000_000]
-    assert score_classifier(classifier, labelled).scores["label"]["label"]["accuracy"] == 1
+    classifier = train(context, labelled, 3000)
+    assert classifier.outputs.classes.tolist() == [3, 4_000_000_000_000]
+    assert scored(classifier, labelled).scores["label"]["label"]["accuracy"] == 1
 
 
 def test_rare_images_make_wide_intervals(classified, monkeypatch):
@@ -111,36 +116,20 @@ def test_arithmetic_succeeds_where_codes_add_up(classified, monkeypatch):
     context, seen, classifier = classified
     result = measure_arithmetic(context, seen, seen, classifier, quiet)
     (pair,) = result["pairs"]
-    assert pair["success"] == pair["success_mean_codes"] == pair["reconstruction_ceiling"] == 1
-    assert pair["success_neighbors"] == 1
+    assert pair["success"] == pair["success_plain"] == pair["reconstruction_ceiling"] == 1
+    assert pair["success_direction"] == 1 and pair["layers"] == [1]
     assert pair["chance"] == 0
     assert pair["success_per_layer"] == [0, 1], "the right half is painted by layer 1"
     assert (result["success"], result["chance"]) == (1, 0)
     assert result["not_classified"] == [arithmetic.equation("Left", "Absent")]
 
 
-def test_means_are_of_training_images_and_single_images_are_held_out(classified, monkeypatch):
+def test_the_direction_is_of_training_images(classified, monkeypatch):
     monkeypatch.setattr(arithmetic_success, "PAIRS", (("Left", "Right"),))
     context, seen, classifier = classified
     swapped = replace(seen.annotations, attributes=seen.annotations.attributes[:, ::-1])
     (pair,) = measure_arithmetic(context, seen, replace(seen, annotations=swapped), classifier, quiet)["pairs"]
-    assert pair["success"] == 1
-    assert pair["success_mean_codes"] == pair["success_neighbors"] == 0
-
-
-def test_the_images_near_c_are_the_closest_of_their_kind_in_all_but_the_attribute(monkeypatch):
-    monkeypatch.setattr(arithmetic_success, "NEAR", 1)
-    codes = [torch.tensor([[0.0], [1.0], [2.0], [50.0], [3.0]]), torch.tensor([[0.0], [0.0], [9.0], [0.0], [0.0]])]
-    c = [torch.tensor([[2.0], [49.0]]), torch.tensor([[0.0], [0.0]])]
-    kind = np.array([0, 2, 3, 1])
-    nothing = [torch.zeros(1, 1), torch.zeros(1, 1)]
-    near = arithmetic_success._near(codes, kind, c, nothing)
-    assert near[0].tolist() == [[1.0], [50.0]], "row 2 is far on the upper layer, row 4 is not of the kind"
-    assert near[1].tolist() == [[0.0], [0.0]]
-    along_the_upper = [torch.zeros(1, 1), torch.full((1, 1), 3.0)]
-    near = arithmetic_success._near(codes, kind, c, along_the_upper)
-    assert near[0].tolist() == [[2.0], [50.0]], "row 2 is as far as can be, but only where distance does not count"
-    assert near[1].tolist() == [[9.0], [0.0]]
+    assert pair["success_plain"] == 1 and pair["success_direction"] == 0
 
 
 def test_edit_changes_its_attribute_by_its_own_layer(classified):

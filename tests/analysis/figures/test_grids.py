@@ -14,7 +14,8 @@ from analysis.figures.grids import (
     swaps_of_held_out,
     varied,
 )
-from analysis.figures.latent_arithmetic import Row, combine, equation
+from analysis.figures.latent_arithmetic import Row, equation
+from analysis.model.arithmetic import combine
 from tests.analysis.painted import Painter, painted
 
 

@@ -7,30 +7,34 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from analysis.commands.arguments import short_names
 from analysis.figures.grids import interpolated
-from analysis.figures.latent_arithmetic import combine
-from analysis.metrics.bootstrap import clustered_interval, interval, resamples
+from analysis.metrics.bootstrap import resamples
 from analysis.metrics.layer_usage import moments
 from analysis.metrics.memorization import distance_ratio, generalization_gap, kid
 from analysis.metrics.reconstruction import ssim
+from analysis.model.arithmetic import combine
 from analysis.probes.dataset import Sample, Target, classes_of, random_halves
-from analysis.probes.estimators import code_sets, probe
-from analysis.probes.mlp import mlp_predictions
-from analysis.probes.scores import accuracy, auc, r_squared
+from analysis.probes.probe import probe_all
+from analysis.probes.scores import accuracy, auc, mean, r_squared
 
 
 def test_auc_and_r_squared_equal_scikit_learn_ties_included():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 300).astype(float)
     score = (truth * 0.7 + rng.normal(size=300)).round(1)  # rounding makes ties
-    assert auc(truth, score)[0] == pytest.approx(roc_auc_score(truth, score))
+    assert auc(truth, score).value == pytest.approx(roc_auc_score(truth, score))
     value = rng.normal(size=300)
-    assert r_squared(value, score)[0] == pytest.approx(r2_score(value, score))
+    assert r_squared(value, score).value == pytest.approx(r2_score(value, score))
+
+
+def quiet(text, total):
+    """Progress that nobody reads."""
+    return lambda count: None
 
 
 def read(target: Target, layers: list[np.ndarray]):
+    """The scores of one target, or None."""
     fitted, scored = Sample([target], layers).halves()
-    mlps = mlp_predictions(fitted.targets, code_sets(fitted), code_sets(scored))
-    return probe(scored.targets[0], fitted, scored, mlps)
+    return probe_all(fitted, scored, quiet)[f"{target.kind}s"].get(target.name)
 
 
 def test_probes_find_the_informative_layer_only():
@@ -63,11 +67,11 @@ def test_probes_are_scored_on_images_that_they_were_not_fitted_on():
     fitted, scored = ([rng.normal(size=(400, 2))], [rng.normal(size=(300, 2))])
     names = {"fit": fitted[0][:, 0], "new": scored[0][:, 1]}  # the relation does not hold for the scored images
     known = Sample([Target("factor", "f", names["fit"])], fitted)
-    answers = mlp_predictions(known.targets, code_sets(known), code_sets(Sample([], scored)))
-    result = probe(Target("factor", "f", names["new"]), known, Sample([], scored), answers)
+    result = probe_all(known, Sample([Target("factor", "f", names["new"])], scored), quiet)["factors"]["f"]
     assert result["n"] == 300 and result["n_fit"] == 400
-    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0 and result["r2_mlp"][0] < 0
-    assert probe(Target("factor", "g", names["new"]), known, Sample([], scored), answers) is None
+    assert result["r2_linear"][0] < 0 and result["r2"][0] < 0
+    other = Sample([Target("factor", "g", names["new"])], scored)
+    assert probe_all(known, other, quiet)["factors"] == {}
 
 
 def test_interval_holds_the_score_and_narrows_with_samples():
@@ -76,8 +80,11 @@ def test_interval_holds_the_score_and_narrows_with_samples():
     for n in (100, 3000):
         truth = rng.integers(0, 2, n).astype(float)
         score = truth + rng.normal(size=n)
-        low, high = interval(auc(truth, score, resamples(n)))
-        assert low < auc(truth, score)[0] < high
+        found = auc(truth, score)
+        low, high = found.interval()
+        assert low < found.value < high
+        drawn = [auc(truth[rows], score[rows]).value for rows in rng.integers(0, n, (200, n))]
+        assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=(high - low) / 4), "a bootstrap"
         widths.append(high - low)
     assert widths[1] < widths[0] / 3
 
@@ -86,11 +93,9 @@ def test_copies_of_a_few_samples_make_no_interval_narrower():
     rng = np.random.default_rng(5)
     few = rng.normal(size=6)
     images = np.tile(np.arange(6), 40)
-    low, high = clustered_interval(few[images], images)
-    expected = interval(resamples(6) @ few / 6)
-    assert (low, high) == pytest.approx(expected), "the same as without the copies"
-    values = rng.normal(size=240)
-    assert clustered_interval(values, np.arange(240)) == pytest.approx(interval(resamples(240) @ values / 240))
+    assert mean(few[images]).interval(images) == pytest.approx(mean(few).interval()), "the same as without the copies"
+    values = mean(rng.normal(size=240))
+    assert values.interval(np.arange(240)) == pytest.approx(values.interval())
 
 
 def test_no_person_is_in_both_halves():
@@ -127,18 +132,9 @@ def test_arithmetic_is_a_minus_b_plus_c_on_every_layer():
     assert all(torch.allclose(r, z) for r, z in zip(combine(a, a, c), c, strict=True))
 
 
-def test_weighted_scores_are_scores_of_repeated_samples():
-    rng = np.random.default_rng(4)
-    truth, value = rng.integers(0, 2, 60).astype(float), rng.normal(size=60)
-    score = (truth + rng.normal(size=60)).round(1)
-    times = rng.integers(0, 4, (5, 60))
-    for row, weights in zip(times, times.astype(np.float32), strict=True):
-        again = np.repeat(np.arange(60), row)
-        assert auc(truth, score, weights[None])[0] == pytest.approx(roc_auc_score(truth[again], score[again]))
-        assert r_squared(value, score, weights[None])[0] == pytest.approx(r2_score(value[again], score[again]))
-        same = accuracy(truth, score.round(), weights[None])[0]
-        assert same == pytest.approx((truth[again] == score[again].round()).mean())
-    assert np.isnan(auc(np.ones(3), np.arange(3))[0])
+def test_scores_without_variation():
+    assert np.isnan(auc(np.ones(3), np.arange(3)).value)
+    assert accuracy(np.arange(4), np.array([0, 1, 2, 0])).value == 0.75
 
 
 def test_resamples_draw_as_many_as_there_are():
@@ -161,10 +157,9 @@ def test_moments_of_the_prior_are_zero_and_of_others_are_not():
 def test_distance_ratio_finds_copies_of_training_images():
     torch.manual_seed(2)
     train, real = torch.rand(300, 30), torch.rand(100, 30)
-    assert distance_ratio(train[:100] + 1e-4, real, train)["ratio"] < 0.01
-    fresh = distance_ratio(torch.rand(100, 30), real, train)
-    assert fresh["ratio"] == pytest.approx(1, abs=0.1)
-    assert fresh["interval"][0] < fresh["ratio"] < fresh["interval"][1]
+    assert distance_ratio(train[:100] + 1e-4, real, train)[0] < 0.01
+    fresh, (low, high) = distance_ratio(torch.rand(100, 30), real, train)
+    assert fresh == pytest.approx(1, abs=0.1) and low < fresh < high
 
 
 def test_kid_tells_distributions_apart():

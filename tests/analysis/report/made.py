@@ -31,7 +31,7 @@ def whole_metrics():
     layer = {"dim": 4, "active_units": 3, "mean_std": 0.1, "mmd": 0.001, "moments": moments, "effect": 0.5}
     layer |= {"effect_interval": [0.4, 0.6], "n": 40, "n_effect": 40}
     pair = {"s": "Male", "t": "Smiling", "n": 240, "n_images": [9, 9, 9], "success_per_layer": [0.1] * LAYERS}
-    for key in ("success", "success_mean_codes", "success_neighbors", "chance", "reconstruction_ceiling"):
+    for key in ("success", "success_plain", "success_direction", "chance", "reconstruction_ceiling"):
         pair |= {key: 0.5, f"{key}_interval": [0.4, 0.6]}
     pair |= {"unrelated_preserved": 0.8, "classifier_auc": {"Male": 0.9, "Smiling": 0.9}}
     parts = {"dci": {"disentanglement": 0.5, "completeness": 0.4}, "mig": 0.1, "mig_interval": [0.0, 0.2]}

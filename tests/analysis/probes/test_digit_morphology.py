@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from analysis.metrics.digit_morphology import digit_morphology, slant, thickness
+from analysis.probes.digit_morphology import digit_morphology, slant, thickness
 from tests.conftest import run_command
 from tests.pipeline.launching import launch
 
