@@ -136,9 +136,11 @@ def measure_pair(
     wanted = np.flatnonzero((notes[:, s] == 0) & (notes[:, t] == 1))[: 2 * TRIPLES]
     real = right(decoded([z[wanted] for z in encoded.means])) if len(wanted) >= FEWEST else None
     add("reconstruction_ceiling", real, [wanted])
-    few = [[z[: TRIPLES // 2] for z in codes] for codes in (c, result)]
+    few, moved = ([z[: TRIPLES // 2] for z in codes] for codes in (c, result))
     return entry | {
-        "success_per_layer": [float(right(decoded(replace_layer(*few, layer))).mean()) for layer in range(len(c))],
+        "success_per_layer": [
+            float(right(decoded(replace_layer(few, moved, layer))).mean()) for layer in range(len(c))
+        ],
         "step": step,
         "layers": holding_layers(direction),
         "n_images": [len(np.unique(indices)) for indices in drawn],

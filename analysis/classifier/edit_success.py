@@ -52,9 +52,9 @@ def edit_success(
         sign = torch.from_numpy(1.0 - 2.0 * (value[indices] == 1)).float()[:, None]
         moved = [z + sign * d for z, d in zip(start, direction, strict=True)]
         change = classifier(decode_codes(context.vlae, moved)).attributes - plain
-        few = [[z[:LAYER_SAMPLES] for z in codes] for codes in (start, moved)]
+        few, changed = ([z[:LAYER_SAMPLES] for z in codes] for codes in (start, moved))
         alone = [
-            classifier(decode_codes(context.vlae, replace_layer(*few, layer))).attributes[:, column]
+            classifier(decode_codes(context.vlae, replace_layer(few, changed, layer))).attributes[:, column]
             for layer in range(len(moved))
         ]
         before, toward = plain[:LAYER_SAMPLES, column], sign[:LAYER_SAMPLES, 0]

@@ -21,7 +21,7 @@ from analysis.inputs.context import EvalContextError
 from analysis.metrics.bootstrap import interval, resamples
 from analysis.probes.dataset import Target
 from analysis.probes.predictors import linear_predictions, mlp_predictions
-from analysis.probes.scores import Estimate, auc, average, r_squared
+from analysis.probes.scores import Estimate, Kind, auc, average, r_squared
 
 MIN_PEOPLE = 8  # with two images each, or an interval means nothing
 MIN_IMAGES = 16
@@ -179,7 +179,7 @@ def descriptor_scores(
     sets = [[z[i] for z in layers] for (layers, _), i in zip((fitted, scored), kept, strict=True)]
     x, y = ([*layers, np.hstack(layers)] for layers in sets)
     targets = [Target("factor", str(k), values[:, k]) for k in range(len(axes))]
-    names = [(target.kind, target.name) for target in targets]
+    names: list[tuple[Kind, str]] = [(target.kind, target.name) for target in targets]
     linear = [linear_predictions(targets, *pair) for pair in zip(x, y, strict=True)]
     result: dict[str, Any] = {}
     for key, predictions in (("r2_mlp", mlp_predictions(targets, x, y)), ("r2_linear", linear)):

@@ -74,7 +74,7 @@ def linear_predictions(targets: Sequence[Target], fitted: np.ndarray, scored: np
         for target in (target for target in group if target.kind == "label"):
             values = target.values[known]
             if np.ptp(values):
-                found[target.kind, target.name] = LinearDiscriminantAnalysis().fit(seen, values).predict(y)
+                found[target.kind, target.name] = np.asarray(LinearDiscriminantAnalysis().fit(seen, values).predict(y))
     return found
 
 

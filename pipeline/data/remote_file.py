@@ -167,9 +167,10 @@ def reason(error: Exception) -> str:
         return f"the other side was silent for {TIMEOUT_SECONDS:.0f} s"
     if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
         return "the server closed the connection"
-    missing = "there is no such file; check the address" if isinstance(error, FileNotFoundError) else ""
-    if isinstance(error, OSError) and (missing or error.strerror):
-        return missing or error.strerror
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file; check the address"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return first_line(error)
 
 
