@@ -169,9 +169,7 @@ def reason(error: Exception) -> str:
         return "the server closed the connection"
     if isinstance(error, FileNotFoundError):
         return "there is no such file; check the address"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return first_line(error)
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
 def _transport(address: str, file: str) -> Callable[[int], Stream]:
