@@ -56,7 +56,7 @@ class Split:
 
 def load(shards: ShardSet, splits: tuple[str, ...]) -> Split:
     """All images and factors of some splits."""
-    images = np.concatenate([shards.images(split) for split in splits])
+    images = np.concatenate([part for split in splits for part in shards.images(split)])
     factors = np.concatenate([shards.annotations(split).factors for split in splits])
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, factors)
 
