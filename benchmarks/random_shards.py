@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.shards.manifest import Crop, Manifest, Shard, Source, Split
+from preprocess.shards.atomic import write_json
+from preprocess.shards.manifest import MANIFEST_NAME, Crop, Manifest, Shard, Source, Split
 from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, layout_of
 
 SHAPE, SHARD = (64, 64, 3), 4096
@@ -23,7 +24,7 @@ def write_random_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
     ]
     rng = np.random.default_rng(0)
     listed = tuple(_write_shard(path, count, number * SHARD, rng) for number, (path, count) in enumerate(shards))
-    Manifest(
+    manifest = Manifest(
         source=Source(kind="images", fingerprint="0" * 64, images=samples),
         crop=Crop(kind="none"),
         resample="bilinear",
@@ -37,7 +38,8 @@ def write_random_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
         limit=None,
         splits={"train": Split(samples=samples, shards=listed)},
         left_out=(),
-    ).write(folder)
+    )
+    write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
     return shards
 
 

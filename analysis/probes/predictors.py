@@ -73,7 +73,7 @@ def linear_predictions(targets: Sequence[Target], fitted: np.ndarray, scored: np
             found |= {(t.kind, t.name): column for t, column in zip(numbers, predicted.T, strict=True)}
         for target in (target for target in group if target.kind == "label"):
             values = target.values[known]
-            if np.ptp(values):
+            if 1 < len(np.unique(values)) < len(values):
                 found[target.kind, target.name] = np.asarray(LinearDiscriminantAnalysis().fit(seen, values).predict(y))
     return found
 

@@ -122,7 +122,7 @@ def test_a_space_is_an_export_with_an_app(export_folder, tmp_path):
     card = (tmp_path / "space/README.md").read_text()
     assert "sdk: gradio" in card.split("---")[1] and "app_file: app.py" in card.split("---")[1]
     pytest.importorskip("gradio")
-    assert runpy.run_path(str(tmp_path / "space/app.py"))["demo"].title == "small: layers"
+    assert runpy.run_path(str(tmp_path / "space/app.py"))["demo"].title == "A face in 3 layers"
     assert (tmp_path / "space/requirements.txt").read_text().startswith("mmd-vlae[explore")
     assert open_pretrained(tmp_path / "space").config.name == "small"
 

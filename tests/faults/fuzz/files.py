@@ -221,7 +221,8 @@ def tars(folder: Path) -> Target:
         path.write_bytes(data)
         container = TarContainer(path)
         assert all(isinstance(text, str) for pair in container.identity() for text in pair)
-        container.text("list_eval_partition.txt")
+        for name in container.lists:
+            container.text(name)
         if container.unpack:
             container.unpack(scratch)
         _read_all(container.reader(container.names, scratch).pixels())

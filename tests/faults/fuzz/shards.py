@@ -12,7 +12,8 @@ from pipeline.data.batch import LoaderError
 from pipeline.data.mapped import open_region
 from pipeline.data.shard_reader import open_source, stream_shard
 from preprocess.images.codecs import encode
-from preprocess.shards.manifest import Codec, Manifest, ManifestError
+from preprocess.shards.atomic import write_json
+from preprocess.shards.manifest import MANIFEST_NAME, Codec, Manifest, ManifestError
 from preprocess.shards.reader import ShardError, ShardSet
 from preprocess.shards.storage import open_shard_files
 from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record, layout_of
@@ -54,7 +55,8 @@ def _shards(folder: Path, codec: Codec) -> Target:
             (folder / f"{name}-000000.tar").write_bytes(data)
             splits[name] = split.model_copy(update={"shards": (split.shards[0].model_copy(update=size),)})
         layout = plain.layout if codec == "npy" else None
-        plain.model_copy(update={"splits": splits, "codec": codec, "layout": layout}).write(folder)
+        manifest = plain.model_copy(update={"splits": splits, "codec": codec, "layout": layout})
+        write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
         _read(folder)
 
     def make(chance: random.Random) -> bytes:
