@@ -1,8 +1,8 @@
 """Faces added and subtracted in latent space: a − b + c (paper, section 4 and Figure 4).
 
 The bare sum of three single codes has three times the variance of the prior, which the decoder has never seen, and
-carries everything else that tells a from b. Where the wanted attribute is known, only the layers that hold it are moved, and
-at least one calibrated step along its direction (docs/experiments.md compares the ways).
+carries everything else that tells a from b. Where the wanted attribute is known, only the layers that hold it are
+moved, and at least one calibrated step along its direction (docs/experiments.md compares the ways).
 
 Letters in shapes: n images, d latent dimensions of a layer.
 """
