@@ -20,8 +20,9 @@ from analysis.figures.motion import gif_bytes
 from analysis.figures.tiles import enlarged_sheet, labeled_rows
 from analysis.inputs.context import Progress
 from analysis.inputs.encode import decode_codes
+from analysis.model.arithmetic import Codes
 from analysis.model.images import to_batch
-from analysis.model.ladder import Codes, LadderModel
+from analysis.model.ladder import LadderModel
 from pipeline.model.latents import manifold_codes
 from pipeline.model.pixels import from_array, to_rgb
 from preprocess.errors import UsageError
@@ -92,13 +93,19 @@ def swap_sheet(ladder: LadderModel, images: Tensor, layers: Sequence[int] | None
 
 
 def arithmetic_sheet(
-    ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None, progress: Progress
+    ladder: LadderModel,
+    files: Sequence[Path],
+    attributes: Sequence[str],
+    align: Any,
+    source: str,
+    data: Path | None,
+    progress: Progress,
 ) -> Image.Image:
     """a, b, c and a − b + c of three files, else of groups of held-out images and of single ones."""
     if files:
         images = input_images(ladder, files, align, source, data, 3)
         label = "{}\n− {}\n+ {}".format(*(file.name for file in files))
-        rows = [_arithmetic_row(ladder, label, images)]
+        rows = [_arithmetic_row(ladder, label, images, attributes)]
     elif (
         found := None if data is None and ladder.faces is not None else annotated(ladder, source, data, SHOWN, progress)
     ):
@@ -110,8 +117,9 @@ def arithmetic_sheet(
     return labeled_rows([(row.label, row.images) for row in rows], ("a", "b", "c", "a − b + c"), 112)
 
 
-def _arithmetic_row(ladder: LadderModel, label: str, images: Tensor) -> Row:
-    result = ladder.arithmetic(*images.split(1), output="torch").cpu()
+def _arithmetic_row(ladder: LadderModel, label: str, images: Tensor, attributes: Sequence[str] = ()) -> Row:
+    a, b, c = images.split(1)
+    result = ladder.arithmetic(a, b, c, attributes, "torch").cpu()
     return Row(label, torch.cat([images, result]), True)
 
 

@@ -180,6 +180,10 @@ def swap(
 
 def arithmetic(
     words: Annotated[list[str] | None, typer.Argument(metavar="[MODEL] [A B C]", help="Default: held-out.")] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", "-a", help="What A has and B lacks, if you know it; repeatable."),
+    ] = None,
     out: PictureOut = None,
     align: Align = "auto",
     data: Data = None,
@@ -188,12 +192,17 @@ def arithmetic(
     """Draws a, b, c and a - b + c of three pictures, or of held-out images (the paper's Figure 4)."""
     with exit_on_error(), show_progress() as progress:
         source, files = split_words(words, (0, 3))
+        if attribute and not files:
+            raise UsageError("--attribute tells what your three pictures differ in: name A B C as well")
         out = output_file(out or Path("arithmetic.png"), PICTURES, overwrite)
 
         from analysis.commands.drawing import arithmetic_sheet, open_ladder, save_picture  # noqa: PLC0415
+        from analysis.commands.shards import with_directions  # noqa: PLC0415
 
         ladder = open_ladder(source)
-        save_picture(arithmetic_sheet(ladder, files, align, source, data, progress), out)
+        if attribute:
+            ladder = with_directions(ladder, source, data, 5000, progress)
+        save_picture(arithmetic_sheet(ladder, files, attribute or (), align, source, data, progress), out)
 
 
 def edit(

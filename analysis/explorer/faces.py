@@ -18,8 +18,9 @@ from torch import Tensor
 
 from analysis.figures.grids import layer_swap_picture
 from analysis.figures.motion import gif_bytes
+from analysis.model.arithmetic import add_codes
 from analysis.model.images import to_batch
-from analysis.model.ladder import LadderModel, add_codes
+from analysis.model.ladder import LadderModel
 from pipeline.model.pixels import from_array, to_rgb
 
 Face = list[list[float]]
@@ -120,7 +121,7 @@ def swap_faces(a: Face, b: Face, layers: Sequence[int]) -> Face:
 
 def add_faces(a: Face, b: Face, c: Face) -> Face:
     """a − b + c on every layer, as the Python API computes it."""
-    return as_face(add_codes(*(as_codes(face) for face in (a, b, c))))
+    return as_face(add_codes(as_codes(a), as_codes(b), as_codes(c)))
 
 
 def swap_grid(model: LadderModel, face: Face, others: Sequence[Face]) -> Image.Image:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from analysis.inputs.encode import decode_codes
 from analysis.model import refinement
+from analysis.model.arithmetic import Codes, add_codes
 from analysis.model.images import ImageError, Output, to_batch, to_output
 from analysis.model.names import match_attribute
 from analysis.model.statistics import complete_latents
@@ -38,8 +39,6 @@ except ImportError:  # an extra
 
 
 BATCH = 128  # images that pass the network at a time
-Codes = list[Tensor]
-"""One tensor (n, d_l) float32 for each layer, bottom first."""
 
 
 class LadderModel(ModelHubMixin):
@@ -213,14 +212,26 @@ class LadderModel(ModelHubMixin):
         codes = [x + share * (y - x) * (i in moving) for i, (x, y) in enumerate(zip(a, b, strict=True))]
         return self.decode(codes, output)
 
-    def arithmetic(self, a: Any, b: Any, c: Any, output: Output = "pil") -> Any:
-        """Decodes a − b + c on every layer: ``c`` with what ``a`` has and ``b`` lacks.
+    def arithmetic(self, a: Any, b: Any, c: Any, attribute: str | Sequence[str] = (), output: Output = "pil") -> Any:
+        """Decodes a − b + c: ``c`` with what ``a`` has and ``b`` lacks.
 
-        The sum of three single images has three times the variance of the prior, which the decoder has never seen. So
-        a layer whose code is longer than that of ``c`` and than √d, the usual length of a draw from the prior, is
-        shortened to the longer of both. Sums of mean codes are short and stay as they are.
+        The bare sum of three single images has three times the variance of the prior, which the decoder has never seen.
+        So each layer's sum is shortened to the length of the layer's code of ``c``, or to √d if that is longer.
+
+        Args:
+            a: n images, or codes.
+            b: The same.
+            c: The same.
+            attribute: What ``a`` has and ``b`` lacks, one or several of :attr:`attributes`, where you know it. Only the
+                layers that hold it then move, and far enough to show it.
+            output: See the class.
+
+        Raises:
+            UsageError: The model knows no such attribute.
         """
-        return self.decode(add_codes(self._codes(a), self._codes(b), self._codes(c)), output)
+        names = [attribute] if isinstance(attribute, str) else attribute
+        directions = [self.directions(name) for name in names]
+        return self.decode(add_codes(self._codes(a), self._codes(b), self._codes(c), directions), output)
 
     def directions(self, name: str) -> Codes:
         """Returns the mean code with an attribute minus the mean code without it: L tensors (1, d_l).
@@ -323,14 +334,3 @@ class LadderModel(ModelHubMixin):
         if odd := sorted(chosen - set(range(depth))):
             raise UsageError(f"there is no layer {odd[0]}: the model has layers 0 to {depth - 1}")
         return chosen
-
-
-def add_codes(a: Codes, b: Codes, c: Codes) -> Codes:
-    """a − b + c on every layer, each code at most as long as that of c or as √d; see LadderModel.arithmetic."""
-    return [_shortened(x - y + z, z) for x, y, z in zip(a, b, c, strict=True)]
-
-
-def _shortened(code: Tensor, c: Tensor) -> Tensor:
-    """``code`` (n, d), at most as long as ``c`` or as √d."""
-    longest = c.norm(dim=1, keepdim=True).clamp(min=code.shape[1] ** 0.5)
-    return code * (longest / code.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)

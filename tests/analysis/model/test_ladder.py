@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import analysis
+from analysis.model.arithmetic import add_codes, holding_layers
 from analysis.model.images import ImageError
-from analysis.model.ladder import add_codes
 from preprocess.errors import UsageError
 
 
@@ -97,6 +97,19 @@ def test_edits_move_along_the_direction_of_an_attribute(model, faces):
     assert len(model.edit(faces[0], name, strength=[-1, 0, 1])) == 3
     with pytest.raises(UsageError, match="did you mean"):
         model.directions(name[:-1])
+
+
+def test_arithmetic_with_a_known_attribute_moves_the_layers_that_hold_it_far_enough(model, faces):
+    name = model.attributes[0]
+    a, b, c = (model.encode(face) for face in faces[:3])
+    direction = model.directions(name)
+    expected = add_codes(a, b, c, [direction])
+    for layer, (z, start) in enumerate(zip(expected, c, strict=True)):
+        moved = not torch.allclose(z, start, atol=1e-6)
+        assert moved or layer not in holding_layers(direction)
+    torch.testing.assert_close(model.arithmetic(a, b, c, name, "torch"), model.decode(expected, "torch"))
+    with pytest.raises(UsageError, match="did you mean"):
+        model.arithmetic(a, b, c, name[:-1])
 
 
 def test_samples_of_a_seed_repeat(model):
