@@ -48,7 +48,7 @@ def add_codes(
         b: the same.
         c: the same.
         directions: of the attributes that ``a`` has and ``b`` lacks, (1, d_l) a layer: mean code with the attribute
-            minus mean code without. Only layers that hold one of them are moved. None = all layers are.
+            minus mean code without. Only layers that hold one of them are moved; without directions, all layers.
         step: each result lies at least this many times a direction's length from ``c`` along the direction.
     """
     result = combine(a, b, c)

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analysis.cli import app
+from analysis.model.ladder import LadderModel
 from tests.conftest import run_command
 
 
@@ -91,6 +92,18 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(export_folder, pictures, tmp_
     done = call(*(places.get(word, word) for word in words))
     assert done.exit_code == 2 and said in done.stderr, done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_arithmetic_takes_the_attribute_that_two_pictures_differ_in(export_folder, pictures, tmp_path):
+    name = LadderModel.load(export_folder).attributes[0]
+    plain, known = tmp_path / "plain.png", tmp_path / "known.png"
+    three = [pictures[0], pictures[1], pictures[0]]
+    assert call("arithmetic", export_folder, *three, "--out", plain).exit_code == 0
+    done = call("arithmetic", export_folder, *three, "-a", name.upper(), "--out", known)
+    assert done.exit_code == 0, done.stderr
+    assert plain.read_bytes() != known.read_bytes()
+    refused = call("arithmetic", export_folder, "-a", name, "--out", tmp_path / "none.png")
+    assert refused.exit_code == 2 and "name A B C as well" in refused.stderr
 
 
 def test_codes_of_a_folder_are_written_and_unreadable_pictures_named(export_folder, pictures, tmp_path):
