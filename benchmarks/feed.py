@@ -9,6 +9,7 @@ page cache warm, one process without workers, batches of 256.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 import time
 import warnings
@@ -74,9 +75,9 @@ def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Call
 
 def streamed_batches(folder: Path) -> Iterator[int]:
     """The streamed feed over the same shards, in this process's thread."""
-    source = open_source(str(folder), False)
+    source = dataclasses.replace(open_source(str(folder), False), hashed=True)
     samples = source.manifest.splits["train"].samples
-    feed = StreamingLoader(source, 8192, True, torch.device("cpu"), 0)
+    feed = StreamingLoader(source, 8192, torch.device("cpu"), 0)
     for batch in feed.batches(GlobalBatchSampler(samples, BATCH, 0, 0, 1), 0, 1 << 40, 4):
         yield len(batch.images)
 

@@ -60,7 +60,7 @@ def consume(address: str, rate: float, window: int) -> dict[str, float]:
     source = open_source(address, allow_pipe=False)
     samples = sum(shard.samples for shard in source.shards("train"))
     sampler = GlobalBatchSampler(samples, BATCH, 0, 0, 1)
-    loader = StreamingLoader(source, window, True, torch.device("cpu"), 0)
+    loader = StreamingLoader(source, window, torch.device("cpu"), 0)
     seen: list[int] = []
     begin = time.perf_counter()
     waited_at_first = 0.0

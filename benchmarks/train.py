@@ -123,7 +123,7 @@ def main() -> None:
         run = build_run(config, make_accelerator(config, folder))
         device, window = run.accelerator.device, StepMetrics(run)
         fixed_batch(run, window, 5)
-        images = load_images(run.data.source, "train", IMAGES, False)
+        images = load_images(run.data.source, "train", IMAGES)
         write_image_folder(images, folder / "files")
         waits: list[float] = []
 

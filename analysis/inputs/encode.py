@@ -112,7 +112,7 @@ def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, An
     annotations = shards.annotations(split, limit)
     if shards.manifest.layout is None:  # compressed members are decoded one at a time
         source = ShardSource(str(shards.folder), shards.manifest, shards.digest, shards)
-        return load_images(source, split, limit, hashed=False).numpy(), annotations
+        return load_images(source, split, limit).numpy(), annotations
     parts, missing = [], limit
     for view in shards.images(split):
         parts.append(view[:missing])

@@ -1,4 +1,4 @@
-"""What all loaders have in common: a batch, the two protocols, and the thread that makes batches ahead."""
+"""What all loaders have in common: a batch, their interfaces, and the thread that makes batches ahead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Generator
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -44,17 +44,19 @@ class StoppedWaiting(Exception):
     """A stop was requested while the trainer waited for a batch."""
 
 
-class BatchLoader(Protocol):
+class BatchLoader:
     """Loads training batches: this rank's part of one global batch after the other."""
 
-    @property
-    def waited_seconds(self) -> float:
-        """Time that the trainer has spent waiting for batches so far."""
-        ...
+    waited_seconds = 0.0
+    """Time that the trainer has spent waiting for batches so far."""
 
     def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
         """Yields the batches of optimizer steps ``first`` … ``last`` − 1, made up to ``prefetch`` ahead."""
-        ...
+        raise NotImplementedError
+
+    def add_wait(self, seconds: float) -> None:
+        """Counts a wait for a batch."""
+        self.waited_seconds += seconds
 
 
 class IndexedLoader(Protocol):
@@ -64,85 +66,68 @@ class IndexedLoader(Protocol):
     device: torch.device
 
     def load(self, indices: np.ndarray) -> Batch:
-        """Loads the images at ``indices`` (B,) int64 now."""
+        """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
         ...
 
 
-class _End:
-    """Marks the end of the items."""
-
-
-class Prefetcher(Generic[T]):
-    """Iterates over ``items`` in a thread, a few items ahead of the consumer.
+def prefetched(
+    items: Generator[T], depth: int, add_wait: Callable[[float], None] = lambda seconds: None
+) -> Generator[T]:
+    """Yields ``items`` in order. A thread makes them, a few ahead of the consumer.
 
     At most ``depth`` + 1 items exist at a time: the one that the consumer holds, and ``depth`` that are ready or being
     made. An item may therefore live in one of ``depth`` + 1 buffers that are reused in turn.
+
+    Args:
+        items: Made in the thread. An exception there is raised here.
+        depth: Items made ahead.
+        add_wait: Called with the seconds of each wait for an item.
+
+    Raises:
+        StoppedWaiting: A stop was requested, and the next item is not there in ``STOP_SECONDS``.
     """
-
-    def __init__(self, items: Iterator[T], depth: int) -> None:
-        """Starts the thread at once."""
-        self.waited_seconds = 0.0
-        self._items = items
-        self._ready: queue.Queue[T | BaseException | _End] = queue.Queue()
-        self._free = threading.Semaphore(depth + 1)
-        self._closed = False
-        self._thread = threading.Thread(target=self._produce, name="loader", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Generator[T]:
-        """Yields the items in order, once. An exception in the thread is raised here.
-
-        Raises:
-            StoppedWaiting: a stop was requested, and the next item is not there in ``STOP_SECONDS``.
-        """
-        try:
-            while True:
-                begin = time.perf_counter()
-                item = self._next()
-                self.waited_seconds += time.perf_counter() - begin
-                if isinstance(item, _End):
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-                self._free.release()
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Ends the thread. Safe to call twice."""
-        self._closed = True
-        self._free.release()
-        self._thread.join(JOIN_SECONDS)
-
-    def _next(self) -> T | BaseException | _End:
-        waited_since_stop = 0.0
+    ready: queue.Queue[T | BaseException] = queue.Queue()
+    free, closed = threading.Semaphore(depth + 1), threading.Event()
+    thread = threading.Thread(target=_produce, args=(items, ready, free, closed), name="loader", daemon=True)
+    thread.start()
+    try:
         while True:
-            with contextlib.suppress(queue.Empty):
-                return self._ready.get(timeout=POLL_SECONDS)
-            if SIGNALS.stop_requested:
-                waited_since_stop += POLL_SECONDS
-            if waited_since_stop >= STOP_SECONDS:
-                return StoppedWaiting()
+            begin = time.perf_counter()
+            item = _next(ready)
+            add_wait(time.perf_counter() - begin)
+            if isinstance(item, StopIteration):
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            free.release()
+    finally:
+        closed.set()
+        free.release()
+        thread.join(JOIN_SECONDS)
 
-    def _produce(self) -> None:
-        torch.get_num_threads()  # torch sets up a thread's OpenMP at its first use, which would undo the limit
-        with contextlib.suppress(Exception):
-            # one core keeps up with any model; more would compete with the step's own threads
-            threadpool_limits(1, user_api="openmp")
-        try:
-            while True:
-                self._free.acquire()
-                if self._closed:
-                    return
-                item = next(self._items, None)
-                if item is None:
-                    self._ready.put(_End())
-                    return
-                self._ready.put(item)
-        except BaseException as error:
-            self._ready.put(error)
-        finally:
-            close = getattr(self._items, "close", None)  # of a generator: worker processes end, files are closed
-            if close is not None:
-                close()
+
+def _next(ready: queue.Queue[T | BaseException]) -> T | BaseException:
+    waited_since_stop = 0.0
+    while waited_since_stop < STOP_SECONDS:
+        with contextlib.suppress(queue.Empty):
+            return ready.get(timeout=POLL_SECONDS)
+        if SIGNALS.stop_requested:
+            waited_since_stop += POLL_SECONDS
+    return StoppedWaiting()
+
+
+def _produce(
+    items: Generator[T], ready: queue.Queue[T | BaseException], free: threading.Semaphore, closed: threading.Event
+) -> None:
+    torch.get_num_threads()  # torch sets up a thread's OpenMP at its first use, which would undo the limit
+    with contextlib.suppress(Exception):
+        # one core keeps up with any model; more would compete with the step's own threads
+        threadpool_limits(1, user_api="openmp")
+    try:
+        while free.acquire() and not closed.is_set():
+            ready.put(next(items))
+    except BaseException as error:  # StopIteration is the end
+        ready.put(error)
+    finally:
+        items.close()  # worker processes end, files are closed

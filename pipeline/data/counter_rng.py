@@ -7,6 +7,7 @@ batch and nothing else, and resuming needs no generator state.
 from __future__ import annotations
 
 import math
+import struct
 from enum import IntEnum
 
 import torch
@@ -28,21 +29,15 @@ class Stream(IntEnum):
     WARP = 8
 
 
-def _splitmix64(value: int) -> int:
-    """Returns the finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64-bit integers."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
-    return value ^ (value >> 31)
-
-
-def hash_key(*parts: int) -> tuple[int, int]:
-    """Returns two 32-bit key words (signed, for int32 tensors) from integers in this order."""
+def hash_key(*parts: int) -> int:
+    """Returns a key of 64 bits, unsigned, from integers in this order (splitmix64: Steele, Lea, Flood 2014)."""
     state = 0
     for part in parts:
-        state = _splitmix64(state ^ (part & _MASK64))
-    low, high = state & 0xFFFFFFFF, state >> 32
-    return low - ((low >> 31) << 32), high - ((high >> 31) << 32)
+        state = ((state ^ (part & _MASK64)) + 0x9E3779B97F4A7C15) & _MASK64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
+        state ^= state >> 31
+    return state
 
 
 def _scramble(bits: Tensor) -> Tensor:
@@ -55,14 +50,15 @@ def _scramble(bits: Tensor) -> Tensor:
     return bits
 
 
-def _bits(key: tuple[int, int], rows: Tensor, width: int) -> Tensor:
-    """Returns hashed addresses: (n, width) int32, one for each (row, column) under ``key``."""
+def _fractions(key: int, rows: Tensor, width: int) -> Tensor:
+    """Returns (n, width) float32 whole numbers below 2^24: a hash of each (row, column) under ``key``."""
+    low_key, high_key = struct.unpack("<ii", key.to_bytes(8, "little"))
     low = (rows & 0xFFFFFFFF).to(torch.int32)
     high = (rows >> 32).to(torch.int32)
-    row_words = _scramble(_scramble(low ^ key[0]) ^ high ^ key[1])
-    columns = torch.arange(width, dtype=torch.int32, device=rows.device)
-    column_words = _scramble(columns ^ key[1])
-    return _scramble(_scramble(row_words[:, None] ^ column_words[None, :]) + key[0])
+    row_words = _scramble(_scramble(low ^ low_key) ^ high ^ high_key)
+    column_words = _scramble(torch.arange(width, dtype=torch.int32, device=rows.device) ^ high_key)
+    bits = _scramble(_scramble(row_words[:, None] ^ column_words[None, :]) + low_key)
+    return ((bits >> 8) & 0xFFFFFF).to(torch.float32)
 
 
 def uniform(rows: Tensor, width: int, stream: Stream, *key: int) -> Tensor:
@@ -77,14 +73,11 @@ def uniform(rows: Tensor, width: int, stream: Stream, *key: int) -> Tensor:
     Returns:
         (n, width) float32 in (0, 1), on the device of ``rows``.
     """
-    bits = _bits(hash_key(stream, 0, *key), rows, width)
-    return (((bits >> 8) & 0xFFFFFF).to(torch.float32) + 0.5) * 2.0**-24
+    return (_fractions(hash_key(stream, 0, *key), rows, width) + 0.5) * 2.0**-24
 
 
 def normal(rows: Tensor, width: int, stream: Stream, *key: int) -> Tensor:
     """Draws (n, width) float32 ~ N(0, 1), addressed as in :func:`uniform` (Box and Muller 1958)."""
-    radius_bits = _bits(hash_key(stream, 1, *key), rows, width)
-    angle_bits = _bits(hash_key(stream, 2, *key), rows, width)
-    radius = (((radius_bits >> 8) & 0xFFFFFF).to(torch.float32) + 0.5).mul_(2.0**-24).log_().mul_(-2).sqrt_()
-    angle = ((angle_bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-24)
+    radius = (_fractions(hash_key(stream, 1, *key), rows, width) + 0.5).mul_(2.0**-24).log_().mul_(-2).sqrt_()
+    angle = _fractions(hash_key(stream, 2, *key), rows, width).mul_(2 * math.pi * 2.0**-24)
     return radius.mul_(angle.cos_())

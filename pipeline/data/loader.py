@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.schema import ConfigError, DataConfig
-from pipeline.data.batch import Batch, IndexedLoader, LoaderError
+from pipeline.data.batch import Batch, BatchLoader, LoaderError
 from pipeline.data.mapped import MmapLoader, open_region
 from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_reader import ShardSource, load_images
@@ -19,17 +19,15 @@ from pipeline.data.streaming import DEFAULT_WINDOW, StreamingLoader
 Mode = Literal["mapped", "resident", "streamed"]
 
 
-class InMemoryLoader:
+class InMemoryLoader(BatchLoader):
     """Batches of a split that lies on the device as one uint8 array, gathered there without the host."""
-
-    waited_seconds = 0.0
 
     def __init__(self, images: Tensor) -> None:
         """Serves ``images``, (n, H, W, C) uint8 on the device."""
         self.images, self.device, self.samples = images, images.device, len(images)
 
     def load(self, indices: np.ndarray) -> Batch:
-        """Loads the images at ``indices`` (B,) int64 now."""
+        """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
         chosen = torch.tensor(indices).to(self.device, non_blocking=True)
         flat = self.images.view(self.samples, -1).index_select(0, chosen)
         return Batch(flat.view(len(indices), *self.images.shape[1:]).permute(0, 3, 1, 2), chosen)
@@ -62,40 +60,33 @@ def open_train_loader(
     data: DataConfig, mode: Mode, source: ShardSource, device: torch.device, ranks: int
 ) -> MmapLoader | InMemoryLoader | StreamingLoader:
     """Opens the loader of the train split. Raises LoaderError."""
-    if mode == "streamed":
-        shards = len(source.shards("train"))
-        if shards < ranks:
-            raise LoaderError(
-                f"{source.address} has {shards} train shards for {ranks} processes, and each streams its own shards: "
-                "make more of them (`preprocess … --shard-size`), or train with data.mode=resident or mapped"
-            )
-        return StreamingLoader(
-            source, data.shuffle_window or DEFAULT_WINDOW, _hashed(data, source), device, data.workers
+    if mode != "streamed":
+        return open_indexed_loader(source, "train", None, device, mapped=mode == "mapped")
+    shards = len(source.shards("train"))
+    if shards < ranks:
+        raise LoaderError(
+            f"{source.address} has {shards} train shards for {ranks} processes, and each streams its own shards: "
+            "make more of them (`preprocess … --shard-size`), or train with data.mode=resident or mapped"
         )
-    if mode == "resident":
-        return _resident(data, source, "train", source.split_bytes("train"), device)
-    assert source.local is not None
-    return MmapLoader(open_region(source.local, "train"), source.manifest.image_shape, device)
+    return StreamingLoader(source, data.shuffle_window or DEFAULT_WINDOW, device, data.workers)
 
 
 def open_indexed_loader(
-    data: DataConfig, source: ShardSource, split: str, limit: int, device: torch.device
-) -> IndexedLoader:
-    """Opens a loader of at least the first ``limit`` images of a split, in any order. Raises LoaderError."""
-    if source.local is not None and source.manifest.layout is not None:
+    source: ShardSource, split: str, limit: int | None, device: torch.device, mapped: bool = True
+) -> MmapLoader | InMemoryLoader:
+    """Opens a loader of at least the first ``limit`` images of a split (None: all), in any order.
+
+    Shards that can be mapped are, unless ``mapped`` is false.
+
+    Raises:
+        LoaderError: They cannot be read, or do not fit into the device's memory.
+    """
+    if mapped and source.local is not None and source.manifest.layout is not None:
         return MmapLoader(open_region(source.local, split), source.manifest.image_shape, device)
-    return _resident(data, source, split, limit, device)
-
-
-def _hashed(data: DataConfig, source: ShardSource) -> bool:
-    """Whether the content is compared while it is read. ``usable_shards`` has hashed the shards of a folder before."""
-    return data.verify == "sha256" and source.local is None
-
-
-def _resident(data: DataConfig, source: ShardSource, split: str, limit: int, device: torch.device) -> InMemoryLoader:
-    """Raises LoaderError, also when the images do not fit."""
-    images_of_split = f"{split} split ({source.split_bytes(split) / 2**30:.1f} GiB)"
     try:
-        return InMemoryLoader(load_images(source, split, limit, _hashed(data, source)).to(device))
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        raise LoaderError(f"the {images_of_split} does not fit into the {device.type}'s memory: {error}") from None
+        return InMemoryLoader(load_images(source, split, limit).to(device))
+    except (MemoryError, RuntimeError) as error:
+        raise LoaderError(
+            f"the {split} split ({source.split_bytes(split) / 2**30:.1f} GiB) does not fit into the {device.type}'s "
+            f"memory: {error}"
+        ) from None

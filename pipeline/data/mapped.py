@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import mmap
 import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +24,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from pipeline.data.batch import Batch, LoaderError, Prefetcher
+from pipeline.data.batch import Batch, BatchLoader, LoaderError, prefetched
 from pipeline.data.sampler import GlobalBatchSampler
 from preprocess.shards.reader import ShardSet
-from preprocess.shards.tar import Layout
+from preprocess.shards.tar import BLOCK, Layout
 
-TAR_BLOCK = 512
-_PROT_NONE, _PROT_READ = 0, mmap.PROT_READ
+_PROT_NONE = 0
 _MAP_FIXED = 0x10
-_MAP_PRIVATE = mmap.MAP_PRIVATE
-_MAP_ANONYMOUS = mmap.MAP_ANONYMOUS
 _MADV_POPULATE_READ = 22  # Linux 5.14; elsewhere the call fails and pages come one by one, as they are touched
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -40,11 +38,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def _map(address: int | None, length: int, protection: int, flags: int, descriptor: int) -> int:
-    mapped = _libc.mmap(address, length, protection, flags, descriptor, 0)
+    mapped = _libc.mmap(address, length, protection, mmap.MAP_PRIVATE | flags, descriptor, 0)
     if mapped == _FAILED or mapped is None:
         code = ctypes.get_errno()
         raise OSError(code, f"cannot map {length} bytes: {os.strerror(code)}")
@@ -57,18 +54,6 @@ def spare_memory() -> int:
     with contextlib.suppress(OSError, ValueError):  # a container's own limit; absent or "max" elsewhere
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return free // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def _read_into(path: Path, target: memoryview) -> bool:
-    """Fills ``target`` from the start of a file. False when the file has become shorter."""
-    with path.open("rb", buffering=0) as file:
-        filled = 0
-        while filled < len(target):
-            count = file.readinto(target[filled : filled + (1 << 24)])
-            if not count:
-                return False
-            filled += count
-    return True
 
 
 class ShardRegion:
@@ -87,47 +72,45 @@ class ShardRegion:
         """
         sizes = [path.stat().st_size for path in paths]
         page = mmap.PAGESIZE
-        starts = np.concatenate([[0], np.cumsum([-(-size // page) * page for size in sizes])])
-        self._length = int(starts[-1]) + page
-        base = _map(None, self._length, _PROT_NONE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1)
-        for path, start, size in zip(paths, starts[:-1], sizes, strict=True):
+        *starts, end = np.cumsum([0, *(-(-size // page) * page for size in sizes)]).tolist()
+        self._files = list(zip(paths, starts, sizes, strict=True))
+        self._length = end + page
+        self._base = _map(None, self._length, _PROT_NONE, mmap.MAP_ANONYMOUS, -1)
+        for path, start, size in self._files:
             with path.open("rb") as file:
-                _map(base + int(start), size, _PROT_READ, _MAP_PRIVATE | _MAP_FIXED, file.fileno())
-        offsets = starts[:-1] // TAR_BLOCK + layout.image_offset // TAR_BLOCK
-        first_rows = np.concatenate([[0], np.cumsum(samples)])[:-1]
-        within = np.arange(sum(samples)) - np.repeat(first_rows, samples)
-        blocks = np.repeat(offsets, samples) + within * (layout.record_bytes // TAR_BLOCK)
-        self._blocks = torch.from_numpy(blocks)
+                _map(self._base + start, size, mmap.PROT_READ, _MAP_FIXED, file.fileno())
+        image, phase = divmod(layout.image_offset, BLOCK)
+        firsts = zip(starts, samples, strict=True)
+        blocks = [start // BLOCK + image + np.arange(count) * (layout.record_bytes // BLOCK) for start, count in firsts]
+        self._blocks = torch.from_numpy(np.concatenate(blocks))
         """(n,) int64: the 512-byte block in which each image begins."""
-        self._phase, self._image_bytes = layout.image_offset % TAR_BLOCK, layout.image_bytes
-        mapped = (ctypes.c_uint8 * (self._length - page)).from_address(base)
-        self._view = self._strided(torch.frombuffer(mapped, dtype=torch.uint8))
-        self._base = base
-        spans = [(path, int(start), size) for path, start, size in zip(paths, starts[:-1], sizes, strict=True)]
+        rows = max(0, (end - phase - layout.image_bytes) // BLOCK + 1)
+        self._strides = (rows, layout.image_bytes), (BLOCK, 1), phase
+        self._use((ctypes.c_uint8 * end).from_address(self._base))
         work = self._copy if self._length <= spare_memory() else self._populate
-        self.read_ahead = threading.Thread(target=work, args=(spans,), name="read ahead", daemon=True)
+        self.read_ahead = threading.Thread(target=work, name="read ahead", daemon=True)
         self.read_ahead.start()
 
-    def _strided(self, flat: Tensor) -> Tensor:
-        """Returns a (blocks, image_bytes) view of all shards' bytes, with a row at each block."""
-        rows = max(0, (len(flat) - self._phase - self._image_bytes) // TAR_BLOCK + 1)
-        return flat.as_strided((rows, self._image_bytes), (TAR_BLOCK, 1), self._phase)
+    def _use(self, memory: ctypes.Array | mmap.mmap) -> None:
+        """Gathers from here: a (blocks, image_bytes) view of all shards' bytes, with a row at each block."""
+        self._view = torch.frombuffer(memory, dtype=torch.uint8).as_strided(*self._strides)
 
-    def _copy(self, spans: Sequence[tuple[Path, int, int]]) -> None:
+    def _copy(self) -> None:
         """Reads the shards into big pages of this process and gathers from there as soon as all are read."""
         memory = mmap.mmap(-1, self._length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with contextlib.suppress(AttributeError, OSError):  # not Linux, or a kernel without big pages
             memory.madvise(mmap.MADV_HUGEPAGE)
         whole = memoryview(memory)
-        for path, start, size in spans:
-            if not _read_into(path, whole[start : start + size]):
-                return
-        self._view = self._strided(torch.frombuffer(memory, dtype=torch.uint8, count=self._length - mmap.PAGESIZE))
+        for path, start, size in self._files:
+            with path.open("rb") as file:
+                if file.readinto(whole[start : start + size]) != size:
+                    return  # it has become shorter
+        self._use(memory)
 
-    def _populate(self, spans: Sequence[tuple[Path, int, int]]) -> None:
+    def _populate(self) -> None:
         """Reads the mapped files ahead in order, as far as memory reaches, so that the first epoch does not seek."""
         left = psutil.virtual_memory().available // 2
-        for _, start, size in spans:
+        for _, start, size in self._files:
             left -= size
             if left < 0 or _libc.madvise(self._base + start, size, _MADV_POPULATE_READ):
                 return
@@ -137,11 +120,7 @@ class ShardRegion:
         return len(self._blocks)
 
     def gather(self, indices: Tensor, out: Tensor) -> None:
-        """Copies images without holding the GIL.
-
-        Args:
-            indices: (n,) int64, samples of the split.
-            out: (n, image_bytes) uint8, filled.
+        """Copies the images at ``indices`` (n,) int64 into ``out`` (n, image_bytes) uint8, without holding the GIL.
 
         Raises:
             IndexError: An index is not in the split.
@@ -177,20 +156,13 @@ class _Slot:
     """Reached when the device no longer reads the buffer."""
 
 
-class MmapLoader:
+class MmapLoader(BatchLoader):
     """Batches of a split that lies on this machine's disk as npy shards."""
 
     def __init__(self, region: ShardRegion, image_shape: tuple[int, int, int], device: torch.device) -> None:
         """Loads from ``region``; ``image_shape`` is (H, W, C), as stored."""
         self.region, self.image_shape, self.device = region, image_shape, device
         self.samples = len(region)
-        self._prefetcher: Prefetcher[_Slot] | None = None
-        self._waited_before = 0.0
-
-    @property
-    def waited_seconds(self) -> float:
-        """Time that the trainer has spent waiting for batches so far."""
-        return self._waited_before + (self._prefetcher.waited_seconds if self._prefetcher else 0.0)
 
     def load(self, indices: np.ndarray) -> Batch:
         """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
@@ -201,20 +173,14 @@ class MmapLoader:
 
         The buffers are reused: fresh ones cost a page fault every 4 KiB, as much as the gather itself.
         """
-        self._waited_before = self.waited_seconds
         slots = [self._slot(sampler.local_batch_size) for _ in range(prefetch + 1)]
-        self._prefetcher = Prefetcher(self._filled(slots, sampler, first, last), prefetch)
-        for slot in self._prefetcher:
+        filled = (self._fill(slots[step % len(slots)], sampler.indices(step)) for step in range(first, last))
+        for slot in prefetched(filled, prefetch, self.add_wait):
             yield self._to_device(slot)
 
-    def _filled(self, slots: list[_Slot], sampler: GlobalBatchSampler, first: int, last: int) -> Iterator[_Slot]:
-        for step in range(first, last):
-            yield self._fill(slots[step % len(slots)], sampler.indices(step))
-
     def _slot(self, size: int) -> _Slot:
-        pinned = self.device.type == "cuda"
-        pixels = int(np.prod(self.image_shape))
-        return _Slot(torch.empty((size, pixels), dtype=torch.uint8, pin_memory=pinned), torch.empty(0))
+        buffer = torch.empty((size, math.prod(self.image_shape)), dtype=torch.uint8, pin_memory=self._on_gpu)
+        return _Slot(buffer, torch.empty(0))
 
     def _fill(self, slot: _Slot, indices: np.ndarray) -> _Slot:
         if slot.copied is not None:
@@ -226,7 +192,11 @@ class MmapLoader:
     def _to_device(self, slot: _Slot) -> Batch:
         images = slot.buffer.view(-1, *self.image_shape).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         batch = Batch(images, slot.indices.to(self.device, non_blocking=True))
-        if self.device.type == "cuda":
+        if self._on_gpu:
             slot.copied = torch.cuda.Event()
             slot.copied.record()
         return batch
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"

@@ -19,9 +19,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from functools import partial
-from typing import IO, Protocol
+from collections.abc import Callable, Generator
+from typing import IO
 from urllib.parse import quote, urlsplit
 
 import fsspec
@@ -44,17 +43,8 @@ _PERMANENT = (
     *(ssl.SSLCertVerificationError, http.client.InvalidURL),
 )
 
-
-class Stream(Protocol):
-    """What a transport opens: bytes in order."""
-
-    def read(self, size: int, /) -> bytes:
-        """Returns up to ``size`` bytes, none at the end. Raises OSError where the connection breaks."""
-        ...
-
-    def close(self) -> None:
-        """Closes the connection."""
-        ...
+Chunks = Generator[bytes]
+"""The bytes of a file in order. The first ones, which have been read before, may be cut off to nothing."""
 
 
 class RemoteFile:
@@ -68,9 +58,9 @@ class RemoteFile:
         """
         self.name = f"{file} of {address}"
         self._open_at = _transport(address, file)
+        self._chunks: Chunks | None = None
         self._position, self._failures = 0, 0
-        self._stream: Stream | None = None
-        self._retry(lambda: None)
+        self._unread = memoryview(self._next_chunk())
 
     def __enter__(self) -> RemoteFile:
         """Returns the file."""
@@ -78,7 +68,7 @@ class RemoteFile:
 
     def __exit__(self, *_: object) -> None:
         """Closes the connection."""
-        self.close()
+        self._close()
 
     def read(self, size: int = -1, /) -> bytes:
         """Returns the next ``size`` bytes, fewer only at the end of the file; all that are left for −1.
@@ -86,44 +76,35 @@ class RemoteFile:
         Raises:
             LoaderError: The connection broke, and all further tries failed.
         """
-        parts: list[bytes] = []
-        left = size
-        while left:
-            count = min(left, _CHUNK) if size >= 0 else _CHUNK
-            part = self._retry(partial(self._read_some, count))
-            if not part:
-                break
-            parts.append(part)
-            left -= len(part) if size >= 0 else 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts: list[memoryview] = []
+        missing = size if size >= 0 else sys.maxsize
+        while missing and self._unread:
+            parts.append(self._unread[:missing])
+            missing -= len(parts[-1])
+            self._unread = self._unread[len(parts[-1]) :] or memoryview(self._next_chunk())
+        return b"".join(parts)
 
-    def close(self) -> None:
-        """Closes the connection."""
-        if self._stream is not None:
+    def _close(self) -> None:
+        if self._chunks is not None:
             with contextlib.suppress(Exception):
-                self._stream.close()
-            self._stream = None
+                self._chunks.close()
+            self._chunks = None
 
-    def _read_some(self, size: int) -> bytes:
-        assert self._stream is not None
-        data = self._stream.read(size)
-        self._position += len(data)
-        if data:
-            self._failures = 0
-        return data
-
-    def _retry(self, read: Callable[[], bytes | None]) -> bytes:
-        """Runs ``read`` on an open stream, and again on a new one where it fails."""
+    def _next_chunk(self) -> bytes:
+        """Returns some bytes, none at the end of the file. Opens the file again where that fails."""
         while True:
             try:
-                if self._stream is None:
-                    self._stream = self._open_at(self._position)
-                return read() or b""
+                self._chunks = self._chunks or self._open_at(self._position)
+                chunk = next(filter(None, self._chunks), b"")
             except Exception as error:
-                self.close()
+                self._close()
                 if isinstance(error, urllib.error.HTTPError) and error.code == 416 and self._position:
                     return b""  # the file ends where the connection broke
                 self._wait_or_give_up(error)
+            else:
+                self._position += len(chunk)
+                self._failures = 0
+                return chunk
 
     def _wait_or_give_up(self, error: Exception) -> None:
         cause = error.reason if type(error) is urllib.error.URLError else error
@@ -133,17 +114,15 @@ class RemoteFile:
             final = error.code not in TRANSIENT_STATUS
             after = error.headers.get("Retry-After", "")
             asked_seconds = float(min(int(after), MAX_RETRY_AFTER)) if after.isdecimal() else 0.0
-        at = f" at byte {self._position:,}" if self._position else ""
+        failed = f"reading {self.name} failed" + (f" at byte {self._position:,}" if self._position else "")
         if final or self._failures == len(RETRY_SECONDS):
             tries = "" if final else f", {self._failures + 1} times"
-            raise LoaderError(f"reading {self.name} failed{at}{tries}: {reason(error)}{self._proxy(error)}") from None
+            raise LoaderError(f"{failed}{tries}: {reason(error)}{self._proxy(error)}") from None
         # ranks should not all ask at once
         pause = max(asked_seconds, RETRY_SECONDS[self._failures] * random.uniform(0.8, 1.2))
         if pause > SILENT_SECONDS:
             with contextlib.suppress(OSError):  # a closed terminal
-                print(
-                    f"reading {self.name} failed{at}: {reason(error)}; trying again in {pause:.0f} s", file=sys.stderr
-                )
+                print(f"{failed}: {reason(error)}; trying again in {pause:.0f} s", file=sys.stderr)
         time.sleep(pause)
         self._failures += 1
 
@@ -172,92 +151,65 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
-def _transport(address: str, file: str) -> Callable[[int], Stream]:
+def _transport(address: str, file: str) -> Callable[[int], Chunks]:
     """Returns what opens the file at a byte."""
     scheme = address.partition(":")[0].lower()
+    url = f"{address.rstrip('/')}/{quote(file)}"
     if scheme == "pipe":
         command = address.partition(":")[2].replace("{}", shlex.quote(file))
-        return lambda position: _skip(_Program(command), position)
-    url = f"{address.rstrip('/')}/{quote(file)}"
+        return lambda position: _from_program(command, position)
     if scheme in ("http", "https"):
-        return lambda position: _open_http(url, position)
+        return lambda position: _from_http(url, position)
+    return lambda position: _from_storage(url, position)
 
-    def open_at(position: int) -> Stream:
-        stream: IO[bytes] = fsspec.open(url, "rb").open()  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
+
+def _from_storage(url: str, position: int) -> Chunks:
+    opened: IO[bytes] = fsspec.open(url, "rb").open()  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
+    with opened as file:
         if position:
-            stream.seek(position)
-        return stream
+            file.seek(position)
+        while data := file.read(_CHUNK):
+            yield data
 
-    return open_at
 
-
-def _open_http(url: str, position: int) -> Stream:
+def _from_http(url: str, position: int) -> Chunks:
     headers = {"User-Agent": "mmd-vlae", "Accept-Encoding": "identity"}
     if position:
         headers["Range"] = f"bytes={position}-"
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https only, see _transport
-    response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
-    start = position if response.status == 206 else 0  # 200: the server knows no ranges and sends the whole file
-    if sent := re.match(r"bytes (\d+)-", response.headers.get("Content-Range", "")):
-        start = int(sent[1])
-    if start > position:
-        raise OSError(f"the server sent the file from byte {start:,} when asked for byte {position:,}")
-    return _skip(_HttpStream(response), position - start)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+        at = position if response.status == 206 else 0  # 200: the server knows no ranges and sends the whole file
+        if sent := re.match(r"bytes (\d+)-", response.headers.get("Content-Range", "")):
+            at = int(sent[1])
+        if at > position:
+            raise OSError(f"the server sent the file from byte {at:,} when asked for byte {position:,}")
+        while data := response.read(_CHUNK):
+            yield data[max(0, position - at) :]
+            at += len(data)
+        if response.length:  # http.client reports an early end as the end of the file
+            raise http.client.IncompleteRead(data, response.length)
 
 
-class _HttpStream:
-    """A response whose early end is an error: http.client reports it as the end of the file."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self._response = response
-
-    def read(self, size: int, /) -> bytes:
-        left = self._response.length
-        data = self._response.read(size)
-        if left and not data:
-            raise http.client.IncompleteRead(data, left)
-        return data
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class _Program:
-    """The output of a shell command, with a limit on its silence."""
-
-    def __init__(self, command: str) -> None:
-        self._command = command
-        self._process = subprocess.Popen(  # noqa: S602 - a command that the user allowed with --allow-pipe
-            command,
-            shell=True,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert isinstance(self._process.stdout, io.BufferedReader)
-        self._output = self._process.stdout.raw
-
-    def read(self, size: int, /) -> bytes:
-        if not select.select([self._output], [], [], TIMEOUT_SECONDS)[0]:
-            raise TimeoutError
-        data = self._output.read(size) or b""
-        if not data and self._process.wait() in (126, 127):
-            raise LoaderError(f"`{self._command}` is not a program that can be run on this machine")
-        if not data and self._process.returncode:
-            raise OSError(f"`{self._command}` ended with exit code {self._process.returncode}")
-        return data
-
-    def close(self) -> None:
-        self._output.close()
-        self._process.terminate()
+def _from_program(command: str, position: int) -> Chunks:
+    """Yields the output of a shell command, with a limit on its silence."""
+    process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S602 - allowed
+    assert isinstance(process.stdout, io.BufferedReader)
+    output, at = process.stdout.raw, 0
+    try:
+        while True:
+            if not select.select([output], [], [], TIMEOUT_SECONDS)[0]:
+                raise TimeoutError
+            data = output.read(_CHUNK)
+            if not data:
+                break
+            yield data[max(0, position - at) :]
+            at += len(data)
+        if process.wait() in (126, 127):
+            raise LoaderError(f"`{command}` is not a program that can be run on this machine")
+        if process.returncode:
+            raise OSError(f"`{command}` ended with exit code {process.returncode}")
+    finally:
+        output.close()
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-
-
-def _skip(stream: Stream, count: int) -> Stream:
-    """Reads ``count`` bytes that have been read before."""
-    while count:
-        data = stream.read(min(count, _CHUNK))
-        if not data:
-            break
-        count -= len(data)
-    return stream
+            process.wait(1)

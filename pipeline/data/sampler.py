@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -15,32 +15,21 @@ def shuffled(size: int, *key: int) -> np.ndarray:
 
     RandomState, not Generator: its stream is frozen, so a run that is resumed under another NumPy keeps its order.
     """
-    low, high = (word & 0xFFFFFFFF for word in hash_key(*key))
-    return np.random.RandomState(np.random.Philox(key=low | high << 32)).permutation(size)
+    return np.random.RandomState(np.random.Philox(key=hash_key(*key))).permutation(size)
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tuple[int, ...] = ()) -> np.ndarray:
-    """Returns the order of the samples in one epoch.
+    """Returns the order of the samples in one epoch: (samples,) int64, read-only.
 
-    Args:
-        samples: Size of the split.
-        seed: Seed of the run.
-        epoch: Number of the epoch, from 0.
-        window: 0 shuffles the whole split. Otherwise the shards are permuted and the samples are shuffled inside one
-            window of this size after the other, so that reading stays near one place at a time.
-        shards: Samples of each shard; needed with a ``window`` only.
-
-    Returns:
-        (samples,) int64, read-only.
+    Without a ``window`` the whole split is shuffled. Otherwise the ``shards`` (samples of each) are permuted, and the
+    samples are shuffled inside one window after the other, so that reading stays near one place at a time.
     """
     if not window:
         order = shuffled(samples, seed, epoch)
     else:
-        ends = np.cumsum(shards).tolist()
-        order = np.concatenate(
-            [np.arange(ends[i] - shards[i], ends[i]) for i in shuffled(len(shards), seed, epoch).tolist()]
-        )
+        of_shards = np.split(np.arange(samples), np.cumsum(shards)[:-1])
+        order = np.concatenate([of_shards[number] for number in shuffled(len(shards), seed, epoch)])
         for start in range(0, samples, window):
             part = order[start : start + window]
             order[start : start + window] = part[shuffled(len(part), seed, epoch, start + 1)]
@@ -77,17 +66,17 @@ class GlobalBatchSampler:
                 f"{self.global_batch_size}; choose a smaller --global-batch-size or make more shards"
             )
 
-    @property
+    @cached_property
     def batches_per_epoch(self) -> int:
         """Global batches in one epoch."""
         return self.samples // self.global_batch_size
 
-    @property
+    @cached_property
     def local_batch_size(self) -> int:
         """Images of a global batch on this rank."""
         return self.global_batch_size // self.world_size
 
-    @property
+    @cached_property
     def first_position(self) -> int:
         """Position of this rank's first image in every global batch."""
         return self.rank * self.local_batch_size

@@ -6,14 +6,14 @@ the remaining shards, so it is a different order: a run resumes only without the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 from accelerate.utils import gather_object
 
 from pipeline.config.schema import ConfigError, DataConfig
 from pipeline.data.shard_reader import ShardSource
-from preprocess.shards.reader import ShardError, ShardSet, damage_sentence
+from preprocess.shards.reader import ShardError, damage_sentence
 from preprocess.shards.verify import CANNOT_OPEN, damage_reason
 
 HASHED_SPLITS = ("train", "valid")
@@ -30,57 +30,49 @@ def usable_shards(source: ShardSource, data: DataConfig, rank: int, world_size: 
         ShardError: A shard is damaged and ``data.damaged`` is "refuse"; the message names the first one.
         ConfigError: ``data.damaged=skip`` is not possible here.
     """
+    content = data.verify == "sha256"
     if source.local is None:  # an address is checked while it is read
         if data.damaged == "skip":
             raise ConfigError(
                 f"data.damaged=skip needs shards in a folder: those of {source.address} are checked as they are read, "
                 "when the order of samples is fixed; copy them to this machine, or repair them where they lie"
             )
-        return source, []
-    damaged = _on_all_ranks(_examine(source.local, data.verify == "sha256", rank, world_size), world_size)
+        return replace(source, hashed=content), []
+    folder = source.local.folder
+    every = [(shard, name) for name, split in source.manifest.splits.items() for shard in split.shards]
+    reasons = (
+        (shard, damage_reason(folder, shard, content and name in HASHED_SPLITS))
+        for shard, name in every[rank::world_size]
+    )
+    found = [(shard.file, shard.samples, reason) for shard, reason in reasons if reason]
+    damaged = _on_all_ranks(found, world_size)
     if not damaged:
         return source, []
+    files = tuple(file for file, _, _ in damaged)
     if data.damaged == "refuse":
-        file, reason = damaged[0]
+        reason = damaged[0][2]
         skip = "" if reason.startswith(CANNOT_OPEN) else "; data.damaged=skip trains without it"
-        raise ShardError(damage_sentence(source.local.folder, file, reason) + skip)
-    samples = {shard.file: shard.samples for split in source.manifest.splits.values() for shard in split.shards}
-    local = source.local.without([file for file, _ in damaged])
+        raise ShardError(damage_sentence(folder, files[0], reason) + skip)
+    local = source.local.without(files)
     if not local.manifest.splits["train"].shards:
         raise ShardError(f"every train shard of {source.address} is damaged or missing; make the shards again")
-    lines = [f"left out {file} ({samples[file]:,} images): {reason}" for file, reason in damaged]
-    files = tuple(file for file, _ in damaged)
-    return dataclasses.replace(source, manifest=local.manifest, local=local, left_out=files), lines
+    lines = [f"left out {file} ({samples:,} images): {reason}" for file, samples, reason in damaged]
+    return replace(source, manifest=local.manifest, local=local, left_out=files), lines
 
 
-def _examine(shards: ShardSet, content: bool, rank: int, world_size: int) -> list[tuple[str, str]]:
-    """Returns (file, what is wrong with it) for the damaged shards of this rank's part."""
-    every = [(name, shard) for name, split in shards.manifest.splits.items() for shard in split.shards]
-    examined = (
-        (shard.file, damage_reason(shards.folder, shard, content and name in HASHED_SPLITS))
-        for name, shard in every[rank::world_size]
-    )
-    return [(file, reason) for file, reason in examined if reason]
-
-
-def _on_all_ranks(damaged: list[tuple[str, str]], world_size: int) -> list[tuple[str, str]]:
+def _on_all_ranks(damaged: list[tuple[str, int, str]], world_size: int) -> list[tuple[str, int, str]]:
     """Returns what any rank found, in one order."""
     return sorted(damaged if world_size == 1 else gather_object(damaged))
 
 
 def refuse_other_shards(before: Sequence[str], now: Sequence[str], checkpoint: str) -> str:
-    """Compares the shards that were left out before and now.
-
-    Returns:
-        Why the run of ``checkpoint`` cannot be resumed with these shards; "" where they are the same.
-    """
-    missing, restored = sorted(set(now) - set(before)), sorted(set(before) - set(now))
-    if missing:
+    """Returns why the run of ``checkpoint`` cannot be resumed where other shards are left out than before; or ""."""
+    if missing := sorted(set(now) - set(before)):
         return (
             f"{checkpoint} was trained with {', '.join(missing)}, which is damaged now: repair it, or train into "
             "another --out"
         )
-    if restored:
+    if restored := sorted(set(before) - set(now)):
         return (
             f"{checkpoint} was trained without {', '.join(restored)}, which is usable now: move it away again and set "
             "data.damaged=skip, or train into another --out"

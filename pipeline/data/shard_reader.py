@@ -31,12 +31,12 @@ from preprocess.shards.verify import damage_reason
 
 RECORDS = 256
 """Records read at a time."""
-_ADDRESS = re.compile(r"^([a-z][a-z0-9+]+):(//)?", re.IGNORECASE)
+_DIFFERS = "it differs from the manifest; run `preprocess verify` where it lies"
 
 
 def is_address(path: str) -> bool:
     """Whether ``path`` names something else than a folder of this machine."""
-    return _ADDRESS.match(path) is not None and not Path(path).exists()
+    return re.match("[a-z][a-z0-9+]+:", path, re.IGNORECASE) is not None and not Path(path).exists()
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class ShardSource:
     digest: str
     local: ShardSet | None
     """None where the shards can only be streamed."""
+    hashed: bool = False
+    """Whether the content is compared with the manifest's SHA-256 as it is streamed, or only length and structure."""
     left_out: tuple[str, ...] = ()
     """Damaged shards that are not used. ``manifest`` no longer names them; ``digest`` is still of the whole set."""
 
@@ -97,7 +99,7 @@ def open_source(path: str, allow_pipe: bool) -> ShardSource:
     if content.lstrip()[:1] == b"<":
         raise LoaderError(f"{MANIFEST_NAME} of {path} is a web page: check the address, or whether it asks to sign in")
     manifest = Manifest.parse(content, f"{MANIFEST_NAME} of {path}")
-    return ShardSource(path, manifest, manifest.digest(), None)
+    return ShardSource(path, manifest, manifest.digest(), None, hashed=True)
 
 
 class _Checked:
@@ -120,92 +122,73 @@ class _Checked:
         return self.count == shard.bytes and (self._digest is None or self._digest.hexdigest() == shard.sha256)
 
 
-def stream_shard(source: ShardSource, shard: Shard, skip: int, hashed: bool) -> Iterator[np.ndarray]:
-    """Yields the shard's images from record ``skip`` on.
-
-    Args:
-        source: Where the shard is.
-        shard: Its entry in the manifest.
-        skip: Records to leave out at its start.
-        hashed: Whether to compare the content with the manifest's SHA-256 at the end. Otherwise only its length and
-            structure are compared.
-
-    Yields:
-        (k, H, W, C) uint8 blocks, k from 1 to 256.
+def stream_shard(source: ShardSource, shard: Shard, skip: int = 0) -> Iterator[np.ndarray]:
+    """Yields the shard's images from record ``skip`` on: (k, H, W, C) uint8 blocks, k from 1 to 256.
 
     Raises:
         LoaderError: The shard is damaged, too short or cannot be read; the message names it.
     """
-    name = f"{shard.file} of {source.address}"
-    count = 0
+    name, count = f"{shard.file} of {source.address}", 0
+    blocks = _array_blocks if source.manifest.layout else _decoded_blocks
     try:
         with source.open(shard.file) as raw:
-            stream = _Checked(raw, hashed)
-            blocks = _array_blocks if source.manifest.layout else _decoded_blocks
-            for block in blocks(stream, source.manifest, shard, name):
+            stream = _Checked(raw, source.hashed)
+            for block in blocks(stream, source.manifest, shard.samples):
                 first, count = count, count + len(block)
                 if count > skip:
                     yield block[max(0, skip - first) :]
-            whole = stream.is_whole(shard)
+            if not stream.is_whole(shard) or count != shard.samples:
+                raise TarDamage(_DIFFERS)
     except TarDamage as error:
         raise LoaderError(f"{name} is damaged: {error}") from None
     except (OSError, ValueError) as error:
         raise LoaderError(f"reading {name} failed: {reason(error)}") from None
-    if not whole or count != shard.samples:
-        raise LoaderError(_differs(name))
 
 
-def _differs(name: str) -> str:
-    return f"{name} is damaged: it differs from the manifest; run `preprocess verify` where it lies"
-
-
-def _array_blocks(stream: _Checked, manifest: Manifest, shard: Shard, name: str) -> Iterator[np.ndarray]:
+def _array_blocks(stream: _Checked, manifest: Manifest, samples: int) -> Iterator[np.ndarray]:
     """Yields blocks of an npy shard: views of the bytes read."""
     layout = manifest.layout
     assert layout is not None
-    for first in range(0, shard.samples, RECORDS):
-        count = min(RECORDS, shard.samples - first)
+    for first in range(0, samples, RECORDS):
+        count = min(RECORDS, samples - first)
         data = stream.read(count * layout.record_bytes)
         if len(data) != count * layout.record_bytes:
-            raise LoaderError(
-                f"{name} is damaged: it ends within its sample {first + len(data) // layout.record_bytes}"
-            )
+            raise TarDamage(f"it ends within its sample {first + len(data) // layout.record_bytes}")
         records = np.frombuffer(data, np.uint8).reshape(count, layout.record_bytes)
         if not are_records(records, layout, manifest.image_shape):
-            raise LoaderError(f"{name} is damaged: one of its samples {first} to {first + count - 1} is not an image")
+            raise TarDamage(f"one of its samples {first} to {first + count - 1} is not an image")
         pixels = records[:, layout.image_offset : layout.image_offset + layout.image_bytes]
         yield pixels.reshape(count, *manifest.image_shape)
 
 
-def _decoded_blocks(stream: _Checked, manifest: Manifest, shard: Shard, name: str) -> Iterator[np.ndarray]:
+def _decoded_blocks(stream: _Checked, manifest: Manifest, samples: int) -> Iterator[np.ndarray]:
     """Yields blocks of one image each of a shard of compressed members."""
-    decoder, suffix = Decoder(), f".{manifest.codec}"
-    channels = manifest.image_shape[2]
+    decoder, suffix = Decoder(), manifest.image_suffix
     for member, content in read_members(stream, suffix):
         if not member.endswith(suffix):
             continue
         try:
-            image = decoder.rgb(content)[..., :channels]
+            image = decoder.rgb(content)[..., : manifest.image_shape[2]]
         except UnreadableImage as error:
-            raise LoaderError(f"{name} is damaged: an image cannot be decoded ({error})") from None
+            raise TarDamage(f"an image cannot be decoded ({error})") from None
         if image.shape != manifest.image_shape:
-            raise LoaderError(f"{name} holds an image of another size than its manifest says")
+            raise TarDamage("it holds an image of another size than its manifest says")
         yield image[None].copy()  # the decoder uses its buffer again
 
 
-def load_images(source: ShardSource, split: str, limit: int, hashed: bool) -> Tensor:
-    """Reads the first ``limit`` images of a split into memory: (n, H, W, C) uint8. Raises LoaderError."""
+def load_images(source: ShardSource, split: str, limit: int | None = None) -> Tensor:
+    """Reads a split (its first ``limit`` images) into memory: (n, H, W, C) uint8. Raises LoaderError."""
     shards = source.shards(split)
-    count = min(limit, sum(shard.samples for shard in shards))
+    count = min(sum(shard.samples for shard in shards), sys.maxsize if limit is None else limit)
     images = torch.empty((count, *source.manifest.image_shape), dtype=torch.uint8)
     filled = 0
     for shard in shards:
         if filled == count:
             break
-        for block in stream_shard(source, shard, 0, hashed):
-            taken = min(len(block), count - filled)
-            images[filled : filled + taken] = torch.from_numpy(block[:taken].copy())
-            filled += taken
+        for block in stream_shard(source, shard):
+            end = min(filled + len(block), count)
+            images.numpy()[filled:end] = block[: end - filled]
+            filled = end
     return images
 
 
@@ -219,8 +202,8 @@ def open_shard_set(location: str) -> ShardSet:
         ManifestError: There is no usable manifest.
         LoaderError: The address cannot be read, or is a command.
     """
-    address = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", location) if not Path(location).exists() else location
-    if not is_address(address):
+    address = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", location)
+    if Path(location).exists() or not is_address(address):
         return ShardSet.open(location)
     if address.startswith("pipe:"):
         raise LoaderError(f"the shards come from a command ({address}); copy them to a folder and name it with --data")
@@ -234,17 +217,9 @@ def open_shard_set(location: str) -> ShardSet:
 
 
 def copy_shards(source: ShardSource, splits: Sequence[str], folder: Path) -> ShardSet:
-    """Copies the manifest and the shards of some splits from an address into a folder.
+    """Copies the manifest and the shards of some splits from an address into a folder, which may be missing.
 
     Files that are there already with the manifest's SHA-256 are kept, so a repeated call continues where it stopped.
-
-    Args:
-        source: The shards, behind an address.
-        splits: The splits to copy.
-        folder: Where the copies go; made if it is missing.
-
-    Returns:
-        The copies. Shards of other splits are missing from the folder.
 
     Raises:
         LoaderError: A shard cannot be read, or is not what the manifest says.
@@ -259,7 +234,7 @@ def copy_shards(source: ShardSource, splits: Sequence[str], folder: Path) -> Sha
                 while data := stream.read(1 << 20):
                     copy.write(data)
             if not stream.is_whole(shard):
-                raise LoaderError(_differs(f"{shard.file} of {source.address}"))
+                raise LoaderError(f"{shard.file} of {source.address} is damaged: {_DIFFERS}")
     with source.open(MANIFEST_NAME) as raw, replace_file(folder / MANIFEST_NAME) as temporary:
         temporary.write_bytes(raw.read(MAX_MANIFEST_BYTES))
     return ShardSet.open(folder)

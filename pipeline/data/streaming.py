@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipeline.data.batch import Batch, LoaderError, Prefetcher
+from pipeline.data.batch import Batch, BatchLoader, LoaderError, prefetched
 from pipeline.data.sampler import GlobalBatchSampler, shuffled
 from pipeline.data.shard_reader import ShardSource, stream_shard
 
@@ -27,25 +28,14 @@ ImagesAndIndices = tuple[Tensor, Tensor]
 """Images (B, H, W, C) uint8 and indices (B,) int64."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A worker's part of an epoch."""
-
-    start: int
-    """Its first sample in the epoch's sequence of shards."""
-    batches: int
-    """Its number of whole batches."""
-
-
-def part_of(sampler: GlobalBatchSampler, worker: int, workers: int) -> Part:
-    """Returns the part of an epoch that ``worker`` of this rank reads: every ``workers``-th batch is its own."""
+def part_of(sampler: GlobalBatchSampler, worker: int, workers: int) -> range:
+    """Returns which of an epoch's local batches ``worker`` of this rank reads: as many as fall to it in turn."""
     sizes = [len(range(w, sampler.batches_per_epoch, workers)) for w in range(workers)]
-    before = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])
-    return Part(before * sampler.local_batch_size, sizes[worker])
+    first = sampler.rank * sampler.batches_per_epoch + sum(sizes[:worker])
+    return range(first, first + sizes[worker])
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Samples that are shuffled among each other."""
 
     images: Tensor
@@ -54,11 +44,6 @@ class Window:
     """(n,) int64."""
     batches: list[Tensor]
     """Positions in the window, (B_local,) int64 each."""
-
-    def __iter__(self) -> Iterator[ImagesAndIndices]:
-        """Yields the batches."""
-        for chosen in self.batches:
-            yield self.images.index_select(0, chosen), self.indices.index_select(0, chosen)
 
 
 @dataclass(frozen=True)
@@ -69,69 +54,65 @@ class EpochReader:
     sampler: GlobalBatchSampler
     window: int
     """Samples that are shuffled among each other."""
-    hashed: bool
-    """See ``stream_shard``."""
 
-    def steps(self, first: int, last: int, worker: int, workers: int) -> Iterator[ImagesAndIndices]:
+    def steps(self, first: int, last: int, worker: int, workers: int) -> Generator[ImagesAndIndices]:
         """Yields what ``worker`` makes of the steps ``first`` … ``last`` − 1: every ``workers``-th, in order."""
         left = len(range(first + worker, last, workers))
-        for window in Prefetcher(self.windows(first, last, worker, workers), depth=1):
-            for batch in window:
-                if not left:
-                    return
-                yield batch
-                left -= 1
+        for images, indices, batches in prefetched(self._windows(first, last, worker, workers), depth=1):
+            for chosen in batches[:left]:
+                yield images.index_select(0, chosen), indices.index_select(0, chosen)
+            left = max(0, left - len(batches))
 
-    def windows(self, first: int, last: int, worker: int, workers: int) -> Iterator[Window]:
+    def _windows(self, first: int, last: int, worker: int, workers: int) -> Generator[Window]:
         """Yields the windows of ``steps``. Their last batches may belong to steps behind ``last``."""
         step = first + worker
         while step < last:
             epoch, batch = divmod(step, self.sampler.batches_per_epoch)
-            part, skip = part_of(self.sampler, batch % workers, workers), batch // workers
-            for window in self._epoch_windows(epoch, part, skip):
+            part = part_of(self.sampler, batch % workers, workers)
+            for window in self._epoch_windows(epoch, part, batch // workers):
                 yield window
                 step += len(window.batches) * workers
                 if step >= last:
                     return
 
-    def _epoch_windows(self, epoch: int, part: Part, skip: int) -> Iterator[Window]:
+    def _epoch_windows(self, epoch: int, part: range, skip: int) -> Iterator[Window]:
         """Yields the windows of one part of an epoch, without its first ``skip`` batches."""
         size = self.sampler.local_batch_size
         per_window = max(1, self.window // size)
         first = skip // per_window * per_window  # the first batch of the window in which ``skip`` lies
-        blocks = self.samples(epoch, part.start + first * size, part.start + part.batches * size)
-        rest: tuple[np.ndarray, np.ndarray] | None = None
-        for number in range(first, part.batches, per_window):
-            count = min(per_window, part.batches - number) * size
+        blocks = self._samples(epoch, (part.start + first) * size, part.stop * size)
+        block, index = np.empty(0), 0
+        for number in range(first, len(part), per_window):
+            count = min(per_window, len(part) - number) * size
             images = np.empty((count, *self.source.manifest.image_shape), np.uint8)
             indices = np.empty(count, np.int64)
             filled = 0
             while filled < count:
-                block, block_indices = rest or next(blocks)
-                take = min(len(block), count - filled)
-                images[filled : filled + take], indices[filled : filled + take] = block[:take], block_indices[:take]
-                rest = (block[take:], block_indices[take:]) if take < len(block) else None
-                filled += take
-            order = torch.from_numpy(shuffled(count, self.sampler.seed, epoch, part.start + number))
+                if not len(block):
+                    block, index = next(blocks)
+                end = min(filled + len(block), count)
+                taken = end - filled
+                images[filled:end], indices[filled:end] = block[:taken], range(index, index + taken)
+                block, index, filled = block[taken:], index + taken, end
+            order = torch.from_numpy(shuffled(count, self.sampler.seed, epoch, part.start * size + number))
             batches = list(order.split(size))[max(0, skip - number) :]
             yield Window(torch.from_numpy(images), torch.from_numpy(indices), batches)
         for _ in blocks:  # to the end of the last shard, where its content is compared
             pass
 
-    def samples(self, epoch: int, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields positions ``start`` … ``stop`` − 1 of the epoch's sequence of shards, as (images, indices) blocks."""
+    def _samples(self, epoch: int, start: int, stop: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields positions ``start`` … ``stop`` − 1 of the epoch's shards: blocks, and the index of each one's first."""
         shards = self.source.shards("train")
-        first_indices = np.concatenate([[0], np.cumsum([shard.samples for shard in shards])])
+        first_indices = np.cumsum([0, *(shard.samples for shard in shards)]).tolist()
         position = 0
         for number in shuffled(len(shards), self.sampler.seed, epoch):
             shard, end = shards[number], position + shards[number].samples
             if end > start and position < stop:
                 at = max(start, position)
-                for block in stream_shard(self.source, shard, at - position, self.hashed):
+                for block in stream_shard(self.source, shard, at - position):
                     if at < stop:  # a shard that is shared with another rank is read to its end, to be checked
-                        index, taken = int(first_indices[number]) + at - position, min(len(block), stop - at)
-                        yield block[:taken], np.arange(index, index + taken)
-                    elif not self.hashed:
+                        yield block[: stop - at], first_indices[number] + at - position
+                    elif not self.source.hashed:
                         break
                     at += len(block)
             position = end
@@ -153,27 +134,12 @@ class _StepDataset(IterableDataset):
             yield str(error)
 
 
-class StreamingLoader:
+class StreamingLoader(BatchLoader):
     """Batches of a split that is read as a stream, by a thread of this process or by worker processes."""
 
-    def __init__(self, source: ShardSource, window: int, hashed: bool, device: torch.device, workers: int) -> None:
-        """Loads from ``source``.
-
-        Args:
-            source: The shards.
-            window: Samples that are shuffled among each other.
-            hashed: Whether to compare the shards with the manifest's SHA-256 as they are read.
-            device: Device of the batches.
-            workers: Processes that read; 0 reads in a thread.
-        """
-        self.source, self.window, self.hashed, self.device, self.workers = source, window, hashed, device, workers
-        self._prefetcher: Prefetcher[ImagesAndIndices | str] | None = None
-        self._waited_before = 0.0
-
-    @property
-    def waited_seconds(self) -> float:
-        """Time that the trainer has spent waiting for batches so far."""
-        return self._waited_before + (self._prefetcher.waited_seconds if self._prefetcher else 0.0)
+    def __init__(self, source: ShardSource, window: int, device: torch.device, workers: int) -> None:
+        """Loads from ``source`` with ``workers`` processes; 0 reads in a thread. See ``EpochReader.window``."""
+        self.source, self.window, self.device, self.workers = source, window, device, workers
 
     def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
         """Yields the batches of optimizer steps ``first`` … ``last`` − 1, read up to ``prefetch`` ahead.
@@ -181,25 +147,24 @@ class StreamingLoader:
         Raises:
             LoaderError: A shard is damaged or cannot be read.
         """
-        self._waited_before = self.waited_seconds
-        reader = EpochReader(self.source, sampler, self.window, self.hashed)
-        by_thread = reader.steps(first, last, 0, 1)
-        items = self._by_workers(reader, first, last, prefetch) if self.workers else by_thread
-        self._prefetcher = Prefetcher(items, 1 if self.workers else prefetch)
-        for item in self._prefetcher:
-            if isinstance(item, str):
-                raise LoaderError(item)
-            images, indices = (part.to(self.device, non_blocking=True) for part in item)
-            yield Batch(images.permute(0, 3, 1, 2), indices)
+        reader = EpochReader(self.source, sampler, self.window)
+        if self.workers:
+            items = prefetched(self._by_workers(_StepDataset(reader, first, last), prefetch), 1, self.add_wait)
+        else:
+            items = prefetched(reader.steps(first, last, 0, 1), prefetch, self.add_wait)
+        for images, indices in items:
+            on_device = images.to(self.device, non_blocking=True)
+            yield Batch(on_device.permute(0, 3, 1, 2), indices.to(self.device, non_blocking=True))
 
-    def _by_workers(
-        self, reader: EpochReader, first: int, last: int, prefetch: int
-    ) -> Generator[ImagesAndIndices | str]:
-        yield from DataLoader(
-            _StepDataset(reader, first, last),
+    def _by_workers(self, dataset: _StepDataset, prefetch: int) -> Generator[ImagesAndIndices]:
+        for item in DataLoader(
+            dataset,
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=max(1, prefetch // self.workers),
             pin_memory=self.device.type == "cuda",
             multiprocessing_context="forkserver",  # this process has threads, which a fork would not survive
-        )
+        ):
+            if isinstance(item, str):
+                raise LoaderError(item)
+            yield item

@@ -77,10 +77,10 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
     valid_loader = None
     if sum(shard.samples for shard in source.shards("valid")) > 1:
         limit = config.training.validation_samples
-        valid_loader = open_indexed_loader(config.data, source, "valid", limit, accelerator.device)
+        valid_loader = open_indexed_loader(source, "valid", limit, accelerator.device)
     if isinstance(train_loader, StreamingLoader):
         preview_loader = valid_loader or open_indexed_loader(
-            config.data, source, "train", RECONSTRUCTIONS, accelerator.device
+            source, "train", RECONSTRUCTIONS, accelerator.device
         )
     else:
         preview_loader = valid_loader or train_loader

@@ -49,8 +49,7 @@ def rows_of_an_epoch(
         "part of a worker in a stream",
         "pipeline.data.streaming:part_of",
         "is_set_to",
-        "lambda sampler, worker, workers: Part(original(sampler, 0, workers).start, "
-        "original(sampler, worker, workers).batches)",
+        "lambda sampler, worker, workers: original(sampler, 0, workers)[: len(original(sampler, worker, workers))]",
     ),
     Mutation(
         "part of a rank in a stream",

@@ -79,5 +79,5 @@ def _read(folder: Path) -> None:
         region.read_ahead.join()
     assert len(shards.annotations("train").keys) == shards.manifest.splits["train"].samples
     source = open_source(str(folder), False)
-    for block in stream_shard(source, source.shards("train")[0], 0, True):
+    for block in stream_shard(source, source.shards("train")[0]):
         assert block.shape[1:] == shards.manifest.image_shape

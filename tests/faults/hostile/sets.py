@@ -59,7 +59,7 @@ def _read_png(folder: Path, data: bytes, samples: int = 10) -> None:
     _write(folder, plain, data)
     problems = verify(open_shard_files(str(folder)), Manifest.read(folder), lambda _: None)
     source = open_source(str(folder), False)
-    for block in stream_shard(source, source.shards("train")[0], 0, True):
+    for block in stream_shard(source, source.shards("train")[0]):
         assert block.shape[1:] == _SHAPE
     if problems:
         raise ShardError(problems[0])

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.data import batch as batch_module
 from pipeline.data import remote_file
-from pipeline.data.batch import LoaderError, Prefetcher, StoppedWaiting
+from pipeline.data.batch import LoaderError, StoppedWaiting, prefetched
 from pipeline.data.remote_file import RemoteFile
 from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_reader import copy_shards, open_shard_set, open_source
@@ -113,7 +113,7 @@ def test_no_sample_is_lost_or_repeated_over_an_unreliable_network(face_shards):
     with served(face_shards, Network(drop_every=3)) as address:
         source = open_source(address, False)
         sampler = GlobalBatchSampler(len(pixels), 32, 1, 0, 1)
-        loader = StreamingLoader(source, 64, True, torch.device("cpu"), 0)
+        loader = StreamingLoader(source, 64, torch.device("cpu"), 0)
         seen = []
         for item in loader.batches(sampler, 0, sampler.batches_per_epoch, 2):
             assert (item.images.permute(0, 2, 3, 1).numpy() == pixels[item.indices.numpy()]).all()
@@ -160,7 +160,7 @@ def test_a_request_to_stop_ends_the_wait_for_a_batch(monkeypatch):
         never.wait(30)
         yield 2
 
-    items = iter(Prefetcher(stalled(), 1))
+    items = prefetched(stalled(), 1)
     assert next(items) == 1
     monkeypatch.setattr(SIGNALS, "stop_requested", True)
     begin = time.perf_counter()

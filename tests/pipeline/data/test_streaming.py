@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,18 @@ import torch
 
 from pipeline.data.batch import LoaderError
 from pipeline.data.sampler import GlobalBatchSampler
-from pipeline.data.shard_reader import load_images, open_source, stream_shard
+from pipeline.data.shard_reader import ShardSource, load_images, open_source, stream_shard
 from pipeline.data.streaming import EpochReader, StreamingLoader
 from preprocess.shards.reader import ShardSet
 from tests.conftest import run_command
 from tests.pipeline.launching import launch, weights
 
 CPU = torch.device("cpu")
+
+
+def hashed_source(folder: Path) -> ShardSource:
+    """A folder whose content is compared as it is streamed, as that of an address is."""
+    return replace(open_source(str(folder), False), hashed=True)
 
 
 @pytest.fixture(scope="module", params=["npy", "png"])
@@ -39,12 +45,12 @@ def pixels(face_shards: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(("ranks", "workers", "batch"), list(itertools.product([1, 2, 3], [1, 2, 3], [24, 30])))
 def test_every_sample_once_an_epoch_and_equal_steps_on_every_rank(face_shards, pixels, ranks, workers, batch):
-    source = open_source(str(face_shards), False)
+    source = hashed_source(face_shards)
     for epoch in range(2):
         seen = []
         for rank in range(ranks):
             sampler = GlobalBatchSampler(len(pixels), batch, 1, rank, ranks)
-            reader = EpochReader(source, sampler, 64, True)
+            reader = EpochReader(source, sampler, 64)
             first, last = epoch * sampler.batches_per_epoch, (epoch + 1) * sampler.batches_per_epoch
             made = [b for w in range(workers) for b in reader.steps(first, last, w, workers)]
             assert len(made) == sampler.batches_per_epoch
@@ -61,7 +67,7 @@ def test_a_stream_can_be_resumed_at_any_step(shards, pixels, workers):
     steps = 2 * sampler.batches_per_epoch + 2
 
     def indices(first: int) -> list[list[int]]:
-        loader = StreamingLoader(open_source(str(shards), False), 100, True, CPU, workers)
+        loader = StreamingLoader(hashed_source(shards), 100, CPU, workers)
         found = []
         for batch in loader.batches(sampler, first, steps, 4):
             assert (batch.images.permute(0, 2, 3, 1).numpy() == pixels[batch.indices.numpy()]).all()
@@ -77,7 +83,7 @@ def test_a_stream_can_be_resumed_at_any_step(shards, pixels, workers):
 
 def test_images_of_a_split_in_memory(shards, face_shards):
     valid = np.concatenate(ShardSet.open(face_shards).images("valid"))
-    assert (load_images(open_source(str(shards), False), "valid", 10, True).numpy() == valid[:10]).all()
+    assert (load_images(hashed_source(shards), "valid", 10).numpy() == valid[:10]).all()
 
 
 @pytest.mark.parametrize("fault", ["flipped bit", "cut in data", "cut at a member", "another header", "empty", "gone"])
@@ -106,7 +112,7 @@ def test_a_damaged_shard_is_named(shards, tmp_path, fault):
     if fault == "gone":
         path.unlink()
     with pytest.raises(LoaderError, match=shard.file):
-        list(stream_shard(open_source(str(folder), False), shard, 0, True))
+        list(stream_shard(hashed_source(folder), shard))
 
 
 @pytest.mark.parametrize("address", ["file://{}", "pipe:cat {}/{{}}"])
