@@ -1,17 +1,29 @@
-"""A container: a folder or an archive with image files in it, listed once and read by many workers."""
+"""A folder or an archive with image files in it: listed once, then read by many workers."""
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
+from preprocess.containers.file_kinds import (
+    SYSTEM_REASON,
+    has_image_suffix,
+    ignored_file,
+    ignored_folder,
+    printable,
+    unread_picture,
+    why_ignored,
+)
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.images.decode import Decoder
+from preprocess.images.file_types import PARQUET, TEXT, file_type
 from preprocess.shards.manifest import LeftOut
 
 MAX_LIST_BYTES = 1 << 26  # of an annotation file; CelebA's longest has 27 MB
@@ -20,13 +32,7 @@ MAX_FILE_BYTES = 1 << 28  # no photograph has more; a hostile archive member may
 
 @dataclass(frozen=True)
 class IgnoredFile:
-    """A file, or a folder of files, that is not used because it is not an image of the source.
-
-    Attributes:
-        name: relative to the source, printable; a folder's ends with a slash.
-        reason: why, for messages.
-        files: how many files this entry counts.
-    """
+    """A file (or `files` of a folder) that is not an image of the source; a folder's name ends with a slash."""
 
     name: str
     reason: str
@@ -53,81 +59,6 @@ class FileReader(ABC):
         return decoded(self.files())
 
 
-class Container(ABC):
-    """A folder or archive with image files in it.
-
-    Attributes:
-        path: of the folder or archive.
-        names: the image files' names relative to it, with slashes, sorted.
-        left_out: pictures in it that cannot be used.
-        ignored: its other files.
-        notes: lines for the terminal.
-        unpack: puts what `reader` needs into the scratch folder; None where images can be read at random.
-        lists: names of the lists (.txt, .csv) inside an archive; none of a folder, whose lists are files.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Starts without images."""
-        self.path = path
-        self.names: list[str] = []
-        self.left_out: list[LeftOut] = []
-        self.ignored: list[IgnoredFile] = []
-        self.notes: list[str] = []
-        self.unpack: Callable[[Path], None] | None = None
-        self.lists: Collection[str] = ()
-
-    @abstractmethod
-    def identity(self) -> Iterable[tuple[str, str]]:
-        """Yields each image's name, and a text that changes when the image does (size, checksum)."""
-
-    def stamp(self) -> int:
-        """Returns a number, of this machine only, that changes when an image is written again with its old size."""
-        return 0
-
-    @abstractmethod
-    def list_again(self) -> Container:
-        """Returns the same folder or archive as it is now."""
-
-    @abstractmethod
-    def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
-        """Returns what reads the pixels of chosen images in a worker."""
-
-    def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields the pixels of some of the first images."""
-        return self.reader(self.names[:count], self.path).pixels()
-
-    @abstractmethod
-    def content_hash(self, name: str) -> str:
-        """Returns the SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
-
-    def text(self, name: str) -> bytes:
-        """Returns the content of one of `lists`."""
-        raise KeyError(name)
-
-
-def refuse_long_list(size: int, where: str) -> None:
-    """Raises UsageError where an annotation file is too large to be one."""
-    if size > MAX_LIST_BYTES:
-        raise UsageError(f"{where} has more than {MAX_LIST_BYTES:,} bytes: an annotation file is smaller; remove it")
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def file_key(name: str) -> str:
-    """The key of a file that never becomes a sample: it has a dot or a slash, which no sample's key has."""
-    text = printable(name)
-    return text if "." in text or "/" in text else f"./{text}"
-
-
-def printable(name: str) -> str:
-    """A name with escapes for bytes that are not UTF-8 and for characters that would control a terminal."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | UnreadableImage]:
     """Decodes files one after the other: uint8 (h, w, 3), valid until the next, or the reason why not."""
     decoder = Decoder()
@@ -136,3 +67,135 @@ def decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | U
             yield content if isinstance(content, UnreadableImage) else decoder.rgb(content)
         except UnreadableImage as reason:
             yield reason
+
+
+class Container(ABC):
+    """A folder or archive with image files in it.
+
+    Attributes:
+        path: of the folder or archive.
+        names: the image files' names relative to it, with slashes, sorted.
+        versions: for each image a text that changes when the image does (size, checksum).
+        left_out: pictures in it that cannot be used.
+        ignored: its other files.
+        notes: lines for the terminal.
+        lists: names of the lists (.txt, .csv) inside an archive; none of a folder, whose lists are files.
+        unpack: puts what `reader` needs into the scratch folder; None where images can be read at random.
+        stamp: a number, of this machine only, that changes when an image is written again with its old size.
+    """
+
+    lists: Collection[str] = ()
+    unpack: Callable[[Path], None] | None = None
+    stamp = 0
+
+    def __init__(self, path: Path) -> None:
+        """Starts without images."""
+        self.path = path
+        self.names: list[str] = []
+        self.versions: dict[str, str] = {}
+        self.left_out: list[LeftOut] = []
+        self.ignored: list[IgnoredFile] = []
+        self.notes: list[str] = []
+
+    def identity(self) -> Iterator[tuple[str, str]]:
+        """Yields each image's name and version, then the pictures of an archive that are left out."""
+        yield from ((name, self.versions[name]) for name in self.names)
+        if self.path.is_file():
+            yield from (("refused", left.key) for left in self.left_out)
+
+    @abstractmethod
+    def list_again(self) -> Container:
+        """Returns the same folder or archive as it is now."""
+
+    def refingerprint(self, fingerprint: Callable[[Container], str]) -> str:
+        """Returns the fingerprint as it is now, or another text where a file was written again with its old size."""
+        again = self.list_again()
+        return fingerprint(again) if again.stamp == self.stamp else "written again"
+
+    @abstractmethod
+    def reader(self, names: Sequence[str], scratch: Path) -> FileReader:
+        """Returns what reads chosen images in a worker, after `unpack` where there is one."""
+
+    def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
+        """Yields the pixels of some of the first images."""
+        return self.reader(self.names[:count], self.path).pixels()
+
+    def content_hash(self, name: str) -> str:
+        """Returns the SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
+        (content,) = self.reader([name], self.path).files()
+        if isinstance(content, UnreadableImage):
+            raise content
+        return hashlib.sha256(content).hexdigest()
+
+    def text(self, name: str) -> bytes:
+        """Returns the content of one of `lists`."""
+        raise KeyError(name)
+
+    def _ignore(self, name: str, reason: str, files: int = 1) -> None:
+        self.ignored.append(IgnoredFile(printable(name), reason, files))
+
+    def _is_image(self, name: str, head: bytes) -> bool:
+        """Whether a file is an image by its first bytes; otherwise it is counted as what it is."""
+        found = file_type(head)
+        if reason := unread_picture(name, found):
+            self.left_out.append(LeftOut(key=file_key(name), reason=reason))
+        elif found.family == "picture":
+            return True
+        else:
+            self._ignore(name, why_ignored(found))
+        return False
+
+    def _refuse(self, name: str, link: bool) -> bool:
+        """Whether a member of an archive is not read for its name or because it is a link; it is then counted."""
+        *folders, file_name = PurePosixPath(name).parts
+        if reason := _unsafe_reason(name, link):
+            if link and not has_image_suffix(file_name):
+                self._ignore(name, reason)
+            else:
+                self.left_out.append(LeftOut(key=printable(name)[:100], reason=reason))
+        elif reason := next(filter(None, map(ignored_folder, folders)), "") or ignored_file(file_name):
+            self._ignore(name, reason)
+        return bool(reason)
+
+
+def _unsafe_reason(name: str, link: bool) -> str:
+    """Why a member is not read, or "". No name is used as a path, but a regular archive has neither."""
+    member = PurePosixPath(name)
+    if member.is_absolute() or ".." in member.parts:
+        return "a name that leaves the archive's folder: repack the archive with relative names"
+    return "a link: repack the archive with the files themselves (tar -h)" if link else ""
+
+
+def file_key(name: str) -> str:
+    """The key of a file that never becomes a sample: it has a dot or a slash, which no sample's key has."""
+    text = printable(name)
+    return text if "." in text or "/" in text else f"./{text}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def refuse_long_list(size: int, where: str) -> None:
+    """Raises UsageError where an annotation file is too large to be one."""
+    if size > MAX_LIST_BYTES:
+        raise UsageError(f"{where} has more than {MAX_LIST_BYTES:,} bytes: an annotation file is smaller; remove it")
+
+
+def no_images(source: Container, wanted: str = "", looked_for: str = "") -> UsageError:
+    """Says that a source has no images (`wanted`: of a kind), what it has instead, and what was looked for."""
+    kinds: dict[str, tuple[str, int]] = {}
+    for file in (*(IgnoredFile(left.key, left.reason) for left in source.left_out), *source.ignored):
+        first, count = kinds.get(file.reason, (file.name, 0))
+        kinds[file.reason] = first, count + file.files
+    if PARQUET.name in kinds:
+        command = f"`preprocess celeba --source {shlex.quote(str(source.path))}`"
+        return UsageError(f"{source.path} holds parquet files: make shards of them with {command}")
+    dull = (TEXT.name, SYSTEM_REASON, "a hidden file")
+    some = [
+        f"{first} {'' if reason.startswith('cannot') else 'is '}{reason}" + (f" (and {n - 1:,} more)" if n > 1 else "")
+        for reason, (first, n) in sorted(kinds.items(), key=lambda kind: ("unpack" not in kind[0]) + (kind[0] in dull))
+    ]
+    contents = ", ".join(some[:3]) or "it is empty"
+    return UsageError(f"{source.path} holds no images{wanted}: {contents}{looked_for}")

@@ -1,16 +1,14 @@
-"""Which files of a folder or archive are images, and why the others are not used: by name first, then by content."""
+"""Which files are images, by name and then by content, and what a message says about the others."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from preprocess.containers.container import Container, IgnoredFile, file_key, printable
 from preprocess.errors import UsageError
-from preprocess.images.file_types import EMPTY, HEAD_BYTES, PARQUET, TEXT, UNKNOWN, WEB_PAGE, FileType, file_type
-from preprocess.shards.manifest import LeftOut
+from preprocess.images.file_types import EMPTY, HEAD_BYTES, TEXT, UNKNOWN, WEB_PAGE, FileType, file_type
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -29,31 +27,41 @@ _SYSTEM_FOLDERS = frozenset(
     )
 )
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r", ".picasa.ini"))
-_SYSTEM_REASON = "thumbnails or notes of an operating system or NAS"
+SYSTEM_REASON = "thumbnails or notes of an operating system or NAS"
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
-PARQUET_SUFFIXES = (".parquet", ".parq", ".pq", ".parquet.gzip", ".parquet.gz", ".parquet.snappy", ".parquet.zstd")
-LIST_SUFFIXES = frozenset((".txt", ".csv"))
 UNREAD_ARCHIVE_SUFFIXES = (".7z", ".rar", ".7z.001", ".zip.001", ".z01", ".tar.zst", ".tzst", ".tar.lz4")
+_PARQUET_SUFFIXES = (".parquet", ".parq", ".pq", ".parquet.gzip", ".parquet.gz", ".parquet.snappy", ".parquet.zstd")
+LIST_SUFFIXES = frozenset((".txt", ".csv"))
 _UNFINISHED = frozenset((".part", ".crdownload", ".download", ".partial", ".aria2"))
 _ZIP_PART, _PART = re.compile(r"\.z[0-9]{2}"), re.compile(r"\.(?:[0-9]{2,3}|a[a-z]|part[0-9]+)")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+(.*)", re.DOTALL)
-_OF_NO_INTEREST = frozenset((TEXT.name, _SYSTEM_REASON, "a hidden file"))
+
+
+def printable(name: str) -> str:
+    """A name with escapes for bytes that are not UTF-8 and for characters that would control a terminal."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name in small letters."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a tenth of pathlib's time
 
 
 def has_image_suffix(name: str) -> bool:
     """Whether a file name ends like that of an image."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+    return not name.startswith(".") and suffix_of(name) in IMAGE_SUFFIXES
 
 
 def is_parquet_name(name: str) -> bool:
     """Whether a file name ends like that of a parquet file."""
-    return name.lower().endswith(PARQUET_SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(_PARQUET_SUFFIXES) and not name.startswith(".")
 
 
 def ignored_folder(name: str) -> str:
     """Why a folder of this name is not read; "" where it is."""
     if name.lower() in _SYSTEM_FOLDERS:
-        return _SYSTEM_REASON
+        return SYSTEM_REASON
     return "a hidden folder" if name.startswith(".") else ""
 
 
@@ -62,89 +70,33 @@ def ignored_file(name: str) -> str:
     if name.startswith("._"):
         return "a macOS resource fork"
     if name.lower() in _SYSTEM_FILES:
-        return _SYSTEM_REASON
+        return SYSTEM_REASON
     return "a hidden file" if name.startswith(".") else ""
 
 
-def unread_picture(name: str, found: FileType | None) -> str:
-    """Why a picture of this name or type cannot be read at all; "" where the decoder should try.
-
-    Args:
-        name: of the file; camera files are known by it.
-        found: what the file's first bytes say; None where they were not looked at.
-    """
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+def unread_picture(name: str, found: FileType) -> str:
+    """Why a picture of this name, and this type by its content, cannot be read; "" where the decoder should try."""
+    suffix = suffix_of(name)
     if suffix in _RAW_SUFFIXES:
         return f"a camera's raw picture ({suffix}), which is not read: convert it to JPEG or PNG"
     if suffix in _OTHER_PICTURES:
         return f"a {suffix} picture, which is not read: convert it to JPEG or PNG"
-    if found and found.family == "picture" and found.remedy.startswith("convert"):
-        return f"{found.name}, which is not read: {found.remedy}"
-    return ""
-
-
-def why_ignored(found: FileType) -> str:
-    """Why a file that is not a picture is not used."""
-    if found.family == "archive":
-        return f"{found.name} inside the source: unpack it, or make shards of it alone"
-    return f"{found.name}: {found.remedy}" if found.remedy and found is not WEB_PAGE else found.name
+    unread = found.family == "picture" and found.remedy.startswith("convert")
+    return f"{found.name}, which is not read: {found.remedy}" if unread else ""
 
 
 def read_head(path: str | Path) -> bytes:
-    """The first bytes of a file, for `file_type`.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The first bytes of a file, for `file_type`; raises OSError."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a third of pathlib's time
         return file.read(HEAD_BYTES) or b""
 
 
-class Members:
-    """The members of an archive, sorted into images, lists and the rest while it is listed."""
-
-    def __init__(self) -> None:
-        """Starts without members."""
-        self.left_out: list[LeftOut] = []
-        self.ignored: list[IgnoredFile] = []
-
-    def refuse(self, name: str, link: bool) -> bool:
-        """Whether a member is not read for its name or because it is a link; it is then counted."""
-        reason = _unsafe_reason(name, link)
-        if reason and link and not has_image_suffix(PurePosixPath(name).name):
-            self.ignored.append(IgnoredFile(printable(name), reason))
-        elif reason:
-            self.left_out.append(LeftOut(key=printable(name)[:100], reason=reason))
-        return bool(reason)
-
-    def is_image(self, name: str, head: bytes | None) -> bool:
-        """Whether a member is an image; otherwise it is counted as what it is.
-
-        Args:
-            name: with slashes.
-            head: its first bytes; None where the name says enough.
-        """
-        *folders, file_name = PurePosixPath(name).parts
-        reason = next(filter(None, map(ignored_folder, folders)), "") or ignored_file(file_name)
-        if reason:
-            self.ignored.append(IgnoredFile(printable(name), reason))
-            return False
-        if head is None:
-            return True
-        found = file_type(head)
-        if reason := unread_picture(file_name, found):
-            self.left_out.append(LeftOut(key=file_key(name), reason=reason))
-        elif found.family != "picture":
-            self.ignored.append(IgnoredFile(printable(name), why_ignored(found)))
-        return not reason and found.family == "picture"
-
-
-def _unsafe_reason(name: str, link: bool) -> str:
-    """Why a member is not read, or "". No name is used as a path, but a regular archive has neither."""
-    member = PurePosixPath(name)
-    if member.is_absolute() or ".." in member.parts:
-        return "a name that leaves the archive's folder: repack the archive with relative names"
-    return "a link: repack the archive with the files themselves (tar -h)" if link else ""
+def type_of(path: Path) -> FileType:
+    """What a file is; raises UsageError where it cannot be read."""
+    try:
+        return file_type(read_head(path))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def check_source(path: Path, option: str = "") -> Path:
@@ -161,60 +113,41 @@ def check_source(path: Path, option: str = "") -> Path:
         )
     try:
         found = path if path.exists() else path.expanduser()
-        if (found.is_file() or found.is_dir()) and not os.access(found, os.R_OK | (os.X_OK if found.is_dir() else 0)):
-            raise UsageError(f"{name} cannot be read: Permission denied; make it readable for you")
         if found.is_file() or found.is_dir():
-            return found
-        if found.is_symlink():
-            target = printable(os.readlink(found))  # noqa: PTH115
-            raise UsageError(f"{name} is a link to {target}, which does not exist")
-        if found.exists():
-            raise UsageError(f"{name} is a pipe or a device: give a folder, an archive or parquet files")
+            if os.access(found, os.R_OK | (os.X_OK if found.is_dir() else 0)):
+                return found
+            problem = "cannot be read: Permission denied; make it readable for you"
+        elif found.is_symlink():
+            problem = f"is a link to {link_target(found)}, which does not exist"
+        elif found.exists():
+            problem = "is a pipe or a device: give a folder, an archive or parquet files"
+        else:
+            hint = "; patterns are not read: give the folder" if set("*?[") & set(str(path)) else ""
+            problem = f"does not exist{hint}"
     except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a folder of another user
-        raise UsageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    hint = "; patterns are not read: give the folder" if set("*?[") & set(str(path)) else ""
-    raise UsageError(f"{name} does not exist{hint}")
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise UsageError(f"{name} {problem}")
 
 
-def no_images(source: Container, wanted: str = "", looked_for: str = "") -> UsageError:
-    """Says that a source has no images (`wanted`: of a kind), what it has instead, and what was looked for."""
-    path = source.path
-    kinds: dict[str, tuple[str, int]] = {}
-    files = [(file.name, file.reason, file.files) for file in source.ignored]
-    for name, reason, number in [*((left.key, left.reason, 1) for left in source.left_out), *files]:
-        first, count = kinds.get(reason, (name, 0))
-        kinds[reason] = first, count + number
-    if PARQUET.name in kinds:
-        command = f"`preprocess celeba --source {shlex.quote(str(path))}`"
-        return UsageError(f"{path} holds parquet files: make shards of them with {command}")
-    by_use = sorted(kinds.items(), key=lambda kind: ("unpack" not in kind[0]) + (kind[0] in _OF_NO_INTEREST))
-    some = [
-        f"{first} {'' if reason.startswith('cannot') else 'is '}{reason}" + (f" (and {n - 1:,} more)" if n > 1 else "")
-        for reason, (first, n) in by_use[:3]
-    ]
-    contents = ", ".join(some) if some else "it is empty"
-    return UsageError(f"{path} holds no images{wanted}: {contents}{looked_for}")
+def link_target(link: str | Path) -> str:
+    """What a link leads to, for messages."""
+    return printable(os.readlink(link))  # noqa: PTH115 - DirEntry has no pathlib
 
 
 def refuse_file(path: Path, damaged: bool = False) -> UsageError:
-    """Says what a file is that was given as a source and cannot be read as one.
-
-    Args:
-        path: of the file.
-        damaged: whether it is an archive that could not be read.
-    """
-    found = file_type(read_head(path))
+    """Says what a file is that was given as a source, or (`damaged`) that it is an archive that cannot be read."""
+    found = type_of(path)
     folder, quoted = shlex.quote(str(path.parent)), shlex.quote(str(path))
     if advice := part_advice(path, found):
-        pass
-    elif found is EMPTY:
+        return UsageError(f"{path} {advice}")
+    if found is EMPTY:
         advice = "is empty: download it again"
     elif damaged or (found is UNKNOWN and path.name.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet"))):
         kind = "zip archive" if damaged else f"{path.suffix[1:]} file"
         advice = f"is not a whole {kind}: it was cut short or damaged; download it again"
     elif found.family == "archive":
-        remedy = found.remedy or "unpack it"
-        advice = f"is {found.name}, which is not read: {remedy.replace('{path}', quoted)}, and give its folder"
+        remedy = (found.remedy or "unpack it").replace("{path}", quoted)
+        advice = f"is {found.name}, which is not read: {remedy}, and give its folder"
     elif found.family == "picture":
         advice = f"is {found.name}, one image and not a data set: give the folder of images ({folder})"
     elif found.family == "parquet":
@@ -240,3 +173,10 @@ def part_advice(path: Path, found: FileType) -> str:
         joined = shlex.quote(str(whole))
         return f"looks like one part of a split archive: join the parts with `cat {joined}.* > {joined}`"
     return ""
+
+
+def why_ignored(found: FileType) -> str:
+    """Why a file that is not a picture is not used."""
+    if found.family == "archive":
+        return f"{found.name} inside the source: unpack it, or make shards of it alone"
+    return f"{found.name}: {found.remedy}" if found.remedy and found is not WEB_PAGE else found.name

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
-from preprocess.containers.container import (
-    MAX_FILE_BYTES,
-    Container,
-    FileReader,
-    IgnoredFile,
-    PixelReader,
-    file_key,
-    printable,
-)
-from preprocess.containers.file_kinds import (
-    has_image_suffix,
-    ignored_file,
-    ignored_folder,
-    read_head,
-    unread_picture,
-    why_ignored,
-)
+from preprocess.containers.container import MAX_FILE_BYTES, Container, FileReader, file_key
+from preprocess.containers.file_kinds import has_image_suffix, ignored_file, ignored_folder, link_target, read_head
 from preprocess.errors import UnreadableImage, UsageError
-from preprocess.images.file_types import file_type
 from preprocess.shards.manifest import LeftOut
 
 _USUAL_FILE_BYTES = 1 << 16
@@ -43,31 +28,23 @@ def scan(folder: str | Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        remedy = (
-            "make it readable for you, or move it away" if error.errno == errno.EACCES else "check the disk or network"
-        )
+        closed = error.errno == errno.EACCES
+        remedy = "make it readable for you, or move it away" if closed else "check the disk or network"
         raise UsageError(f"{folder} cannot be read: {error.strerror}; {remedy}") from None
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder, or a link to one; a link that leads in a circle is not."""
-    try:
+    with contextlib.suppress(OSError):
         return entry.is_dir()
-    except OSError:
-        return False
+    return False
 
 
-def count_files(folder: str) -> int:
-    """How many files lie in a folder and below it; links to folders are not followed."""
-    return sum(len(files) for _, _, files in os.walk(folder))
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    try:
-        status = os.stat(folder)  # noqa: PTH116
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
-    return status.st_dev, status.st_ino
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to one; a link that leads in a circle is not."""
+    with contextlib.suppress(OSError):
+        return entry.is_file()
+    return False
 
 
 class FolderContainer(Container):
@@ -82,85 +59,57 @@ class FolderContainer(Container):
             UsageError: a folder cannot be read.
         """
         super().__init__(path)
-        self._deep = deep
-        self._images: dict[str, tuple[int, int]] = {}  # relative name -> bytes, time of change in ns
-        self._list(path, deep)
-        self._images = dict(sorted(self._images.items()))
-        self.names = list(self._images)
-
-    def _list(self, top: Path, deep: bool) -> None:
-        waiting, links = [(str(top), "")], []
-        seen: dict[tuple[int, int], str] = {}
+        self._deep, self._resolved = deep, str(path.resolve())
+        self._changed: dict[str, int] = {}  # name -> time of change in ns
+        waiting, links = [("", str(path))], []
+        seen: set[tuple[int, int]] = set()
         while waiting or links:
             if not waiting:
                 links.sort(reverse=True)
-                waiting.append(links.pop()[::-1])
-            folder, prefix = waiting.pop()  # not by recursion: folders may lie a thousand deep
-            identity = _identity(folder)
-            if identity in seen:
-                self.ignored.append(IgnoredFile(printable(prefix), "a link to a folder that is read already"))
+                waiting.append(links.pop())
+            prefix, folder = waiting.pop()  # not by recursion: folders may lie a thousand deep
+            entries, status = scan(folder), os.stat(folder)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                self._ignore(prefix, "a link to a folder that is read already")
                 continue
-            seen[identity] = prefix
-            entries = scan(folder)
+            seen.add((status.st_dev, status.st_ino))
             if not entries and prefix:
-                self.ignored.append(IgnoredFile(printable(prefix), "an empty folder"))
+                self._ignore(prefix, "an empty folder")
             for entry in entries:
                 name = prefix + entry.name
                 if not is_folder(entry):
                     self._add_file(name, entry)
-                elif not deep and entry.is_symlink() and top.resolve().is_relative_to(Path(entry.path).resolve()):
-                    self.ignored.append(IgnoredFile(printable(name) + "/", "a link to a folder above"))
+                elif not deep and entry.is_symlink() and path.resolve().is_relative_to(Path(entry.path).resolve()):
+                    self._ignore(f"{name}/", "a link to a folder above")
                 elif reason := ignored_folder(entry.name) or ("" if deep else "a folder inside the folder of images"):
-                    self.ignored.append(IgnoredFile(printable(name) + "/", reason, count_files(entry.path)))
-                elif entry.is_symlink():
-                    links.append((f"{name}/", entry.path))
+                    self._ignore(f"{name}/", reason, sum(len(files) for _, _, files in os.walk(entry.path)))
                 else:
-                    waiting.append((entry.path, f"{name}/"))
+                    (links if entry.is_symlink() else waiting).append((f"{name}/", entry.path))
+        self.names = sorted(self.versions)
+        self.stamp = hash(tuple(self._changed[name] for name in self.names))
 
     def _add_file(self, name: str, entry: os.DirEntry[str]) -> None:
         """Puts one file where it belongs: the images, what is left out, or what is ignored."""
         try:
             regular = entry.is_file()
             if reason := ignored_file(entry.name):
-                self.ignored.append(IgnoredFile(printable(name), reason))
+                self._ignore(name, reason)
             elif not regular and entry.is_symlink():
-                target = printable(os.readlink(entry.path))  # noqa: PTH115
-                self.left_out.append(LeftOut(key=file_key(name), reason=f"a link to {target}, which does not exist"))
+                reason = f"a link to {link_target(entry.path)}, which does not exist"
+                self.left_out.append(LeftOut(key=file_key(name), reason=reason))
             elif not regular:
-                self.ignored.append(IgnoredFile(printable(name), "a pipe, socket or device"))
-            elif has_image_suffix(entry.name):
-                self._add_image(name, entry)
-            else:
-                found = file_type(read_head(entry.path))
-                if reason := unread_picture(entry.name, found):
-                    self.left_out.append(LeftOut(key=file_key(name), reason=reason))
-                elif found.family == "picture":
-                    self._add_image(name, entry)
-                else:
-                    self.ignored.append(IgnoredFile(printable(name), why_ignored(found)))
+                self._ignore(name, "a pipe, socket or device")
+            elif has_image_suffix(entry.name) or self._is_image(name, read_head(entry.path)):
+                status = entry.stat()
+                self.versions[name], self._changed[name] = f"{status.st_size}", status.st_mtime_ns
         except OSError as error:
             self.left_out.append(LeftOut(key=file_key(name), reason=f"cannot be read: {error.strerror}"))
-
-    def _add_image(self, name: str, entry: os.DirEntry[str]) -> None:
-        status = entry.stat()
-        self._images[name] = status.st_size, status.st_mtime_ns
-
-    def identity(self) -> Iterator[tuple[str, str]]:
-        return ((name, f"{size}") for name, (size, _) in self._images.items())
-
-    def stamp(self) -> int:
-        return hash(tuple(changed for _, changed in self._images.values()))
 
     def list_again(self) -> FolderContainer:
         return FolderContainer(self.path, self._deep)
 
-    def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
-        del scratch
-        return FolderImages(str(self.path.resolve()), list(names))
-
-    def content_hash(self, name: str) -> str:
-        with (self.path / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    def reader(self, names: Sequence[str], scratch: Path) -> FolderImages:
+        return FolderImages(self._resolved, list(names))
 
 
 @dataclass(frozen=True)
@@ -173,20 +122,15 @@ class FolderImages(FileReader):
     def files(self) -> Iterator[bytes | UnreadableImage]:
         for name in self.names:
             try:
-                handle = os.open(f"{self.folder}/{name}", os.O_RDONLY)  # a third of pathlib's time
-                try:
-                    yield _whole_file(handle)
-                finally:
-                    os.close(handle)
+                with open(f"{self.folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - a third of pathlib's time
+                    yield _whole_file(file)
             except OSError as error:
                 yield UnreadableImage(f"cannot be read: {error.strerror}")
 
 
-def _whole_file(handle: int) -> bytes | UnreadableImage:
-    content = os.read(handle, _USUAL_FILE_BYTES)
+def _whole_file(file: FileIO) -> bytes | UnreadableImage:
+    content = file.read(_USUAL_FILE_BYTES)
     if len(content) < _USUAL_FILE_BYTES:
         return content  # without asking for the size: a fifth of the time that reading a portrait takes
-    size = os.fstat(handle).st_size
-    if size > MAX_FILE_BYTES:
-        return UnreadableImage(f"has {size:,} bytes")
-    return content + os.read(handle, size - len(content))
+    size = os.fstat(file.fileno()).st_size
+    return UnreadableImage(f"has {size:,} bytes") if size > MAX_FILE_BYTES else content + file.read(size - len(content))

@@ -1,14 +1,13 @@
-"""One scratch file with the images of a source that cannot be read at random.
+"""Images at known places of one file: an uncompressed tar, or the spool of a source that must be read in order.
 
-Shards hold a seeded permutation of a split, while a parquet file or a compressed tar must be read in order. Such a
-source is read once into a spool, and the shards are made from that: memory stays flat and every image is unpacked
-once. The spool lies in the run's scratch folder and is deleted with it.
+Shards hold a seeded permutation of a split. A parquet file or a compressed tar is therefore read once into a spool in
+the run's scratch folder, which is deleted with it: memory stays flat, and every image is unpacked once.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,30 +17,23 @@ import numpy as np
 from preprocess.containers.container import MAX_FILE_BYTES, FileReader
 from preprocess.errors import UnreadableImage
 
-SPOOL_NAME, ENDS_NAME, REASONS_NAME = "images.spool", "images.ends", "images.reasons"
+_CONTENTS, _ENDS = "images.spool", "images.ends"
+_END = struct.Struct("<qq")  # where the image's content ends, and whether it is a reason instead
 _BUFFER = 1 << 20
 
 
 def write_spool(folder: Path, files: Iterator[bytes | UnreadableImage]) -> None:
-    """Writes the files' contents to images.spool, and where each ends (int64) to images.ends.
-
-    A file that cannot be read takes no bytes; images.reasons says why, one JSON line `[number, reason]` for each.
+    """Writes the files' contents, or the reasons why they cannot be read, and where each ends.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
     end = 0
-    with (
-        (folder / SPOOL_NAME).open("wb", _BUFFER) as spool,
-        (folder / ENDS_NAME).open("wb", _BUFFER) as ends,
-        (folder / REASONS_NAME).open("w", encoding="ascii") as reasons,
-    ):
-        for number, content in enumerate(files):
-            if isinstance(content, UnreadableImage):
-                reasons.write(json.dumps([number, str(content)]) + "\n")
-            else:
-                end += spool.write(content)
-            ends.write(end.to_bytes(8, "little"))
+    with (folder / _CONTENTS).open("wb", _BUFFER) as spool, (folder / _ENDS).open("wb", _BUFFER) as ends:
+        for content in files:
+            unread = isinstance(content, UnreadableImage)
+            end += spool.write(str(content).encode() if unread else content)
+            ends.write(_END.pack(end, unread))
 
 
 @dataclass(frozen=True)
@@ -52,31 +44,25 @@ class SpoolImages(FileReader):
     rows: list[int]
 
     def files(self) -> Iterator[bytes | UnreadableImage]:
-        folder = Path(self.folder)
-        ends = np.fromfile(folder / ENDS_NAME, "<i8")
-        with (folder / REASONS_NAME).open(encoding="ascii") as lines:
-            reasons: dict[int, str] = dict(map(json.loads, lines))
-        rows = np.array(self.rows, np.int64)
-        starts = np.where(rows > 0, ends[rows - 1], 0)
-        spans = SpanImages(str(folder / SPOOL_NAME), np.stack([starts, ends[rows] - starts], axis=1))
-        for row, content in zip(self.rows, spans.files(), strict=True):
-            yield UnreadableImage(reasons[row]) if row in reasons else content
+        ends, unread = np.fromfile(Path(self.folder, _ENDS), "<i8").reshape(-1, 2).T
+        starts = np.concatenate([[0], ends])[self.rows]
+        spans = np.stack([starts, ends[self.rows] - starts], axis=1)
+        contents = SpanImages(f"{self.folder}/{_CONTENTS}", spans).files()
+        for content, is_reason in zip(contents, unread[self.rows], strict=True):
+            yield UnreadableImage(bytes(content).decode()) if is_reason else content
 
 
 @dataclass(frozen=True)
 class SpanImages(FileReader):
-    """Images that lie one after the other in one file: a spool, or an uncompressed tar."""
+    """Images that lie at known places of one file."""
 
     path: str
     spans: np.ndarray  # int64 (n, 2): offset, bytes
 
     def files(self) -> Iterator[bytes | UnreadableImage]:
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
+        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
             for start, size in self.spans.tolist():
                 if size > MAX_FILE_BYTES:
                     yield UnreadableImage(f"has {size:,} bytes")
                 else:
-                    yield os.pread(handle, size, start)
-        finally:
-            os.close(handle)
+                    yield os.pread(file.fileno(), size, start)

@@ -9,12 +9,13 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import itertools
 import lzma
+import math
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,27 +24,24 @@ from preprocess.containers.container import (
     MAX_FILE_BYTES,
     MAX_LIST_BYTES,
     Container,
-    IgnoredFile,
-    PixelReader,
+    FileReader,
     decoded,
-    printable,
     refuse_long_list,
 )
-from preprocess.containers.file_kinds import LIST_SUFFIXES, Members, has_image_suffix, part_advice, read_head
+from preprocess.containers.file_kinds import (
+    LIST_SUFFIXES,
+    has_image_suffix,
+    part_advice,
+    printable,
+    read_head,
+    suffix_of,
+    type_of,
+)
 from preprocess.containers.spool import SpanImages, SpoolImages, write_spool
 from preprocess.errors import UnreadableImage, UsageError, first_line
-from preprocess.images.file_types import BZIP2, GZIP, HEAD_BYTES, LZMA, XZ, file_type
+from preprocess.images.file_types import BZIP2, GZIP, HEAD_BYTES, LZMA, TAR, UNKNOWN, XZ, file_type
 
 _OPENERS = {GZIP: gzip.open, BZIP2: bz2.open, XZ: lzma.open, LZMA: lzma.open}
-_KEPT_IMAGES, _KEPT_BYTES = 20, 1 << 22  # of a compressed archive, which would have to be read again for them
-
-
-@dataclass(frozen=True)
-class _Image:
-    number: int  # among the archive's images, in its order
-    offset: int
-    size: int
-    version: str  # changes when the image does
 
 
 class TarContainer(Container):
@@ -57,129 +55,112 @@ class TarContainer(Container):
         """
         super().__init__(path)
         self._status = _status(path)
-        self._compressed = file_type(_head(path)) in _OPENERS
+        self.stamp = hash(self._status)
+        self._compressed = type_of(path) in _OPENERS
         self.unpack = self._unpack if self._compressed else None
-        self._images: dict[str, _Image] = {}
+        self._spans: dict[str, tuple[int, int]] = {}  # where an image begins, and its size
         self.lists = self._lists = dict[str, tuple[int, int] | bytes]()
-        self._first: list[bytes] = []
-        self._kept = 0  # bytes of lists
-        self._in_spool: set[int] = set()  # where the images' data begin
-        members = Members()
-        self.left_out, self.ignored = members.left_out, members.ignored
+        self._list_bytes = 0
         end = 0
         with _one_sentence(path):
             for member, file in _members(path):
-                self._add(member, file, members)
+                self._add(member, file)
                 end = member.offset_data + member.size
-        if not self._compressed and end + 512 > self._status[0]:  # a compressed one ends with a checksum
-            self.notes.append(f"{path} has no end mark: it may have been cut short after {len(self._images):,} images")
-        self.names = sorted(self._images)
-
-    def identity(self) -> Iterator[tuple[str, str]]:
-        yield from ((name, f"{self._images[name].size}\0{self._images[name].version}") for name in self.names)
-        yield from (("refused", left.key) for left in self.left_out)
-
-    def stamp(self) -> int:
-        return hash(self._status)
+        if not self._compressed and end + tarfile.BLOCKSIZE > self._status[0]:  # a compressed one ends with a checksum
+            self.notes.append(f"{path} has no end mark: it may have been cut short after {len(self._spans):,} images")
+        self.names = sorted(self._spans)
+        self._numbers = {span: number for number, span in enumerate(sorted(set(self._spans.values())))}
 
     def list_again(self) -> TarContainer:
         """Returns the archive as it is now; it is read again only if the file has changed."""
         return self if self._status == _status(self.path) else TarContainer(self.path)
 
-    def reader(self, names: Sequence[str], scratch: Path) -> PixelReader:
-        """Returns a reader of chosen images; that of a compressed archive needs `unpack` first."""
-        images = [self._images[name] for name in names]
+    def reader(self, names: Sequence[str], scratch: Path) -> FileReader:
+        spans = [self._spans[name] for name in names]
         if self._compressed:
-            return SpoolImages(str(scratch), [image.number for image in images])
-        spans = np.array([(image.offset, image.size) for image in images], np.int64).reshape(-1, 2)
-        return SpanImages(str(self.path.resolve()), spans)
+            return SpoolImages(str(scratch), [self._numbers[span] for span in spans])
+        return SpanImages(str(self.path.resolve()), np.array(spans, np.int64).reshape(-1, 2))
 
     def first_pixels(self, count: int) -> Iterator[np.ndarray | UnreadableImage]:
-        return decoded(iter(self._first[:count])) if self._compressed else super().first_pixels(count)
+        if self._compressed:  # its beginning is read again
+            return decoded(itertools.islice(self._contents(), count))
+        return super().first_pixels(count)
 
     def content_hash(self, name: str) -> str:
-        image = self._images[name]
-        if self._compressed:
-            return image.version
-        if image.size > MAX_FILE_BYTES:
-            raise UnreadableImage(f"has {image.size:,} bytes")
-        with self.path.open("rb") as file:
-            file.seek(image.offset)
-            return hashlib.sha256(file.read(image.size)).hexdigest()
+        return self.versions[name].partition("\0")[2] if self._compressed else super().content_hash(name)
 
     def text(self, name: str) -> bytes:
         found = self._lists[name]
         if isinstance(found, bytes):
             return found
-        offset, size = found
-        refuse_long_list(size, f"{name} in {self.path}")
+        refuse_long_list(found[1], f"{name} in {self.path}")
         with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+            file.seek(found[0])
+            return file.read(found[1])
 
-    def _add(self, member: tarfile.TarInfo, file: Any, members: Members) -> None:
+    def _add(self, member: tarfile.TarInfo, file: Any) -> None:
         """Puts one member where it belongs: the images, the lists, or what is not used."""
-        name = _plain_name(member.name)
-        target = self._images.get(_plain_name(member.linkname)) if member.islnk() else None
-        if target and not members.refuse(name, False):
-            self._images[name] = target  # a hard link has the content of an earlier member
+        name, first_name = _plain_name(member.name), _plain_name(member.linkname)
+        same = member.islnk() and first_name in self._spans  # a hard link has the content of an earlier member
+        link = member.issym() or (member.islnk() and not same)
+        if member.isdir() or not name or self._refuse(name, link):
             return
-        if member.isdir() or not name or members.refuse(name, member.issym() or member.islnk()):
-            return
-        if member.issparse() or not member.isreg():
-            reason = "a sparse file: repack the archive without `tar -S`" if member.issparse() else "a device or pipe"
-            members.ignored.append(IgnoredFile(printable(name), reason))
-            return
-        path = PurePosixPath(name)
-        head = None if has_image_suffix(path.name) else file.read(min(HEAD_BYTES, member.size))
-        if not members.is_image(name, head):
-            if path.suffix.lower() in LIST_SUFFIXES:
-                self._add_list(name, member, head, file)
-            return
-        if name in self._images:
-            members.ignored.append(IgnoredFile(printable(name), "replaced by a later version in the archive"))
-        version = f"{member.mtime}" if not self._compressed else self._hash_content(member, head, file)
-        self._images[name] = _Image(len(self._in_spool), member.offset_data, member.size, version)
-        self._in_spool.add(member.offset_data)
-
-    def _add_list(self, name: str, member: tarfile.TarInfo, head: bytes | None, file: Any) -> None:
-        if not self._compressed:
-            self._lists[name] = member.offset_data, member.size
+        if same:
+            self._spans[name], self.versions[name] = self._spans[first_name], self.versions[first_name]
+        elif member.issparse():
+            self._ignore(name, "a sparse file: repack the archive without `tar -S`")
+        elif not member.isreg():
+            self._ignore(name, "a device or pipe")
         else:
-            refuse_long_list(self._kept + member.size, f"the lists in {self.path}, up to {name},")
-            self._kept += member.size
-            self._lists[name] = (head or b"") + _exactly(file, member.size - len(head or b""))
+            named = has_image_suffix(name.rpartition("/")[2])
+            head = b"" if named else file.read(min(HEAD_BYTES, member.size))
+            if named or self._is_image(name, head):
+                self._add_image(name, member, head, file)
+            elif suffix_of(name) in LIST_SUFFIXES:
+                self._add_list(name, member, head, file)
 
-    def _hash_content(self, member: tarfile.TarInfo, head: bytes | None, file: Any) -> str:
-        if member.size > MAX_FILE_BYTES:
-            return f"{member.size} bytes"
-        content = (head or b"") + _exactly(file, member.size - len(head or b""))
-        if len(self._first) < _KEPT_IMAGES and len(content) <= _KEPT_BYTES:
-            self._first.append(content)
-        return hashlib.sha256(content).hexdigest()
+    def _add_image(self, name: str, member: tarfile.TarInfo, head: bytes, file: Any) -> None:
+        if name in self._spans:
+            self._ignore(name, "replaced by a later version in the archive")
+        version = f"{member.mtime}"
+        if self._compressed and member.size > MAX_FILE_BYTES:
+            version = f"{member.size} bytes"
+        elif self._compressed:
+            content = head + _exactly(file, member.size - len(head))
+            version = hashlib.sha256(content).hexdigest()
+        self._spans[name] = member.offset_data, member.size
+        self.versions[name] = f"{member.size}\0{version}"
+
+    def _add_list(self, name: str, member: tarfile.TarInfo, head: bytes, file: Any) -> None:
+        self._lists[name] = member.offset_data, member.size
+        if self._compressed:
+            self._list_bytes += member.size
+            refuse_long_list(self._list_bytes, f"the lists in {self.path}, up to {name},")
+            self._lists[name] = head + _exactly(file, member.size - len(head))
 
     def _unpack(self, scratch: Path) -> None:
         write_spool(scratch, self._contents())
 
     def _contents(self) -> Iterator[bytes | UnreadableImage]:
-        """Yields the images' contents in the archive's order, the replaced ones too."""
+        """Yields the images' contents in the archive's order."""
         with _one_sentence(self.path):
             for member, file in _members(self.path):
-                if member.offset_data not in self._in_spool:
-                    continue
-                if member.size > MAX_FILE_BYTES:
-                    yield UnreadableImage(f"has {member.size:,} bytes")
-                else:
-                    yield _exactly(file, member.size)
+                if (member.offset_data, member.size) in self._numbers:
+                    large = member.size > MAX_FILE_BYTES
+                    yield UnreadableImage(f"has {member.size:,} bytes") if large else _exactly(file, member.size)
 
 
-def is_tar_header(block: bytes, path: Path | None = None) -> bool:
-    """Whether these 512 bytes are the header of a tar's member, by their checksum: old tars have no signature.
+def is_tar(path: Path) -> bool:
+    """Whether a file is a tar archive or compressed. Old tars have no signature, and empty ones only a suffix."""
+    head = read_head(path)
+    found = file_type(head)
+    if found is UNKNOWN:
+        return _is_header(head) or (path.suffix.lower() == ".tar" and not any(head))
+    return found is TAR or found in _OPENERS
 
-    An empty tar has only zeros; `path` tells it from other files of zeros.
-    """
-    if not any(block):
-        return path is not None and path.suffix.lower() == ".tar"
+
+def _is_header(block: bytes) -> bool:
+    """Whether these 512 bytes are the header of a tar's member, by their checksum."""
     try:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
@@ -204,19 +185,23 @@ class _BoundedReads:
         return self._file.read(size)
 
 
+def _open(path: Path) -> Any:
+    opener = _OPENERS.get(type_of(path))
+    return opener(path) if opener else path.open("rb")
+
+
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Any]]:
     """Yields each member with the file at the start of its data."""
-    size = path.stat().st_size
-    opener = _OPENERS.get(file_type(_head(path)))
-    with opener(path) if opener else path.open("rb") as file:
+    end = math.inf if type_of(path) in _OPENERS else path.stat().st_size
+    with _open(path) as file:
         start: int | None = 0
         while start is not None:  # `cat a.tar b.tar` makes one file of two archives
             file.seek(start)
             with tarfile.open(fileobj=_BoundedReads(file), mode="r:", errorlevel=0) as archive:  # pyright: ignore
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - 200,000 take 200 MB
-                    sparse = member.issparse()  # its size is that of the file, not of the data
-                    if not opener and member.isreg() and not sparse and member.offset_data + member.size > size:
+                    # the size of a sparse member is that of the file, not of the data
+                    if member.isreg() and not member.issparse() and member.offset_data + member.size > end:
                         raise EOFError(f"{member.name} ends beyond the archive's end")
                     file.seek(member.offset_data)
                     yield member, file
@@ -234,12 +219,12 @@ def _next_archive(file: Any, offset: int) -> int | None:
     while len(block := file.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE:
         if not any(block):
             ended = True
-        elif is_tar_header(block):
+        elif _is_header(block):
             return file.tell() - tarfile.BLOCKSIZE
-        elif not ended:
-            raise tarfile.ReadError(f"a damaged header at byte {file.tell() - tarfile.BLOCKSIZE:,}")
-        else:
+        elif ended:
             return None
+        else:
+            raise tarfile.ReadError(f"a damaged header at byte {file.tell() - tarfile.BLOCKSIZE:,}")
     return None
 
 
@@ -248,29 +233,22 @@ def _one_sentence(path: Path) -> Iterator[None]:
     """Turns the errors of reading a damaged archive into a UsageError that names it."""
     try:
         yield
-    except OSError as error:
-        if error.errno:
+    except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-        raise _damaged(path, error) from None
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
-        raise _damaged(path, error) from None
+        raise UsageError(f"{path} {_damage(path, error)}") from None
 
 
-def _damaged(path: Path, error: BaseException) -> UsageError:
-    """Says that an archive is damaged, or which file it is where it is not a tar at all."""
-    opener = _OPENERS.get(file_type(_head(path)))
-    try:
-        with opener(path) if opener else path.open("rb") as file:
-            inner = file_type(file.read(HEAD_BYTES))
-    except Exception:  # a damaged beginning
-        inner = None
-    if opener and inner is not None and inner.family != "archive" and "tar" not in inner.name:
-        kind = file_type(_head(path)).name
-        return UsageError(f"{path} is {kind} that holds {inner.name}, not a tar archive: unpack it and give the folder")
-    if advice := part_advice(path, file_type(_head(path))):
-        return UsageError(f"{path} {advice}")
+def _damage(path: Path, error: Exception) -> str:
+    """Says that an archive is damaged, or what the file is where it is not a tar at all."""
+    found = type_of(path)
+    with contextlib.suppress(Exception), _open(path) as file:  # its beginning may be damaged
+        inner = file_type(file.read(HEAD_BYTES))
+        if found in _OPENERS and inner.family != "archive":
+            return f"is {found.name} that holds {inner.name}, not a tar archive: unpack it and give the folder"
     reason = printable(first_line(error))
-    return UsageError(f"{path} is not a whole tar archive: it was cut short or damaged ({reason}); download it again")
+    damage = f"is not a whole tar archive: it was cut short or damaged ({reason}); download it again"
+    return part_advice(path, found) or damage
 
 
 def _exactly(file: Any, size: int) -> bytes:
@@ -283,10 +261,3 @@ def _exactly(file: Any, size: int) -> bytes:
 def _status(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _head(path: Path) -> bytes:
-    try:
-        return read_head(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None

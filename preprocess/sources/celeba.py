@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from preprocess.containers.container import Container, counted, refuse_long_list
-from preprocess.containers.file_kinds import LIST_SUFFIXES, check_source, no_images
+from preprocess.containers.container import Container, counted, no_images, refuse_long_list
+from preprocess.containers.file_kinds import LIST_SUFFIXES, check_source, printable
 from preprocess.containers.folder import is_folder, scan
 from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
@@ -37,30 +39,56 @@ from preprocess.sources.celeba_lists import (
     read_partition,
     stem_of,
 )
-from preprocess.sources.index import Catalogue, empty_splits, group_ignored, printable, safe_key, seeded_split
+from preprocess.sources.index import Catalogue, empty_splits, fingerprint, group_ignored, safe_key, seeded_split
 from preprocess.sources.list_lines import unpacked_list
 
 DATA_FOLDER = "data/celeba"
 _LIST_FOLDERS = ("anno", "eval", "labels", "annotations", "lists")  # the official distribution has the first two
-_LIST_ENDS = (".gz", ".zip")  # Kaggle's single files are zipped
-_COLUMNS = (("attributes", -1, np.int8), ("factors", np.nan, np.float64), ("landmarks", NO_LANDMARK, np.int32))
-_LISTS: dict[str, tuple[tuple[str, ...], Callable[[bytes, str], Columns]]] = {
-    "attributes": (
+_LIST_ENDS = ("", ".gz", ".zip")  # Kaggle's single files are zipped
+_SPLIT_BY_HASH = "splitting 80/10/10 by a seeded hash of the name"
+
+
+@dataclass(frozen=True)
+class _ListKind:
+    """One of CelebA's lists: its usual names, its reader, and the note where there is none."""
+
+    names: tuple[str, ...]
+    read: Callable[[bytes, str], Columns]
+    absent: str = ""
+
+
+_KINDS = {
+    "attributes": _ListKind(
         ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
         read_attributes,
+        "no attribute list (list_attr_celeba.txt): continuing without attributes",
     ),
-    "partition": (("list_eval_partition.txt", "list_eval_partition.csv"), read_partition),
-    "identities": (("identity_CelebA.txt", "identity_CelebA.csv"), read_identities),
-    "landmarks": (("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"), read_landmarks),
-    "factors": (("factors.csv",), read_factors),
+    "partition": _ListKind(
+        ("list_eval_partition.txt", "list_eval_partition.csv"),
+        read_partition,
+        f"no partition list (list_eval_partition.txt): {_SPLIT_BY_HASH}",
+    ),
+    "identities": _ListKind(
+        ("identity_CelebA.txt", "identity_CelebA.csv"),
+        read_identities,
+        "no identity list (identity_CelebA.txt): continuing without identities",
+    ),
+    "landmarks": _ListKind(
+        ("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"),
+        read_landmarks,
+        "no landmark list (list_landmarks_align_celeba.txt): continuing without landmarks",
+    ),
+    "factors": _ListKind(("factors.csv",), read_factors),
 }
-_SPLIT_BY_HASH = "splitting 80/10/10 by a seeded hash of the name"
-_WITHOUT = {
-    "attributes": "no attribute list (list_attr_celeba.txt): continuing without attributes",
-    "partition": f"no partition list (list_eval_partition.txt): {_SPLIT_BY_HASH}",
-    "identities": "no identity list (identity_CelebA.txt): continuing without identities",
-    "landmarks": "no landmark list (list_landmarks_align_celeba.txt): continuing without landmarks",
-}
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list that was found: its path (or that of the archive and the member), its name in messages, its content."""
+
+    path: Path
+    where: str
+    read: Callable[[], bytes]
 
 
 def find_source(given: Path | None) -> Path | None:
@@ -80,10 +108,9 @@ def find_source(given: Path | None) -> Path | None:
 
 def no_source() -> UsageError:
     """Says where CelebA was looked for, which files are needed, and what to do instead."""
-    from_environment = os.environ.get("CELEBA_ROOT")
-    variable = f"$CELEBA_ROOT ({from_environment})" if from_environment else "$CELEBA_ROOT (not set)"
     return UsageError(
-        f"no CelebA found: looked at --source (not given), {variable} and {DATA_FOLDER}; put img_align_celeba.zip "
+        f"no CelebA found: looked at --source (not given), $CELEBA_ROOT ({os.environ.get('CELEBA_ROOT') or 'not set'}) "
+        f"and {DATA_FOLDER}; put img_align_celeba.zip "
         "(or the folder img_align_celeba/), list_attr_celeba.txt, list_eval_partition.txt and identity_CelebA.txt "
         "into one of them, add --yes to download them, or draw a substitute with "
         f"`preprocess faces --out {DATA_FOLDER}`"
@@ -103,41 +130,43 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     """
     container, notes, beside = find_images(path, forced)
     if container is None:
+        if importlib.util.find_spec("pyarrow") is None:
+            raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'")
         from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415 - needs an extra
 
-        return open_parquet(path, seed, forced, tuple(notes), beside)
+        return open_parquet(path, seed, forced, notes, beside)
     chosen, others = own_images(container)
     names = [name for name in chosen if stem_of(name)]
     if not names:
         raise no_images(container)
     lists, list_notes = _find_lists(container, path)
-    columns = {what: _LISTS[what][1](found.content, found.where) for what, found in lists.items()}
-    fingerprint = _fingerprint(container, lists)
-    stamp = container.stamp()
+    contents = {what: unpacked_list(found.read()) for what, found in lists.items()}
+    columns = {what: _KINDS[what].read(content, lists[what].where) for what, content in contents.items()}
     stems = [list_key(name) for name in names]
-    _refuse_duplicates(container, names, stems)
-    _refuse_foreign_lists(names, stems, columns, lists)
+    _check_names(container, names, stems, columns, lists)
     table = _table(names, stems, columns)
     split = _split(table, stems, columns.get("partition"), seed)
     size = usual_size(container.first_pixels(LOOKED_AT))
-    kind = recognize(container, size, [f.name for what, f in lists.items() if what != "factors"], forced)
-    crop, crop_note = default_crop(kind, size)
-    used = {
-        (container.path / found.member if found.member else Path(found.where)).resolve() for found in lists.values()
-    }
+    has_csv = any(found.path.suffix == ".csv" for what, found in lists.items() if what != "factors")
+    kind = recognize(container, size, has_csv, forced)
+    crop, crop_notes = default_crop(kind, size)
+    used = {found.path.resolve() for found in lists.values()}
     unused = [file for file in container.ignored if (container.path / file.name).resolve() not in used]
     unused += [file for file in beside if (path / file.name).resolve() not in used]
+
+    def identify(images: Container) -> str:
+        """The fingerprint of names and sizes of the images and the content of the lists, not of their location."""
+        versions = (f"{PurePosixPath(name).name}\0{version}" for name, version in images.identity())
+        hashes = (f"{what} {hashlib.sha256(contents[what]).hexdigest()}" for what in sorted(contents))
+        return fingerprint((*versions, *hashes))
+
     return Catalogue(
-        source=Source(kind=f"celeba {kind}", fingerprint=fingerprint, images=len(names)),
+        source=Source(kind=f"celeba {kind}", fingerprint=identify(container), images=len(names)),
         table=table,
         split=split,
-        attribute_names=columns["attributes"].names if "attributes" in columns else (),
-        factor_names=columns["factors"].names if "factors" in columns else (),
-        label_names=(),
-        landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
-        channels=3,
         reader=lambda rows, scratch: container.reader([names[row] for row in rows], scratch),
-        left_out=(*container.left_out, *_missing(stems, columns, lists)),
+        refingerprint=lambda: container.refingerprint(identify),
+        default_crop=crop,
         notes=(
             recognized(kind, forced, container.path, len(names)),
             *notes,
@@ -147,72 +176,64 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
             *_notes(stems, columns),
             *empty_splits(split),
         ),
-        default_crop=crop,
-        crop_notes=tuple(crop_note),
-        source_size=size,
-        refingerprint=lambda: _fingerprint_again(container.list_again(), lists, stamp),
-        unpack=container.unpack,
+        attribute_names=columns["attributes"].names if "attributes" in columns else (),
+        factor_names=columns["factors"].names if "factors" in columns else (),
+        landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
+        left_out=(*container.left_out, *_missing(stems, columns, lists)),
         ignored=group_ignored([*others, *unused]),
+        unpack=container.unpack,
+        source_size=size,
+        crop_notes=crop_notes,
     )
 
 
-@dataclass(frozen=True)
-class _Found:
-    name: str  # of the file, without folders
-    where: str  # as messages name it
-    content: bytes
-    unused: tuple[str, ...]  # other lists of the same kind beside it
-    member: str = ""  # its name in the archive of images
-
-
-def _find_lists(container: Container, source: Path) -> tuple[dict[str, _Found], list[str]]:
+def _find_lists(container: Container, source: Path) -> tuple[dict[str, _List], list[str]]:
     """Looks for each list inside the archive, beside the images, and in the folders above; also returns notes."""
-    inside: dict[str, str] = {}
-    for name in sorted(container.lists, key=lambda name: (-name.count("/"), name)):
-        inside[PurePosixPath(name).name.lower()] = name  # of two lists of one name, the one nearest to the top
-    places = [_list_files(folder) for folder in _list_folders(container.path, source)]
-    found: dict[str, _Found] = {}
-    notes: list[str] = []
-    for what, (file_names, _) in _LISTS.items():
-        wanted = [f"{name}{end}".lower() for name in file_names for end in ("", *_LIST_ENDS)]
-        held = [(name, inside[name]) for name in wanted if name in inside]
+    inside: dict[str, _List] = {}
+    for member in sorted(container.lists, key=lambda name: (-name.count("/"), name)):
+        name = PurePosixPath(member).name  # of two lists of one name, the one nearest to the top
+        where = f"{name} in {container.path}"
+        inside[name.lower()] = _List(container.path / member, where, partial(container.text, member))
+    places = [inside, *(_list_files(folder) for folder in _list_folders(container.path, source))]
+    lists: dict[str, _List] = {}
+    notes, unused = [], []
+    for what, kind in _KINDS.items():
+        wanted = [f"{name}{end}".lower() for name in kind.names for end in _LIST_ENDS]
         lying = [[place[name] for name in wanted if name in place] for place in places]
-        paths = next(filter(None, lying), [])
-        if held:
-            others = [*(f"{name} in {container.path}" for _, name in held[1:]), *map(str, lying[0])]
-            name = PurePosixPath(held[0][1]).name
-            content = unpacked_list(container.text(held[0][1]))
-            found[what] = _Found(name, f"{name} in {container.path}", content, tuple(others), held[0][1])
-        elif paths:
-            found[what] = _Found(paths[0].name, str(paths[0]), _read_list(paths[0]), tuple(map(str, paths[1:])))
-        elif what in _WITHOUT:
-            stem = file_names[0].rsplit(".", 1)[0].lower()
-            similar = next((path for place in places for name, path in place.items() if name.startswith(stem)), None)
+        if found := next(filter(None, lying), None):
+            lists[what], *others = [*found, *lying[1]] if found is lying[0] else found
+            if others:
+                these = ", ".join(other.where for other in others)
+                unused.append(f"not used, because {lists[what].where} is read: {these}")
+        elif kind.absent:
+            stem = PurePosixPath(kind.names[0].lower()).stem
+            similar = next((file.path for at in places[1:] for name, file in at.items() if name.startswith(stem)), None)
             end = similar.suffix.lower() if similar and similar.suffix.lower() in LIST_SUFFIXES else ".csv"
             rename = f"; {similar} is not used: save or rename it as {stem}{end} to have it read" if similar else ""
-            notes.append(_WITHOUT[what] + rename)
-    notes += [
-        f"not used, because {each.where} is read: {', '.join(each.unused)}" for each in found.values() if each.unused
-    ]
-    return found, notes
+            notes.append(kind.absent + rename)
+    return lists, notes + unused
 
 
-def _list_files(folder: Path) -> dict[str, Path]:
-    """The files of a folder and of its folders for lists, by their names in small letters."""
-    files: dict[str, Path] = {}
+def _list_files(folder: Path) -> dict[str, _List]:
+    """The lists of a folder and of its folders for lists, by their names in small letters."""
     try:
         entries = sorted(scan(folder), key=lambda entry: entry.name)
     except UsageError:  # a folder above the images may be closed; its files may be read by name
-        known = (folder / name for names, _ in _LISTS.values() for name in names)
-        return {path.name.lower(): path for path in known if os.access(path, os.R_OK)}
+        known = (folder / name for kind in _KINDS.values() for name in kind.names)
+        return {path.name.lower(): _list_file(path) for path in known if os.access(path, os.R_OK)}
+    files: dict[str, _List] = {}
     for entry in entries:
         name, path = entry.name.lower(), folder / entry.name
         if name in _LIST_FOLDERS and is_folder(entry):
             files = {**_list_files(path), **files}
         elif name.startswith(LIST_STEMS) or name == "factors.csv":
             own = path / entry.name  # some archives unpack into a folder of the file's name
-            files[name] = own if is_folder(entry) and own.is_file() else path
+            files[name] = _list_file(own if is_folder(entry) and own.is_file() else path)
     return files
+
+
+def _list_file(path: Path) -> _List:
+    return _List(path, str(path), partial(_read_list, path))
 
 
 def _read_list(path: Path) -> bytes:
@@ -220,7 +241,7 @@ def _read_list(path: Path) -> bytes:
         raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
     try:
         refuse_long_list(path.stat().st_size, str(path))
-        return unpacked_list(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -245,37 +266,17 @@ def _absolute(path: Path) -> Path:
     return Path(*parts[:last]).resolve().joinpath(*parts[last:])
 
 
-def _fingerprint(container: Container, lists: dict[str, _Found]) -> str:
-    """SHA-256 over names and sizes of the images and the content of the lists, not over their location."""
-    digest = hashlib.sha256()
-    for name, version in container.identity():
-        line = f"{PurePosixPath(name).name}\0{version}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    for what in sorted(lists):
-        digest.update(f"{what} {hashlib.sha256(lists[what].content).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _fingerprint_again(container: Container, lists: dict[str, _Found], stamp: int) -> str:
-    """The fingerprint, or another text where a file was written again with its old size."""
-    return _fingerprint(container, lists) if container.stamp() == stamp else "written again"
-
-
-def _refuse_duplicates(container: Container, names: list[str], stems: list[str]) -> None:
+def _check_names(
+    container: Container, names: list[str], stems: list[str], columns: dict[str, Columns], lists: dict[str, _List]
+) -> None:
+    """Refuses two images of one name, and a list of other images, which would leave all without annotations."""
     first: dict[str, str] = {}
     for name, stem in zip(names, stems, strict=True):
-        other = first.setdefault(stem, name)
-        if other != name:
+        if (other := first.setdefault(stem, name)) != name:
             raise UsageError(
                 f"{container.path} holds two images of one name, {printable(other)} and {printable(name)}: remove one "
                 "of them, or give the one folder of images that you mean"
             )
-
-
-def _refuse_foreign_lists(
-    names: list[str], stems: list[str], columns: dict[str, Columns], lists: dict[str, _Found]
-) -> None:
-    """A list without any of the images would leave all of them without annotations."""
     for what, found in columns.items():
         if not any(stem in found.rows for stem in stems):
             raise UsageError(
@@ -286,26 +287,21 @@ def _refuse_foreign_lists(
 
 def _table(names: list[str], stems: list[str], columns: dict[str, Columns]) -> SampleTable:
     """Joins images and annotations by stem; annotations that an image lacks are -1 or NaN."""
-    count = len(stems)
-    joined: dict[str, np.ndarray] = {}
-    for what, absent, kind in _COLUMNS:
-        found = columns.get(what)
-        joined[what] = _join(stems, found, absent, kind) if found else np.empty((count, 0), kind)
-    identity = np.full((count, 1), -1, np.int64)
-    if "identities" in columns:
-        identity = _join(stems, columns["identities"], -1, np.int64)
     return SampleTable(
         keys=[safe_key(stem_of(name)) for name in names],
         sources=[printable(PurePosixPath(name).name) for name in names],
-        attributes=joined["attributes"],
-        factors=joined["factors"],
-        identity=identity[:, 0],
-        label=np.full(count, -1, np.int64),
-        landmarks=joined["landmarks"],
+        attributes=_join(stems, columns.get("attributes"), -1, np.int8),
+        factors=_join(stems, columns.get("factors"), np.nan, np.float64),
+        identity=_join(stems, columns.get("identities"), -1, np.int64, 1)[:, 0],
+        label=np.full(len(stems), -1, np.int64),
+        landmarks=_join(stems, columns.get("landmarks"), NO_LANDMARK, np.int32),
     )
 
 
-def _join(stems: list[str], columns: Columns, absent: float, kind: type) -> np.ndarray:
+def _join(stems: list[str], columns: Columns | None, absent: float, kind: type, width: int = 0) -> np.ndarray:
+    """The values of each image: (n, columns), or (n, width) of `absent` where there is no list."""
+    if columns is None:
+        return np.full((len(stems), width), absent, kind)
     result = np.full((len(stems), columns.values.shape[1]), absent, kind)
     rows = np.array([columns.rows.get(stem, -1) for stem in stems], np.int64)
     result[rows >= 0] = columns.values[rows[rows >= 0]]
@@ -313,35 +309,30 @@ def _join(stems: list[str], columns: Columns, absent: float, kind: type) -> np.n
 
 
 def _split(table: SampleTable, stems: list[str], partition: Columns | None, seed: int) -> np.ndarray:
-    split = np.full(len(stems), -1, np.int64)
-    if partition is not None:
-        split = _join(stems, partition, -1, np.int64)[:, 0]
+    split = _join(stems, partition, -1, np.int8, 1)[:, 0]
     for row in np.flatnonzero(split < 0).tolist():
         split[row] = seeded_split(seed, table.keys[row])
-    return split.astype(np.int8)
+    return split
 
 
-def _missing(stems: list[str], columns: dict[str, Columns], lists: dict[str, _Found]) -> tuple[LeftOut, ...]:
+def _missing(stems: list[str], columns: dict[str, Columns], lists: dict[str, _List]) -> list[LeftOut]:
     """Images that the lists name and the source does not have."""
     known, missing = set(stems), {}
-    for what, found in columns.items():
-        if what not in {"attributes", "partition"}:
-            continue
-        list_name = lists[what].name
-        for name in found.files:
+    for what in ("attributes", "partition"):
+        for name in columns[what].files if what in columns else ():
             if list_key(name) not in known:
-                missing.setdefault(safe_key(stem_of(name)), f"listed in {list_name}, but there is no such image")
-    return tuple(LeftOut(key=key, reason=reason) for key, reason in sorted(missing.items()))
+                reason = f"listed in {lists[what].path.name}, but there is no such image"
+                missing.setdefault(safe_key(stem_of(name)), reason)
+    return [LeftOut(key=key, reason=reason) for key, reason in sorted(missing.items())]
 
 
 def _notes(stems: list[str], columns: dict[str, Columns]) -> list[str]:
     notes: list[str] = []
     for what, found in columns.items():
         notes += found.notes
-        unlisted = sum(stem not in found.rows for stem in stems)
-        if unlisted:
-            remedy = f": {_SPLIT_BY_HASH}" if what == "partition" else ""
+        if unlisted := sum(stem not in found.rows for stem in stems):
             are = "is" if unlisted == 1 else "are"
+            remedy = f": {_SPLIT_BY_HASH}" if what == "partition" else ""
             notes.append(f"{counted(unlisted, 'image')} {are} not in the list of {what}{remedy}")
         if what == "partition" and (unknown := int((found.values < 0).sum())):
             notes.append(f"{counted(unknown, 'row')} of the list of partitions without a value: {_SPLIT_BY_HASH}")

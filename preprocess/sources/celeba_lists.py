@@ -8,13 +8,15 @@ tabs or UTF-16, and columns that are empty. An image is known by its stem, so th
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import reprlib
 import unicodedata
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from preprocess.containers.file_kinds import IMAGE_SUFFIXES, has_image_suffix
 from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK
 from preprocess.sources.index import split_named
-from preprocess.sources.list_lines import Lines
+from preprocess.sources.list_lines import read_lines
 
 UNKNOWN = -1
 _AMBIGUOUS = 2  # the code of -1 until the whole column is read; it means no, or is an error where 0 occurs too
@@ -30,6 +32,7 @@ _EMPTY = frozenset(("", "nan", "na", "n/a", "null", "none", "?"))
 _FILE_COLUMNS = frozenset(("image_id", "image", "image_name", "filename", "file_name", "file", "img", "path"))
 _ROW_NUMBERS = frozenset(("", "index", "unnamed: 0", "id"))  # headers that pandas writes before the column of files
 _MAX_DIGITS = 19  # of an int64
+_NO_LINE: tuple[int, list[str]] = 0, []
 _COUNT = re.compile(r"[0-9]{1,3}(?:[,.'][0-9]{3})+")  # with separators of thousands
 
 
@@ -53,20 +56,17 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
-def read_attributes(content: bytes, where: str) -> Columns:
-    """Reads list_attr_celeba: 1, True, yes or 1.0 is yes; -1, 0, False, no or -1.0 is no; an empty cell is unknown.
+def stem_of(name: str) -> str:
+    """`folder/000001.jpg` -> `000001`. Only the suffix of an image is cut off."""
+    file = name.replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, suffix = file.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else file
 
-    Returns:
-        Values int8 (n, A).
 
-    Raises:
-        UsageError: naming file and line, where a row has another number of columns or another value; or where the list
-            holds both 0 and -1.
-    """
-    what = "an attribute's 1 or -1 (or 0, True, False, or empty)"
-    found = _read_list(content, where, "b", ATTRIBUTE_CODES.__getitem__, f"{what}: correct it, or remove that column")
-    values = attribute_values(found.values, where)
-    return Columns(found.names, found.rows, found.files, values, found.notes)
+def list_key(name: str) -> str:
+    """The stem by which an image is found in a list: macOS writes letters with accents in two parts."""
+    stem = stem_of(name)
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
 
 class _AttributeCodes(dict[str, int]):
@@ -109,120 +109,60 @@ def attribute_values(codes: np.ndarray, where: str) -> np.ndarray:
     return np.where(signed, 0, codes).astype(np.int8)
 
 
-def read_landmarks(content: bytes, where: str) -> Columns:
-    """Reads list_landmarks_align_celeba: x and y of both eyes, the nose and both ends of the mouth, in pixels.
-
-    Returns:
-        Values int32 (n, 10), rounded; an empty cell is `NO_LANDMARK`.
-
-    Raises:
-        UsageError: naming file and line, where a row has another number of columns or another value.
-    """
-    return _read_list(content, where, "i", _pixels, "a number of pixels")
-
-
-def read_partition(content: bytes, where: str) -> Columns:
-    """Reads list_eval_partition: 0 or train, 1 or valid, 2 or test for each image; empty is unknown.
-
-    Returns:
-        Values int64 (n, 1), indices into manifest.SPLITS, -1 where unknown.
-
-    Raises:
-        UsageError: naming file and line, where a row is not `file partition` or the partition is another one.
-    """
-    what = "a valid partition (0, 1 or 2, or train, valid or test)"
-    return _read_list(content, where, "q", _partition, what, single="partition")
-
-
-def read_identities(content: bytes, where: str) -> Columns:
-    """Reads identity_CelebA: one whole number per image; empty or -1 is unknown.
-
-    Returns:
-        Values int64 (n, 1), -1 where unknown.
-
-    Raises:
-        UsageError: naming file and line, where a row is not `file number` or the number is not valid.
-    """
-    what = "a valid identity: write one whole number for each person"
-    return _read_list(content, where, "q", _whole, what, single="identity")
-
-
-def read_factors(content: bytes, where: str) -> Columns:
-    """Reads factors.csv: a header `image,<factor>,…` and one real number per factor; empty means unknown.
-
-    Returns:
-        Values float64 (n, F), NaN where unknown.
-
-    Raises:
-        UsageError: naming file and line, where a row has another number of columns or not a number.
-    """
-    return _read_list(content, where, "d", _real, "a finite number")
-
-
-def stem_of(name: str) -> str:
-    """`folder/000001.jpg` -> `000001`. Only the suffix of an image is cut off."""
-    file = name.replace("\\", "/").rsplit("/", 1)[-1]
-    stem, dot, suffix = file.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else file
-
-
-def list_key(name: str) -> str:
-    """The stem by which an image is found in a list: macOS writes letters with accents in two parts."""
-    stem = stem_of(name)
-    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
-
-
 def _read_list(
-    content: bytes, where: str, code: str, convert: Callable[[str], float], what: str, single: str = ""
+    code: str, convert: Callable[[str], float], valid: str, content: bytes, where: str, single: str = ""
 ) -> Columns:
     """Reads a list: perhaps the number of rows, a header, and one row for each image.
 
     Args:
-        content: of the file.
-        where: names it in messages.
         code: of the array of values, as in `array.array`.
         convert: one cell; a KeyError where it is not valid.
-        what: a valid cell is, for messages.
+        valid: what a valid cell is, for messages.
+        content: of the file.
+        where: names it in messages.
         single: the name of the only column of a list that may lack a header.
+
+    Raises:
+        UsageError: naming file and line, where a row has another number of columns or another value.
     """
-    lines = Lines(content, where)
-    stated, header, column, skipped, width = None, None, 0, 0, 2
+    lines, notes = read_lines(content, where)
+    first = next(lines, _NO_LINE)
+    if (stated := _count(first[1])) is not None:
+        first = next(lines, _NO_LINE)
+    header: list[str] = []
+    column, skipped, width = 0, 0, 2
+    if first[1] and not (single and _is_row(first[1], convert)):
+        header = _without_empty_end(first[1])
+        column, skipped, width = _place_of_files(header, where)
+        first = next(lines, _NO_LINE)
+        if column < 0:  # the official lists do not name the column of files
+            column, width = 0, width + (len(first[1]) > width)
     rows: dict[str, int] = {}
     files: list[str] = []
     flat, repeated = array(code), 0
-    for number, fields in lines:
-        if not files:
-            if stated is None and header is None and (stated := _count(fields)) is not None:
-                continue
-            if header is None and not (single and _is_row(fields, convert)):
-                header = _without_empty_end(fields)
-                column, skipped, width = _place_of_files(header)
-                _refuse_rows_as_header(header, where)
-                continue
-            if header is not None and column < 0:  # the official lists do not name the column of files
-                column, width = 0, len(header) + (len(fields) > len(header))
-        fields = _fitted(fields, width)  # noqa: PLW2901
-        if fields == header:
+    for number, line in itertools.chain([first], lines):
+        fields = _fitted(line, width)
+        if fields == header or not fields:
             continue
         if len(fields) != width:
             raise UsageError(f"{where}, line {number}: {len(fields)} columns where {width} are expected")
         try:
             values = [convert(value) for value in fields[skipped:column] + fields[column + 1 :]]
         except KeyError as error:
-            raise UsageError(f"{where}, line {number}: {reprlib.repr(error.args[0])} is not {what}") from None
-        row = rows.setdefault(list_key(fields[column]), len(files))
-        if row < len(files):
-            if flat[row * len(values) : (row + 1) * len(values)].tobytes() != array(code, values).tobytes():
-                raise UsageError(
-                    f"{where}, line {number}: {fields[column][:100]} is listed twice, with other values: remove one row"
-                )
+            raise UsageError(f"{where}, line {number}: {reprlib.repr(error.args[0])} is not {valid}") from None
+        name = fields[column]
+        row = rows.setdefault(list_key(name), len(files))
+        if row == len(files):
+            files.append(name)
+            flat.extend(values)
+        elif flat[row * len(values) : (row + 1) * len(values)].tobytes() == array(code, values).tobytes():
             repeated += 1
-            continue
-        files.append(fields[column])
-        flat.extend(values)
-    names = (single,) if single else _value_names(header or [], column, skipped, width)
+        else:
+            twice = f"{name[:100]} is listed twice, with other values"
+            raise UsageError(f"{where}, line {number}: {twice}: remove one row")
+    values_only = header if width > len(header) else header[skipped:column] + header[column + 1 :]
+    names = (single,) if single else tuple(values_only)
     _refuse_list(where, names, len(files), len(flat), single)
-    notes = list(lines.notes)
     if stated is not None and stated != len(files):
         notes.append(f"{where} announces {stated:,} rows and has {len(files):,}")
     if repeated:
@@ -236,8 +176,7 @@ def _refuse_list(where: str, names: tuple[str, ...], rows: int, values: int, sin
         raise UsageError(f"{where} lists no images: it has no rows below its header")
     if single and values != rows:
         raise UsageError(f"{where} has {values // rows + 1} columns where 2 are expected: the image and its {single}")
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
+    if (twice := next((name for i, name in enumerate(names) if name in names[:i]), None)) is not None:
         raise UsageError(f"{where} has two columns called {reprlib.repr(twice)}: rename or remove one of them")
     if not names:
         raise UsageError(
@@ -246,20 +185,13 @@ def _refuse_list(where: str, names: tuple[str, ...], rows: int, values: int, sin
         )
 
 
-def _refuse_rows_as_header(header: list[str], where: str) -> None:
+def _place_of_files(header: list[str], where: str) -> tuple[int, int, int]:
+    """The number of the column of files (-1 if not named), of columns of row numbers before it, and of all columns."""
     if has_image_suffix(header[0]) and len(header) > 1:
         raise UsageError(f"{where} has no header: add a first line with the columns' names above {header[0][:100]}")
-
-
-def _place_of_files(header: list[str]) -> tuple[int, int, int]:
-    """The number of the column of files (-1 if not named), of columns of row numbers before it, and of all columns."""
     names = [name.lower() for name in header]
     column = next((i for i, name in enumerate(names) if name in _FILE_COLUMNS), -1)
     return column, int(column > 0 and len(names) > 2 and names[0] in _ROW_NUMBERS), len(header)
-
-
-def _value_names(header: list[str], column: int, skipped: int, width: int) -> tuple[str, ...]:
-    return tuple(header if width > len(header) else header[skipped:column] + header[column + 1 :])
 
 
 def _is_row(fields: list[str], convert: Callable[[str], float]) -> bool:
@@ -328,7 +260,31 @@ def _real(text: str) -> float:
     try:
         number = math.nan if text.lower() in _EMPTY else float(text)
     except ValueError:
-        raise KeyError(text) from None
+        number = math.inf
     if math.isinf(number):
         raise KeyError(text)
     return number
+
+
+def read_attributes(content: bytes, where: str) -> Columns:
+    """Reads list_attr_celeba: 1, True, yes or 1.0 is yes; -1, 0, False, no or -1.0 is no; an empty cell is unknown.
+
+    Raises:
+        UsageError: naming file and line, where a row has another number of columns or another value; or where the list
+            holds both 0 and -1.
+    """
+    valid = "an attribute's 1 or -1 (or 0, True, False, or empty): correct it, or remove that column"
+    found = _read_list("b", ATTRIBUTE_CODES.__getitem__, valid, content, where)
+    return replace(found, values=attribute_values(found.values, where))
+
+
+# list_landmarks_align_celeba: x and y of both eyes, the nose and both ends of the mouth; `NO_LANDMARK` where empty
+read_landmarks = partial(_read_list, "i", _pixels, "a number of pixels")
+# list_eval_partition: an index into manifest.SPLITS, as a number or as a name; -1 where unknown
+_VALID_PARTITION = "a valid partition (0, 1 or 2, or train, valid or test)"
+read_partition = partial(_read_list, "q", _partition, _VALID_PARTITION, single="partition")
+# identity_CelebA: one whole number per image; -1 where unknown
+_VALID_IDENTITY = "a valid identity: write one whole number for each person"
+read_identities = partial(_read_list, "q", _whole, _VALID_IDENTITY, single="identity")
+# factors.csv: a header `image,<factor>,…` and one real number per factor; NaN where empty
+read_factors = partial(_read_list, "d", _real, "a finite number")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa  # pyright: ignore[reportMissingImports]
+import pyarrow.compute as pc  # pyright: ignore[reportMissingImports]
 
 from preprocess.containers.container import IgnoredFile, counted, decoded
+from preprocess.containers.file_kinds import printable
 from preprocess.containers.spool import SpoolImages, write_spool
 from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
@@ -20,8 +22,8 @@ from preprocess.sources.celeba_lists import ATTRIBUTE_CODES, attribute_values, s
 from preprocess.sources.index import (
     Catalogue,
     empty_splits,
+    fingerprint,
     group_ignored,
-    printable,
     safe_key,
     seeded_split,
     split_named,
@@ -36,12 +38,10 @@ from preprocess.sources.parquet_files import (
     missing_parts,
     one_sentence,
     open_parquet_file,
-    read_columns,
     read_images,
 )
 
 _IDENTITY_NAMES = ("celeb_id", "identity", "identity_id")
-_LABEL_NAME = "label"
 _SPLIT_COLUMNS = ("split", "partition")  # of numbers as in CelebA's partition list, or of the splits' names
 _MAX_NUMBER, _MAX_PIXEL = 2**62, 10**6
 _MAX_WORDS = 16  # different texts in a column of attributes, at most
@@ -51,7 +51,7 @@ LANDMARK_NAMES = tuple(
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Annotations:
     """All columns but the images' bytes, one row per image of all files."""
 
@@ -64,7 +64,7 @@ class _Annotations:
 
 
 def open_parquet(
-    path: Path, seed: int, forced: Kind | None, notes: tuple[str, ...] = (), beside: Sequence[IgnoredFile] = ()
+    path: Path, seed: int, forced: Kind | None, notes: Sequence[str] = (), beside: Sequence[IgnoredFile] = ()
 ) -> Catalogue:
     """Lists the images of one folder of parquet files, or of one such file.
 
@@ -79,93 +79,54 @@ def open_parquet(
         beside: those files.
 
     Raises:
-        UsageError: pyarrow is missing, a file is damaged, or there are no images.
+        UsageError: a file is damaged, or there are no images.
     """
     parts = list_parts(path)
-    schema = open_parquet_file(parts[0].path).schema_arrow
-    image = _image_column(schema, parts[0])
-    paths, columns = _read_columns(parts, schema, image)
+    image = _image_column(parts[0])
+    paths, columns = _read_columns(parts, image)
     if not paths:
         raise UsageError(f"{path} holds no images: its parquet files have no rows")
-    found = _annotations(paths, columns, schema, image, parts[0].path)
-    unused = list_paths(path)[1] if path.is_dir() else []
-    if unused:
-        notes = (*notes, f"not used, because of those above them: {counted(len(unused), 'parquet file')} in folders")
-    split, split_note = _split(parts, found.split, found.table.keys, seed)
+    found = _annotations(paths, columns, image, parts[0])
+    below = [printable(str(each)) for each in (list_paths(path)[1] if path.is_dir() else ())]
+    unused = [f"not used, because of those above them: {counted(len(below), 'parquet file')} in folders"]
+    split, split_notes = _split(parts, found.split, found.table.keys, seed)
     size = usual_size(decoded(read_images(parts, image, paths)))
-    crop, crop_note = default_crop("hq" if size and size[0] == size[1] else "parquet", size)
+    crop, crop_notes = default_crop("hq" if size and size[0] == size[1] else "parquet", size)
     return Catalogue(
         source=Source(kind="celeba parquet", fingerprint=_fingerprint(parts), images=len(paths)),
         table=found.table,
         split=split,
-        attribute_names=found.attribute_names,
-        factor_names=(),
-        landmark_names=found.landmark_names,
-        label_names=found.label_names,
-        channels=3,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
-        left_out=(),
-        notes=(
-            *(recognized("parquet", forced, path, len(paths)), *notes, *missing_parts(parts)),
-            *(*split_note, *found.notes, *empty_splits(split)),
-        ),
-        default_crop=crop,
-        crop_notes=tuple(crop_note),
-        source_size=size,
         refingerprint=lambda: _fingerprint(list_parts(path)),
-        unpack=lambda scratch: write_spool(scratch, read_images(parts, image, paths)),
-        ignored=group_ignored(
-            [*beside, *(IgnoredFile(printable(str(p)), "a parquet file below others") for p in unused)]
+        default_crop=crop,
+        notes=(
+            recognized("parquet", forced, path, len(paths)),
+            *(*notes, *(unused if below else ()), *missing_parts(parts)),
+            *(*split_notes, *found.notes, *empty_splits(split)),
         ),
+        attribute_names=found.attribute_names,
+        label_names=found.label_names,
+        landmark_names=found.landmark_names,
+        ignored=group_ignored([*beside, *(IgnoredFile(name, "a parquet file below others") for name in below)]),
+        unpack=lambda scratch: write_spool(scratch, read_images(parts, image, paths)),
+        source_size=size,
+        crop_notes=crop_notes,
     )
 
 
-def _annotations(paths: list[str], columns: dict[str, Any], schema: Any, image: str, where: Path) -> _Annotations:
-    """Recognizes the columns by name, type and values."""
-    rows = len(paths)
-    identity_name = next((name for name in _IDENTITY_NAMES if name in columns), "")
-    landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(columns) else ()
-    split_name, split = _split_column(columns, rows)
-    names_of = class_names(schema)
-    label_name = _label_column(columns, names_of, {identity_name, split_name, *landmark_names})
-    label, label_names, notes = _labels(columns.get(label_name), names_of.get(label_name, []), rows)
-    used = {image, identity_name, label_name, split_name, *landmark_names}
-    others = [name for name in columns if name not in {*used, *_IDENTITY_NAMES, *LANDMARK_NAMES}]
-    codes = {name: code for name in others if (code := _attribute_codes(columns[name])) is not None}
-    for name in codes:
-        if len(names_of.get(name, [])) == 2:
-            notes.append(f"attribute {name}: 0 is {names_of[name][0]}, 1 is {names_of[name][1]}")
-    values = [attribute_values(code, f"column {printable(name)} of {where}") for name, code in codes.items()]
-    if not codes:
-        notes.append("no columns of attributes: continuing without attributes")
-    if not identity_name:
-        notes.append("no column of identities (celeb_id): continuing without identities")
-    if not landmark_names:
-        notes.append("no columns of landmarks (lefteye_x, …): continuing without landmarks")
-    if ignored := [each.name for each in schema if each.name not in {*used, *codes}]:
-        notes.append(f"columns that are not used: {', '.join(ignored)}")
-    pixels = np.array([_integers(columns[name]) for name in landmark_names], np.int64).reshape(-1, rows).T
-    table = SampleTable(
-        keys=_keys(paths),
-        sources=[printable(name) or f"row {row}" for row, name in enumerate(paths)],
-        attributes=np.stack(values, axis=1) if values else np.empty((rows, 0), np.int8),
-        factors=np.empty((rows, 0)),
-        identity=_numbers(columns.get(identity_name), rows),
-        label=label,
-        landmarks=np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32),
-    )
-    return _Annotations(table, split, tuple(codes), label_names, landmark_names, notes)
+def _fingerprint(parts: list[ParquetPart]) -> str:
+    """SHA-256 over names, rows and footers, not over the files' location."""
+    return fingerprint(f"{part.path.name}\0{part.split}\0{part.rows}\0{part.footer_sha256}" for part in parts)
 
 
-def _image_column(schema: Any, part: ParquetPart) -> str:
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
+def _image_column(part: ParquetPart) -> str:
+    schema = part.schema
     structs = [each.name for each in schema if pa.types.is_struct(each.type) and _holds_images(each.type)]
     plain = [each.name for each in schema if is_bytes(each.type)]
     for found in (structs, plain):
         if "image" in found or len(found) == 1:
             return "image" if "image" in found else found[0]
-    if len(structs) > 1 or len(plain) > 1:
+    if structs or plain:
         several = ", ".join(structs or plain)
         raise UsageError(f"{part.path} has several columns of images ({several}): call the one to be used `image`")
     if "image" in schema.names and is_text(schema.field("image").type):
@@ -183,32 +144,71 @@ def _holds_images(struct: Any) -> bool:
     return "bytes" in kinds and is_bytes(kinds["bytes"]) and ("path" not in kinds or is_text(kinds["path"]))
 
 
-def _read_columns(parts: list[ParquetPart], schema: Any, image: str) -> tuple[list[str], dict[str, Any]]:
+def _read_columns(parts: list[ParquetPart], image: str) -> tuple[list[str], dict[str, Any]]:
     """The images' paths, and each column of numbers, booleans or text as a pyarrow array of all rows."""
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
+    schema = parts[0].schema
     kind = schema.field(image).type
     has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
-    plain = [each.name for each in schema if each.name != image and _is_plain(each.type)]
+    plain = {each.name: each.type for each in schema if each.name != image and _is_plain(each.type)}
+    wanted = [*plain, *([f"{image}.path"] if has_path else [])]
     paths: list[str] = []
     chunks: dict[str, list[Any]] = {name: [] for name in plain}
     for part in parts:
-        own = open_parquet_file(part.path).schema_arrow
+        own = part.schema
         if set(own.names) != set(schema.names) or pa.types.is_struct(own.field(image).type) != pa.types.is_struct(kind):
             raise UsageError(f"{part.path} has other columns than {parts[0].path}: point --source to files of one kind")
-        table = read_columns(part, [*plain, *([f"{image}.path"] if has_path else [])])
         with one_sentence(part.path):
-            for name in plain:
-                chunks[name] += table[name].cast(schema.field(name).type).chunks
+            table = open_parquet_file(part.path).read(columns=wanted)
+            if wanted and table.num_rows != part.rows:
+                raise UsageError(f"{part.path} is damaged: it announces {part.rows:,} rows and has {table.num_rows:,}")
+            for name, own_type in plain.items():
+                chunks[name] += table[name].cast(own_type).chunks
             found = [row["path"] or "" if row else "" for row in table[image].to_pylist()] if has_path else None
         paths += found or [""] * part.rows
-    return paths, {name: pa.chunked_array(found, schema.field(name).type) for name, found in chunks.items()}
+    return paths, {name: pa.chunked_array(chunks[name], own_type) for name, own_type in plain.items()}
 
 
 def _is_plain(kind: Any) -> bool:
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
     return pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or is_text(kind)
+
+
+def _annotations(paths: list[str], columns: dict[str, Any], image: str, part: ParquetPart) -> _Annotations:
+    """Recognizes the columns by name, type and values."""
+    rows = len(paths)
+    identity_name = next((name for name in _IDENTITY_NAMES if name in columns), "")
+    landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(columns) else ()
+    split_name, split = _split_column(columns, rows)
+    names_of = class_names(part.schema)
+    taken = {identity_name, split_name, *landmark_names}
+    named = (n for n, names in names_of.items() if n in columns and n not in taken and len(names) > 2)
+    label_name = "label" if "label" in columns else next(named, "")  # or the first with names of three classes and more
+    label, label_names, notes = _labels(columns.get(label_name), names_of.get(label_name, []), rows)
+    used = {image, label_name, *taken}
+    others = [name for name in columns if name not in {*used, *_IDENTITY_NAMES, *LANDMARK_NAMES}]
+    codes = {name: code for name in others if (code := _attribute_codes(columns[name])) is not None}
+    for name in codes:
+        if len(names_of.get(name, [])) == 2:
+            notes.append(f"attribute {name}: 0 is {names_of[name][0]}, 1 is {names_of[name][1]}")
+    values = [attribute_values(code, f"column {printable(name)} of {part.path}") for name, code in codes.items()]
+    if not codes:
+        notes.append("no columns of attributes: continuing without attributes")
+    if not identity_name:
+        notes.append("no column of identities (celeb_id): continuing without identities")
+    if not landmark_names:
+        notes.append("no columns of landmarks (lefteye_x, …): continuing without landmarks")
+    if ignored := [name for name in part.schema.names if name not in {*used, *codes}]:
+        notes.append(f"columns that are not used: {', '.join(ignored)}")
+    pixels = np.array([_integers(columns[name]) for name in landmark_names], np.int64).reshape(-1, rows).T
+    table = SampleTable(
+        keys=_keys(paths),
+        sources=[printable(name) or f"row {row}" for row, name in enumerate(paths)],
+        attributes=np.stack(values, axis=1) if values else np.empty((rows, 0), np.int8),
+        factors=np.empty((rows, 0)),
+        identity=_numbers(columns.get(identity_name), rows),
+        label=label,
+        landmarks=np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32),
+    )
+    return _Annotations(table, split, tuple(codes), label_names, landmark_names, notes)
 
 
 def _split_column(columns: dict[str, Any], rows: int) -> tuple[str, np.ndarray]:
@@ -226,13 +226,6 @@ def _split_index(value: object) -> int:
     return int(value) if isinstance(value, (int, float)) and value in range(len(SPLITS)) else -1
 
 
-def _label_column(columns: dict[str, Any], names_of: dict[str, list[str]], others: set[str | None]) -> str:
-    """The column of labels: `label`, or the first with names of more than two classes; "" where there is none."""
-    if _LABEL_NAME in columns:
-        return _LABEL_NAME
-    return next((n for n, names in names_of.items() if n in columns and n not in others and len(names) > 2), "")
-
-
 def _labels(column: Any, names: list[str], rows: int) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
     """Labels int64 (n,), their names, and notes."""
     if column is not None and is_text(column.type):
@@ -241,25 +234,19 @@ def _labels(column: Any, names: list[str], rows: int) -> tuple[np.ndarray, tuple
         number = {word: i for i, word in enumerate(words)}
         labels = np.array([number.get(text or "", -1) for text in texts], np.int64)
         return labels, tuple(printable(word) for word in words), []
-    labels = _numbers(column, rows)
-    if column is not None and not _is_whole(column):
-        return np.full(rows, -1, np.int64), (), ["the column of labels holds fractions: continuing without labels"]
+    labels, notes = _numbers(column, rows), []
+    if column is not None:
+        values = column.drop_null().to_numpy()
+        if np.mod(values[np.isfinite(values)], 1).any():
+            labels, notes = _numbers(None, rows), ["the column of labels holds fractions: continuing without labels"]
     if names and labels.max(initial=-1) >= len(names):
         note = f"the file names {counted(len(names), 'label')} and has label {labels.max()}: names of labels not used"
         return labels, (), [note]
-    return labels, tuple(printable(name) for name in names) if (labels >= 0).any() else (), []
-
-
-def _is_whole(column: Any) -> bool:
-    """Whether a column of numbers holds no fractions."""
-    values = column.drop_null().to_numpy()
-    return bool(np.all(np.mod(values[np.isfinite(values)], 1) == 0))
+    return labels, tuple(printable(name) for name in names) if (labels >= 0).any() else (), notes
 
 
 def _attribute_codes(column: Any) -> np.ndarray | None:
     """Codes for `attribute_values` of a column that holds nothing but yes, no and unknown; otherwise None."""
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
     text = is_text(column.type)
     encoded = (column.cast(pa.string()) if text else column).combine_chunks().dictionary_encode("encode")
     words = ["" if word is None else str(word) for word in encoded.dictionary.to_pylist()]
@@ -273,17 +260,13 @@ def _attribute_codes(column: Any) -> np.ndarray | None:
 
 
 def _numbers(column: Any | None, rows: int) -> np.ndarray:
-    if column is None:
-        return np.full(rows, -1, np.int64)
-    numbers = _integers(column)
+    """Whole numbers from 0 up, int64 (n,), -1 elsewhere."""
+    numbers = np.full(rows, -1, np.int64) if column is None else _integers(column)
     return np.where((numbers >= 0) & (numbers <= _MAX_NUMBER), numbers, -1)
 
 
 def _integers(column: Any) -> np.ndarray:
     """A column as int64 (n,), rounded, the smallest number where it is null."""
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-    import pyarrow.compute as pc  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
     if pa.types.is_floating(column.type):
         column = pc.round(column)  # pyright: ignore[reportAttributeAccessIssue]
     return column.cast(pa.int64(), safe=False).fill_null(_NULL).to_numpy()
@@ -298,6 +281,7 @@ def _keys(paths: list[str]) -> list[str]:
 def _split(
     parts: list[ParquetPart], column: np.ndarray, keys: Sequence[str], seed: int
 ) -> tuple[np.ndarray, list[str]]:
+    """The split of each image by the column of splits, else by the files' names, else by the key; and notes."""
     if (column >= 0).all():
         return column, []
     named = {part.split for part in parts}
@@ -311,12 +295,3 @@ def _split(
         return split, []
     which = f"the files name one split only ({SPLITS[named.pop()]})" if -1 not in named else "files name no split"
     return split, [f"{which}: splitting {counted(len(unknown), 'image')} 80/10/10 by a seeded hash of the key"]
-
-
-def _fingerprint(parts: list[ParquetPart]) -> str:
-    """SHA-256 over names, rows and footers, not over the files' location."""
-    digest = hashlib.sha256()
-    for part in parts:
-        name = f"{part.path.name}\0{part.split}\0{part.rows}\0{part.footer_sha256}\n"
-        digest.update(name.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

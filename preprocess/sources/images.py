@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import shlex
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.containers.container import Container, counted
-from preprocess.containers.file_kinds import check_source, no_images
+from preprocess.containers.container import Container, counted, no_images
+from preprocess.containers.file_kinds import check_source, printable
 from preprocess.containers.open_container import open_container
 from preprocess.errors import UnreadableImage
 from preprocess.images.crop_resize import Crop
@@ -23,8 +22,8 @@ from preprocess.shards.manifest import SPLITS, LeftOut, Source
 from preprocess.sources.index import (
     Catalogue,
     empty_splits,
+    fingerprint,
     group_ignored,
-    printable,
     safe_key,
     seeded_split,
     split_named,
@@ -38,55 +37,49 @@ _HASHING_THREADS = 8
 
 
 def open_images(path: Path, seed: int) -> Catalogue:
-    """Lists every image of a folder tree or archive. Links are followed, and no folder is read twice.
+    """Lists every image of a folder tree, or of a zip or tar archive. Links are followed, and no folder is read twice.
 
     Without a train/valid/test level the split is a seeded hash of each file's content, so that copies of one image are
     never in two splits.
 
-    Args:
-        path: a folder, or a zip or tar archive.
-        seed: of the split, where there are no folders of splits.
-
     Raises:
         UsageError: there is no such folder or archive, or no image in it.
     """
-    container = _open(path)
-    names = container.names
-    level = _split_level(names)
-    loose = [] if level is None else [name for name in names if name.count("/") <= level]
-    names = [name for name in names if level is None or name.count("/") > level]
-    first = 0 if level is None else level + 1
-    if level is None and path.is_file():
-        first = _common_folders(names)  # of an archive whose images lie in one folder
-    labels = [_label(name, first) for name in names]
-    label_names = tuple(sorted({label for label in labels if label}))
-    if level is not None:
-        split = np.array([split_named(name.split("/")[level]) for name in names], np.int8)
-        how = "split as its folders say"
+    container = open_container(check_source(path), deep=True)
+    if not container.names:
+        raise no_images(container)
+    level = _split_level(container.names)
+    below = 0 if level is None else level + 1
+    names = [name for name in container.names if name.count("/") >= below]
+    loose = [name for name in container.names if name.count("/") < below]
+    if level is None:
+        split, how = _split_by_content(container, names, seed), "split 80/10/10 by a seeded hash of each file's content"
     else:
-        split = np.array(_split_by_content(container, names, seed), np.int8)
-        how = "split 80/10/10 by a seeded hash of each file's content"
-    fingerprint, stamp = _fingerprint(container), container.stamp()
+        split, how = [split_named(name.split("/")[level]) for name in names], "split as its folders say"
+    # the label is all folders between the split, or the top, and the file
+    top = _common_folders(names) if level is None and path.is_file() else below
+    table, label_names = _table(names, ["/".join(name.split("/")[top:-1]) for name in names])
     summary = f"images: {path}, {counted(len(names), 'image')}, {counted(len(label_names), 'label')}, {how}"
     return Catalogue(
-        source=Source(kind="images", fingerprint=fingerprint, images=len(container.names)),
-        table=_table(names, labels, label_names),
-        split=split,
-        attribute_names=(),
-        factor_names=(),
-        label_names=tuple(printable(name) for name in label_names),
-        channels=3,
+        source=Source(kind="images", fingerprint=_fingerprint(container), images=len(container.names)),
+        table=table,
+        split=np.array(split, np.int8),
         reader=lambda rows, scratch: container.reader([names[row] for row in rows], scratch),
-        left_out=(*container.left_out, *(LeftOut(key=printable(name), reason=_BESIDE_SPLITS) for name in loose)),
+        refingerprint=lambda: container.refingerprint(_fingerprint),
+        default_crop=Crop(kind="square"),
         notes=(
             *(summary, *container.notes, *_unused_lists(container, path)),
-            *(*_doubt(names, level), *empty_splits(split)),
+            *(*_doubt(names, level), *empty_splits(np.array(split))),
         ),
-        default_crop=Crop(kind="square"),
-        refingerprint=lambda: _fingerprint_again(container.list_again(), stamp),
-        unpack=container.unpack,
+        label_names=tuple(printable(name) for name in label_names),
+        left_out=(*container.left_out, *(LeftOut(key=printable(name), reason=_BESIDE_SPLITS) for name in loose)),
         ignored=group_ignored(container.ignored),
+        unpack=container.unpack,
     )
+
+
+def _fingerprint(container: Container) -> str:
+    return fingerprint(f"{name}\0{version}" for name, version in container.identity())
 
 
 def _unused_lists(container: Container, path: Path) -> list[str]:
@@ -99,13 +92,6 @@ def _unused_lists(container: Container, path: Path) -> list[str]:
     if others:
         notes.append(f"annotations that are not read: {', '.join(others[:3])}; labels are the names of folders only")
     return notes
-
-
-def _open(path: Path) -> Container:
-    container = open_container(check_source(path), deep=True)
-    if not container.names:
-        raise no_images(container)
-    return container
 
 
 def _split_level(names: list[str]) -> int | None:
@@ -147,25 +133,16 @@ def _common_folders(names: list[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
-def _label(name: str, first: int) -> str:
-    """The folders between the split, or the top, and the file; macOS writes letters with accents in two parts."""
-    return unicodedata.normalize("NFC", "/".join(name.split("/")[first:-1]))
-
-
-def _table(names: list[str], labels: list[str], label_names: tuple[str, ...]) -> SampleTable:
-    number = {label: i for i, label in enumerate(label_names)}
-    label = np.array([number.get(label, -1) for label in labels], np.int64)
-    table = table_without_annotations(_keys(names), [printable(name) for name in names])
-    return dataclasses.replace(table, label=label)
-
-
-def _keys(names: list[str]) -> list[str]:
-    """The files' stems where all are different; the whole relative names where not."""
+def _table(names: list[str], labels: list[str]) -> tuple[SampleTable, list[str]]:
+    """The table, and the names of its labels. Keys are the files' stems, or the whole names of files that share one."""
+    labels = [unicodedata.normalize("NFC", label) for label in labels]  # macOS writes letters with accents in two parts
+    label_names = sorted({label for label in labels if label})
+    numbers = {label: number for number, label in enumerate(label_names)}
     stems = [safe_key(os.path.splitext(name.rsplit("/", 1)[-1])[0]) for name in names]  # noqa: PTH122
-    if len(set(stems)) == len(stems):
-        return stems
-    twice = {stem for stem, times in Counter(stems).items() if times > 1}
-    return [safe_key(name) if stem in twice else stem for name, stem in zip(names, stems, strict=True)]
+    times = Counter(stems)
+    keys = [stem if times[stem] == 1 else safe_key(name) for name, stem in zip(names, stems, strict=True)]
+    table = table_without_annotations(keys, [printable(name) for name in names])
+    return replace(table, label=np.array([numbers.get(label, -1) for label in labels], np.int64)), label_names
 
 
 def _split_by_content(container: Container, names: list[str], seed: int) -> list[int]:
@@ -177,15 +154,3 @@ def _split_by_content(container: Container, names: list[str], seed: int) -> list
 
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         return list(pool.map(split, names, chunksize=64))
-
-
-def _fingerprint(container: Container) -> str:
-    digest = hashlib.sha256()
-    for name, version in container.identity():
-        digest.update(f"{name}\0{version}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _fingerprint_again(container: Container, stamp: int) -> str:
-    """The fingerprint, or another text where a file was written again with its old size."""
-    return _fingerprint(container) if container.stamp() == stamp else "written again"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.containers.container import IgnoredFile, PixelReader, printable
+from preprocess.containers.container import IgnoredFile, PixelReader
 from preprocess.images.crop_resize import Crop
 from preprocess.shards.annotations import SampleTable
 from preprocess.shards.manifest import SPLITS, IgnoredFiles, LeftOut, Source
@@ -23,22 +23,11 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), 2),
 }
 _SPLIT_WORD = re.compile(r"(?:(?:split|partition|set|subset)=|partial-)?([a-z]+?)(?:[-_ ]?(?:set|data|images))?")
-__all__ = [
-    "Catalogue",
-    "PixelReader",
-    "empty_splits",
-    "group_ignored",
-    "printable",
-    "safe_key",
-    "seeded_rank",
-    "seeded_split",
-    "split_named",
-]
 _PLAIN_KEY = re.compile(rf"[A-Za-z0-9_+@=-]{{1,{MAX_KEY_BYTES}}}")
 _MAX_NAMES, _MAX_NAME = 5_000, 200  # of ignored files in a manifest, for each reason; characters of a name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalogue:
     """One source, listed but not read.
 
@@ -46,38 +35,38 @@ class Catalogue:
         source: kind, fingerprint and number of images.
         table: n samples in the source's own order.
         split: int8 (n,), an index into manifest.SPLITS.
+        reader: makes a reader of the pixels of chosen rows, for a worker; its second argument is the scratch folder.
+        refingerprint: lists the source again; another value means that the source has changed.
+        default_crop: the crop unless a user asks for another.
+        notes: lines for the terminal, for example that there are no attributes.
         attribute_names: names of the table's attribute columns.
         factor_names: names of the table's factor columns.
         label_names: names of the labels: label i is label_names[i]. Empty where labels are only numbers.
         landmark_names: names of the table's landmark columns.
         channels: of every image (3 or 1).
-        reader: makes a reader of the pixels of chosen rows, for a worker; its second argument is the scratch folder.
         left_out: images that are known to be unusable before anything is read.
-        source_size: height and width of most images; None where they are not known or differ.
         ignored: files of the source that are not images of it, grouped by reason.
-        notes: lines for the terminal, for example that there are no attributes.
-        default_crop: the crop unless a user asks for another.
-        crop_notes: lines for the terminal where that crop is used.
-        refingerprint: lists the source again; another value means that the source has changed.
         unpack: for a source without random access: puts what `reader` needs into the scratch folder.
+        source_size: height and width of most images; None where they are not known or differ.
+        crop_notes: lines for the terminal where the default crop is used.
     """
 
     source: Source
     table: SampleTable
     split: np.ndarray
-    attribute_names: tuple[str, ...]
-    factor_names: tuple[str, ...]
-    label_names: tuple[str, ...]
-    channels: int
     reader: Callable[[Sequence[int], Path], PixelReader]
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
-    default_crop: Crop
     refingerprint: Callable[[], str]
-    unpack: Callable[[Path], None] | None = None
+    default_crop: Crop
+    notes: tuple[str, ...]
+    attribute_names: tuple[str, ...] = ()
+    factor_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
     landmark_names: tuple[str, ...] = ()
-    source_size: tuple[int, int] | None = None
+    channels: int = 3
+    left_out: tuple[LeftOut, ...] = ()
     ignored: tuple[IgnoredFiles, ...] = ()
+    unpack: Callable[[Path], None] | None = None
+    source_size: tuple[int, int] | None = None
     crop_notes: tuple[str, ...] = ()
 
 
@@ -90,7 +79,7 @@ def group_ignored(files: Iterable[IgnoredFile]) -> tuple[IgnoredFiles, ...]:
         IgnoredFiles(
             reason=reason,
             files=sum(file.files for file in found),
-            names=tuple(file.name[:_MAX_NAME] for file in sorted(found, key=lambda f: f.name)[:_MAX_NAMES]),
+            names=tuple(name[:_MAX_NAME] for name in sorted(file.name for file in found)[:_MAX_NAMES]),
         )
         for reason, found in groups.items()
     ]
@@ -110,6 +99,14 @@ def empty_splits(split: np.ndarray) -> list[str]:
     """A note about splits without an image."""
     empty = [name for i, name in enumerate(SPLITS) if not (split == i).any()]
     return [f"no image is in the split {' or '.join(empty)}"] if empty else []
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """SHA-256 of the lines that identify a source."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def safe_key(stem: str) -> str:
@@ -134,5 +131,4 @@ def seeded_rank(seed: int, purpose: str, name: str) -> int:
 
 def seeded_split(seed: int, name: str) -> int:
     """0 (train) for eight names out of ten, 1 (valid) and 2 (test) for one each."""
-    tenth = seeded_rank(seed, "split", name) % 10
-    return {8: 1, 9: 2}.get(tenth, 0)
+    return max(0, seeded_rank(seed, "split", name) % 10 - 7)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from preprocess.containers.container import printable
-from preprocess.containers.file_kinds import check_source, read_head
+from preprocess.containers.file_kinds import check_source, printable, type_of
 from preprocess.containers.folder import scan
-from preprocess.errors import UnreadableImage, UsageError, first_line
-from preprocess.images.file_types import GZIP, IDX, UNKNOWN, file_type
-from preprocess.shards.annotations import SampleTable, table_without_annotations
-from preprocess.shards.manifest import Crop, Source
+from preprocess.errors import UsageError, first_line
+from preprocess.images.crop_resize import Crop
+from preprocess.images.file_types import GZIP, IDX, UNKNOWN
+from preprocess.shards.annotations import table_without_annotations
+from preprocess.shards.manifest import Source
 from preprocess.sources.index import Catalogue, seeded_rank
 
 DATA_FOLDER = "data/mnist"
-_PARTS = ("train", "t10k")
+_PARTS = {"train": "train", "t10k": "test"}  # the start of the files' names, and of the keys
 _IMAGES, _LABELS = 2051, 2049  # magic numbers of IDX files: bytes in three dimensions, and in one
 _MAX_BYTES = 600 << 20  # EMNIST, the largest set in this format, has 547 MB; a hostile gzip may unpack to any size
-_GZIP_START = b"\x1f\x8b"
 _VALID_SHARE = 10  # one training digit out of ten validates
 
 
@@ -42,17 +40,17 @@ def find_mnist(given: Path | None) -> Path | None:
     Raises:
         UsageError: the given one is not a folder.
     """
-    if given is not None:
-        found = check_source(given, "--source ")
-        if found.is_dir():
-            return found
-        kind = file_type(read_head(found))
-        remedy = f"give the folder of the four IDX files ({found.parent})"
-        if kind.family == "archive":
-            remedy = "unpack it, and give the folder of the four IDX files"
-        raise UsageError(f"--source {found} is {kind.name}: {remedy}")
-    folders = (os.environ.get("MNIST_ROOT"), DATA_FOLDER)
-    return next((Path(path) for path in folders if path and Path(path).is_dir()), None)
+    if given is None:
+        folders = (os.environ.get("MNIST_ROOT"), DATA_FOLDER)
+        return next((Path(path) for path in folders if path and Path(path).is_dir()), None)
+    found = check_source(given, "--source ")
+    if found.is_dir():
+        return found
+    kind = type_of(found)
+    remedy = f"give the folder of the four IDX files ({found.parent})"
+    if kind.family == "archive":
+        remedy = "unpack it, and give the folder of the four IDX files"
+    raise UsageError(f"--source {found} is {kind.name}: {remedy}")
 
 
 def no_mnist() -> UsageError:
@@ -70,38 +68,31 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
     Raises:
         UsageError: a file is missing, damaged, or has another number of labels than images.
     """
-    paths = {part: (_find(folder, f"{part}-images"), _find(folder, f"{part}-labels")) for part in _PARTS}
-    keys: list[str] = []
-    labels: list[np.ndarray] = []
-    for part, (images, label_path) in paths.items():
-        labels.append(_read(label_path, _LABELS).astype(np.int64))
-        count = len(_read(images, _IMAGES))
-        if count != len(labels[-1]):
-            raise UsageError(
-                f"{images} has {count:,} images and {label_path} {len(labels[-1]):,} labels: download both again"
-            )
-        keys += [f"{part.replace('t10k', 'test')}-{number:05d}" for number in range(count)]
+    files = [(_find(folder, f"{part}-images"), _find(folder, f"{part}-labels")) for part in _PARTS]
+    labels = [_read(path, _LABELS) for _, path in files]
+    for (images, path), own in zip(files, labels, strict=True):
+        if (count := len(_read(images, _IMAGES))) != len(own):
+            raise UsageError(f"{images} has {count:,} images and {path} {len(own):,} labels: download both again")
+    keys = [f"{name}-{i:05d}" for name, own in zip(_PARTS.values(), labels, strict=True) for i in range(len(own))]
     trained = len(labels[0])
-    fingerprint = _fingerprint(paths)
+    split = np.full(len(keys), 2, np.int8)
+    split[:trained] = 0
+    by_rank = sorted(range(trained), key=lambda row: seeded_rank(seed, "split", keys[row]))
+    split[by_rank[: trained // _VALID_SHARE]] = 1
 
     def reader(rows: Sequence[int], _: Path) -> IdxImages:
-        part = _PARTS[int(rows[0] >= trained)]  # a shard lies within one split, and so within one file
-        offset = trained if part == "t10k" else 0
-        return IdxImages(str(paths[part][0].resolve()), [row - offset for row in rows])
+        is_test = rows[0] >= trained  # a shard lies within one split, and so within one file
+        return IdxImages(files[is_test][0].resolve(), [row - trained * is_test for row in rows])
 
     return Catalogue(
-        source=Source(kind="mnist", fingerprint=fingerprint, images=len(keys)),
-        table=_table(keys, np.concatenate(labels)),
-        split=_split(keys, trained, seed),
-        attribute_names=(),
-        factor_names=(),
-        label_names=(),
-        channels=1,
+        source=Source(kind="mnist", fingerprint=_fingerprint(files), images=len(keys)),
+        table=replace(table_without_annotations(keys, keys), label=np.concatenate(labels).astype(np.int64)),
+        split=split,
         reader=reader,
-        left_out=(),
-        notes=(f"mnist: {folder}, {trained:,} + {len(keys) - trained:,} digits",),
+        refingerprint=lambda: _fingerprint(files, again=True),
         default_crop=Crop(kind="square"),
-        refingerprint=lambda: _fingerprint_again(paths),
+        notes=(f"mnist: {folder}, {trained:,} + {len(keys) - trained:,} digits",),
+        channels=1,
     )
 
 
@@ -109,26 +100,13 @@ def open_mnist(folder: Path, seed: int) -> Catalogue:
 class IdxImages:
     """Chosen images of one IDX file. A `PixelReader`."""
 
-    path: str
+    path: Path
     rows: list[int]
 
-    def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
+    def pixels(self) -> Iterator[np.ndarray]:
         """Yields uint8 (28, 28, 1) for each image."""
-        images = _read(Path(self.path), _IMAGES)
-        for row in self.rows:
-            yield images[row][..., None]
-
-
-def _table(keys: list[str], labels: np.ndarray) -> SampleTable:
-    return dataclasses.replace(table_without_annotations(keys, keys), label=labels)
-
-
-def _split(keys: list[str], trained: int, seed: int) -> np.ndarray:
-    split = np.zeros(len(keys), np.int8)
-    by_rank = sorted(range(trained), key=lambda row: seeded_rank(seed, "split", keys[row]))
-    split[by_rank[: trained // _VALID_SHARE]] = 1
-    split[trained:] = 2
-    return split
+        images = _read(self.path, _IMAGES)
+        yield from (images[row][..., None] for row in self.rows)
 
 
 def _find(folder: Path, start: str) -> Path:
@@ -139,8 +117,8 @@ def _find(folder: Path, start: str) -> Path:
             for path in (raw / name, raw / name / name):  # some archives unpack into a folder of the file's name
                 if path.is_file():
                     return path
-    held = sorted(entry.name for entry in scan(folder))[:5]
-    contents = f"it holds {', '.join(map(printable, held))}" if held else "it is empty"
+    held = ", ".join(printable(name) for name in sorted(entry.name for entry in scan(folder))[:5])
+    contents = f"it holds {held}" if held else "it is empty"
     raise UsageError(f"{folder} has no {names[0]} (or {names[1]}): {contents}; point --source to the IDX files' folder")
 
 
@@ -151,15 +129,13 @@ def _read(path: Path, magic: int) -> np.ndarray:
     Raises:
         UsageError: the file is damaged or another kind.
     """
+    kind = type_of(path)
     try:
-        with path.open("rb") as file:  # browsers unpack what they download, and leave its name
-            packed = file.read(2) == _GZIP_START
-        with gzip.open(path) if packed else path.open("rb") as file:
+        with gzip.open(path) if kind is GZIP else path.open("rb") as file:  # browsers unpack what has this suffix
             start = 4 + 4 * (magic & 0xFF)
             header = file.read(start)
             if len(header) < start or int.from_bytes(header[:4], "big") != magic:
-                found = file_type(read_head(path))
-                what = f"{found.name}, not" if found not in (UNKNOWN, GZIP, IDX) else "not"
+                what = f"{kind.name}, not" if kind not in (UNKNOWN, GZIP, IDX) else "not"
                 raise UsageError(f"{path} is {what} an IDX file of the expected kind; download it again")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
             content = _exactly(file, math.prod(shape))
@@ -180,15 +156,12 @@ def _exactly(file: BinaryIO | gzip.GzipFile, size: int) -> bytearray | None:
     return content if len(content) == size > 0 else None
 
 
-def _fingerprint(paths: dict[str, tuple[Path, Path]]) -> str:
+def _fingerprint(files: list[tuple[Path, Path]], again: bool = False) -> str:
     """SHA-256 over the unpacked contents, so that gzipped and plain files are the same source."""
+    if again:
+        _read.cache_clear()
     digest = hashlib.sha256()
-    for images, labels in paths.values():
+    for images, labels in files:
         digest.update(_read(images, _IMAGES).data)
         digest.update(_read(labels, _LABELS).data)
     return digest.hexdigest()
-
-
-def _fingerprint_again(paths: dict[str, tuple[Path, Path]]) -> str:
-    _read.cache_clear()
-    return _fingerprint(paths)

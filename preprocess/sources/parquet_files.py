@@ -1,4 +1,4 @@
-"""The parquet files of a source: which they are, which split each is, and how their columns and images are read.
+"""The parquet files of a source: which they are, which split each is, and how their images are read.
 
 This module and celeba_parquet are the only ones that need pyarrow, an extra.
 """
@@ -9,21 +9,20 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from preprocess.containers.container import printable
-from preprocess.containers.file_kinds import ignored_folder, is_parquet_name, read_head, refuse_file
+import pyarrow as pa  # pyright: ignore[reportMissingImports]
+from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
+from preprocess.containers.file_kinds import ignored_folder, is_parquet_name, printable, refuse_file, type_of
 from preprocess.containers.folder import is_folder, scan
-from preprocess.errors import UnreadableImage, UsageError, UserError, first_line
-from preprocess.images.file_types import PARQUET, file_type
+from preprocess.errors import UnreadableImage, UsageError, first_line
+from preprocess.images.file_types import PARQUET
 from preprocess.shards.manifest import SPLITS
 from preprocess.sources.index import split_named
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
 
 _FILE_SPLIT = re.compile(r"([a-z]+)[-_.]")
 _HIVE_NUMBER = re.compile(r"(?:split|partition|set|subset)=([012])$")
@@ -44,12 +43,14 @@ class ParquetPart:
         path: of the file.
         split: the one that its name or folder says, an index into manifest.SPLITS, or -1.
         rows: how many it has.
-        footer_sha256: identifies its content.
+        schema: the pyarrow schema of its columns.
+        footer_sha256: changes with its content: the footer holds offset, size and count of each column chunk.
     """
 
     path: Path
     split: int
     rows: int
+    schema: Any
     footer_sha256: str
 
 
@@ -57,12 +58,15 @@ def list_parts(path: Path) -> list[ParquetPart]:
     """Lists the parquet files of a source: train first, then valid and test, each by name.
 
     Raises:
-        UsageError: pyarrow is missing, there are no such files, or one of them is damaged.
+        UsageError: there are no such files, or one of them is damaged.
     """
     paths = [path] if path.is_file() else list_paths(path)[0]
     if not paths:
         raise UsageError(f"{path} holds no parquet files: looked for *.parquet there and in folders below")
-    parts = [_part(each) for each in paths]
+    parts = []
+    for each in paths:
+        file = open_parquet_file(each)
+        parts.append(ParquetPart(each, split_of(each), file.metadata.num_rows, file.schema_arrow, _footer_sha256(each)))
     return sorted(parts, key=lambda part: (part.split % (len(SPLITS) + 1), str(part.path)))
 
 
@@ -74,25 +78,26 @@ def list_paths(folder: Path) -> tuple[list[Path], list[Path]]:
     levels: list[list[Path]] = []
     folders = [folder]
     for depth in range(_DEPTH):
-        entries = [(each, entry) for each in folders for entry in scan(each)]
-        levels.append(sorted(each / e.name for each, e in entries if is_parquet_name(e.name) and e.is_file()))
-        folders = sorted(each / e.name for each, e in entries if is_folder(e) and not ignored_folder(e.name))
-        if depth == 0 and folder / "data" in folders:
-            levels.append(sorted(p for p in (folder / "data").iterdir() if is_parquet_name(p.name) and p.is_file()))
+        entries = [(each / entry.name, entry) for each in folders for entry in scan(each)]
+        levels.append(sorted(path for path, entry in entries if is_parquet_name(entry.name) and entry.is_file()))
+        folders = sorted(path for path, entry in entries if is_folder(entry) and not ignored_folder(entry.name))
+        if depth == 0:
+            levels.append([])
+            if folder / "data" in folders:
+                levels[-1] = sorted(p for p in (folder / "data").iterdir() if is_parquet_name(p.name) and p.is_file())
     first, *others = [level for level in levels if level] or [[]]
     return first, [path for level in others for path in level if path not in first]
 
 
-def open_parquet_file(path: Path) -> ParquetFile:
+def open_parquet_file(path: Path) -> parquet.ParquetFile:
     """Opens one file for reading page by page, which keeps memory flat even where its row groups are large.
 
     Raises:
-        UsageError: pyarrow is missing, or the file is damaged.
+        UsageError: the file is damaged.
     """
-    parquet = _import_parquet()
     with one_sentence(path):
         size = path.stat().st_size
-        if file_type(read_head(path)) is not PARQUET:
+        if type_of(path) is not PARQUET:
             raise refuse_file(path)
         file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER if size > _SMALL else 0)
         names = file.schema_arrow.names
@@ -117,20 +122,7 @@ def one_sentence(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} is damaged, or not a whole parquet file ({reason}); download it again") from None
 
 
-def read_columns(part: ParquetPart, columns: list[str]) -> Any:
-    """Reads some columns of a file as a pyarrow table.
-
-    Raises:
-        UsageError: the file is damaged.
-    """
-    with one_sentence(part.path):
-        table = open_parquet_file(part.path).read(columns=columns)
-        if columns and table.num_rows != part.rows:
-            raise UsageError(f"{part.path} is damaged: it announces {part.rows:,} rows and has {table.num_rows:,}")
-        return table
-
-
-def read_images(parts: list[ParquetPart], column: str, paths: list[str]) -> Iterator[bytes | UnreadableImage]:
+def read_images(parts: Sequence[ParquetPart], column: str, paths: Sequence[str]) -> Iterator[bytes | UnreadableImage]:
     """Yields the bytes of every image, in order, or why there are none.
 
     Args:
@@ -139,26 +131,26 @@ def read_images(parts: list[ParquetPart], column: str, paths: list[str]) -> Iter
         paths: the path of each image, for the message where there is nothing else.
 
     Raises:
-        UserError: a file is damaged.
+        UsageError: a file is damaged.
     """
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
-    row = 0
+    rows = iter(paths)
     for part in parts:
-        try:
-            file = open_parquet_file(part.path)
-            in_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
-            wanted = f"{column}.bytes" if in_struct else column
-            for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=[wanted]):
+        with one_sentence(part.path):
+            in_struct = pa.types.is_struct(part.schema.field(column).type)
+            wanted = [f"{column}.bytes" if in_struct else column]
+            for batch in open_parquet_file(part.path).iter_batches(_ROWS_AT_A_TIME, columns=wanted):
                 images = batch.column(0).field("bytes") if in_struct else batch.column(0)
-                for image in images:
+                for image, path in zip(images, rows, strict=False):
                     content = image.as_py()
-                    yield _without_bytes(paths[row]) if content is None else bytes(content)
-                    row += 1
-        except UsageError:
-            raise
-        except Exception as error:  # pyarrow raises nearly anything on hostile files
-            raise UserError(f"{part.path} is damaged ({printable(first_line(error))}): download it again") from None
+                    yield _without_bytes(path) if content is None else bytes(content)
+
+
+def _without_bytes(path: str) -> UnreadableImage:
+    if not path:
+        return UnreadableImage("no image in this row of the file")
+    return UnreadableImage(
+        f"only a path in the file ({printable(path)[:100]}), not the image: get the data set with its images embedded"
+    )
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:
@@ -168,31 +160,22 @@ def class_names(schema: Any) -> dict[str, list[str]]:
         found = {column: feature.get("names") for column, feature in features.items() if isinstance(feature, dict)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return {
-        column: names
-        for column, names in found.items()
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-    }
+    lists = {column: names for column, names in found.items() if isinstance(names, list) and names}
+    return {column: names for column, names in lists.items() if all(isinstance(name, str) for name in names)}
 
 
 def is_text(kind: Any) -> bool:
     """Whether a column's type is text in one of its forms."""
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
-    types = pa.types
-    if types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def is_bytes(kind: Any) -> bool:
     """Whether a column's type is bytes in one of its forms."""
-    import pyarrow as pa  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
-    types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind):
-        return types.is_uint8(kind.value_type)
-    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.types.is_uint8(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def split_of(path: Path) -> int:
@@ -218,29 +201,7 @@ def missing_parts(parts: list[ParquetPart]) -> list[str]:
     ]
 
 
-def _without_bytes(path: str) -> UnreadableImage:
-    if not path:
-        return UnreadableImage("no image in this row of the file")
-    return UnreadableImage(
-        f"only a path in the file ({printable(path)[:100]}), not the image: get the data set with its images embedded"
-    )
-
-
-def _import_parquet() -> Any:
-    try:
-        from pyarrow import parquet  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'") from None
-    return parquet
-
-
-def _part(path: Path) -> ParquetPart:
-    rows = open_parquet_file(path).metadata.num_rows
-    return ParquetPart(path, split_of(path), rows, _footer_sha256(path))
-
-
 def _footer_sha256(path: Path) -> str:
-    """SHA-256 of the footer: it holds offset, size and count of each column chunk, so new content changes it."""
     with path.open("rb") as file:
         size = path.stat().st_size
         file.seek(size - _FOOTER_END)

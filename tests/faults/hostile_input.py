@@ -90,7 +90,7 @@ def hostile_sets(workspace: Workspace) -> str:
     Mutation("limit of a JPEG's scans", "preprocess.images.decode:MAX_SCANS", "is_set_to", "1 << 60"),
     Mutation(
         "refusal of links and of names that leave an archive",
-        "preprocess.containers.file_kinds:_unsafe_reason",
+        "preprocess.containers.container:_unsafe_reason",
         "returns",
         "",
     ),

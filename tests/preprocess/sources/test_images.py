@@ -16,10 +16,10 @@ import webdataset as wds
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from preprocess.containers.file_kinds import printable
 from preprocess.images.decode import Decoder
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.reader import ShardError, ShardSet
-from preprocess.sources.index import printable
 from tests.preprocess.trees import encoded, hashes, invoke, jpeg, shard, smooth_picture, write_tree
 
 
