@@ -1,25 +1,27 @@
-"""The `preprocess` command: images in, shards and a manifest out."""
+"""The `preprocess` command: images in, shards and a manifest out.
+
+The commands import what they need when they run, so that --help and a mistake in an option answer at once.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from preprocess.build.options import BuildOptions, Quiet, Workers, cores, with_build_options
+from preprocess.choices import MANIFEST_NAME
 from preprocess.errors import UsageError, UserError
 from preprocess.progress import ProgressReporter, exit_on_error
-from preprocess.shards.manifest import MANIFEST_NAME, LeftOut, Manifest
 
-if TYPE_CHECKING:  # the commands import what lists and reads images, so that --help stays fast
+if TYPE_CHECKING:
+    from preprocess.shards.manifest import Manifest
     from preprocess.sources.index import Catalogue
 
 app = typer.Typer(
@@ -45,6 +47,8 @@ def faces(
     quiet: Quiet = False,
 ) -> None:
     """Draw faces with known factors, in CelebA's folder structure: the built-in data set."""
+    from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
+
     from preprocess.synthetic.dataset import draw_dataset  # noqa: PLC0415
 
     with exit_on_error(), ProgressReporter("faces", quiet) as progress:
@@ -185,10 +189,10 @@ def _build(name: str, open_source: Callable[[], Catalogue], options: BuildOption
     from preprocess.build.output import Output  # noqa: PLC0415
 
     options.check()
-    make_executor = choose_executor(options.scheduler)
+    open_executor = choose_executor(options.scheduler)
     output = Output(options.out)
     with ProgressReporter(name, options.quiet) as progress:
-        manifest = build(open_source(), options, output, progress, make_executor)
+        manifest = build(open_source(), options, output, progress, open_executor)
         progress.finish()
     _print_summary(manifest, options.out)
     refuse_too_many_bad(manifest, options.max_bad, options.out)
@@ -217,36 +221,36 @@ def train_command(manifest: Manifest, out: str) -> str:
 
 def _print_summary(manifest: Manifest, address: str) -> None:
     """Prints a table of what is in the shards, and what was left out of them."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     height, width, channels = manifest.image_shape
     known = f"{len(manifest.attribute_names)} attributes, {len(manifest.factor_names)} factors"
     if manifest.landmark_names:
         known += f", {len(manifest.landmark_names)} landmark coordinates"
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table()
-    table.add_column("split")
+    table = Table("split")
     for column in ("samples", "shards", "MB"):
         table.add_column(column, justify="right")
     for name, split in manifest.splits.items():
         size = sum(shard.bytes for shard in split.shards) / 1e6
         table.add_row(name, f"{split.samples:,}", f"{len(split.shards):,}", f"{size:,.1f}")
-    lines = _by_reason(manifest.left_out)
-    if lines:
-        lines.insert(0, f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
-    lines += [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]
     console = Console(highlight=False, markup=False)
     console.print(f"{address}: {height}x{width}x{channels} {manifest.codec}, {known}", soft_wrap=True)
     console.print(table)
-    for line in lines:
+    for line in _not_used(manifest, address):
         console.print(line, soft_wrap=True)
 
 
-def _by_reason(left_out: Sequence[LeftOut], most: int = 5) -> list[str]:
-    """Counts the images for each reason, most images first."""
-    reasons = Counter(left.reason for left in left_out)
-    first = {left.reason: left.key for left in reversed(left_out)}
+def _not_used(manifest: Manifest, address: str, most: int = 5) -> list[str]:
+    """Counts the images that were left out and the files that are no images, for each reason, most of them first."""
+    reasons = Counter(left.reason for left in manifest.left_out)
+    first = {left.reason: left.key for left in reversed(manifest.left_out)}
     lines = [
         f"  {first[reason]}: {reason}" if count == 1 else f"  {count:,} images, the first {first[reason]}: {reason}"
         for reason, count in reasons.most_common(most)
     ]
-    return [*lines, f"  and {len(reasons) - most:,} other reasons"] if len(reasons) > most else lines
+    if lines:
+        lines.insert(0, f"{len(manifest.left_out):,} images left out; the reasons are in {address}/{MANIFEST_NAME}")
+    if len(reasons) > most:
+        lines.append(f"  and {len(reasons) - most:,} other reasons")
+    return lines + [f"{group.files:,} files not used: {group.reason}" for group in manifest.ignored]

@@ -32,11 +32,6 @@ class UnreadableImage(Exception):
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """Returns the first line of an error's text, or its class name where it has no text.
-
-    Args:
-        error: the error, often one of another library.
-        limit: characters kept at most.
-    """
+    """Returns at most `limit` characters of the first line of an error's text, or its class name without a text."""
     lines = str(error).strip().splitlines()
     return " ".join(lines[0].split())[:limit] if lines else type(error).__name__

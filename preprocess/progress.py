@@ -6,13 +6,14 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from preprocess.errors import UserError, first_line
+
+if TYPE_CHECKING:  # rich takes a tenth of a second to import
+    from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -23,6 +24,8 @@ class ProgressReporter(contextlib.ExitStack):
 
     def __init__(self, name: str, quiet: bool = False) -> None:
         """Takes the name of the task, such as "celeba"; a quiet one prints nothing."""
+        from rich.console import Console  # noqa: PLC0415
+
         super().__init__()
         self._name = name
         self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
@@ -39,9 +42,11 @@ class ProgressReporter(contextlib.ExitStack):
         self._total = images
         self._started = self._last_line = time.monotonic()
         if images and self._console.is_terminal and not self._console.quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            status = TextColumn("{task.fields[status]}")
-            self._bar = self.enter_context(Progress(*columns, status, TimeRemainingColumn(), console=self._console))
+            from rich import progress as rich  # noqa: PLC0415
+
+            count = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+            status = (rich.TextColumn("{task.fields[status]}"), rich.TimeRemainingColumn())
+            self._bar = self.enter_context(rich.Progress(*count, *status, console=self._console))
             self._bar.add_task(self._name, total=images, status="")
 
     def advance(self, images: int, left_out: int = 0, written: int = 0) -> None:
@@ -59,8 +64,8 @@ class ProgressReporter(contextlib.ExitStack):
     def finish(self) -> None:
         """Removes the bar and prints the time that the task took."""
         self.close()
-        seconds = time.monotonic() - self._started
         if self._total:
+            seconds = time.monotonic() - self._started
             self.say(f"{self._name}: {self._done:,} in {seconds:.1f} s, {self._status()}")
 
     def _rate(self) -> float:

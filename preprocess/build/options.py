@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -11,12 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from preprocess.choices import MAX_SIDE, Codec, Faces, Preset, Resample
 from preprocess.errors import UsageError
-from preprocess.images.align import check_installed
-from preprocess.images.crop_resize import Preset, Resample, choose_crop
-from preprocess.shards.manifest import MAX_SIDE, Codec, Faces
 
-MAX_BAD = 0.001  # a complete copy of a real data set may lack this share; of fewer than 1,000 images, none may be bad
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
 
@@ -53,9 +49,10 @@ class BuildOptions:
         int | None, typer.Option(min=1, help="Use only this number of images, in proportion from all splits.")
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the order inside each split (and of splits, if needed).")] = 0
+    # a complete copy of a real data set may lack this share; of fewer than 1,000 images, none may be bad
     max_bad: Annotated[
         float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
-    ] = MAX_BAD
+    ] = 0.001
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")
     ] = False
@@ -76,6 +73,9 @@ class BuildOptions:
         Raises:
             UsageError: --crop is not understood, options contradict each other, or the extra `align` is not installed.
         """
+        from preprocess.images.align import check_installed  # noqa: PLC0415 - not for --help
+        from preprocess.images.crop_resize import choose_crop  # noqa: PLC0415
+
         choose_crop(self.crop, self.preset, None)
         if self.align:
             check_installed()
@@ -101,15 +101,14 @@ def with_build_options(
             if p.name not in without
         ]
 
-        @functools.wraps(command)
         def with_options(**values: Any) -> None:
             options = BuildOptions(**{p.name: values.pop(p.name) for p in shared})
             command(**values, options=options)
 
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own + shared]
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-        del with_options.__wrapped__  # type: ignore[attr-defined] - its signature is not the command line's
         return with_options
 
     return decorate

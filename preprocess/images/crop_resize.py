@@ -1,7 +1,4 @@
-"""Crop and resize, with the arithmetic of torchvision's CenterCrop and Resize(antialias=True).
-
-torch is imported by `resize_batch` only, so that the command line can name crops without it.
-"""
+"""Crop and resize, with the arithmetic of torchvision's CenterCrop and Resize(antialias=True)."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
+from preprocess.choices import Preset, Resample
 from preprocess.errors import UnreadableImage, UsageError
 
-Resample = Literal["bilinear", "bicubic"]  # both antialiased
 CELEBA_SIZE = (218, 178)
 """(H, W) of CelebA's aligned images, in pixels: the frame to which crops of published work refer."""
 
@@ -36,7 +33,6 @@ class Crop(BaseModel):
 
 
 # Crops of published work on CelebA's images of 178x218, each resized to 64x64 there.
-Preset = Literal["vlae108", "dcgan", "wae140", "vae148", "nvae", "provlae"]
 PRESETS: dict[Preset, Crop] = {
     "vlae108": Crop(kind="center", size=108),  # Zhao et al. 2017, the VLAE authors' code
     "dcgan": Crop(kind="center", size=108),  # DCGAN-tensorflow, and much that followed it
@@ -79,13 +75,11 @@ def parse_crop(text: str) -> Crop:
     """Parses `148`, `square`, `none` or `left,top,right,bottom`. Raises UsageError if the text is none of them."""
     if text in {"square", "none"}:
         return Crop(kind=text)  # pyright: ignore[reportArgumentType]
-    parts = text.split(",")
-    if all(part.isdecimal() for part in parts):
-        numbers = [int(part) for part in parts]
-        if len(numbers) == 1 and numbers[0] > 0:
-            return Crop(kind="center", size=numbers[0])
-        if len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
-            return Crop(kind="box", box=(numbers[0], numbers[1], numbers[2], numbers[3]))
+    match [int(part) if part.isdecimal() else -1 for part in text.split(",")]:
+        case [size] if size > 0:
+            return Crop(kind="center", size=size)
+        case [left, top, right, bottom] if 0 <= left < right and 0 <= top < bottom:
+            return Crop(kind="box", box=(left, top, right, bottom))
     raise UsageError(f"--crop {text} is neither a number of pixels, nor left,top,right,bottom, nor square, nor none")
 
 
@@ -113,29 +107,27 @@ def scaled_crop(crop: Crop, source_size: tuple[int, int], image_size: tuple[int,
     """Returns the crop that cuts the same part of the frame out of an image of another size.
 
     A center crop of 148 pixels, meant for CelebA's 178x218, is 74 pixels for an image of 89x109. If the image has
-    another aspect ratio, the smaller of its two scales counts, so that the crop always fits.
+    another aspect ratio, the smaller of its two scales counts: the crop then always fits, and faces stay undistorted.
+    A crop without pixels ("square", "none") stays the same.
 
     Args:
         crop: a crop in pixels of `source_size`.
         source_size: (height, width) of the images that the crop is meant for.
         image_size: (height, width) of the image to be cropped.
-
-    Returns:
-        The same crop where the sizes are equal, or where its kind has no pixels ("square", "none").
     """
     if crop.kind in {"square", "none"} or source_size == image_size:
         return crop
-    down, across = image_size[0] / source_size[0], image_size[1] / source_size[1]
+    (source_height, source_width), (image_height, image_width) = source_size, image_size
+    scale = min(image_height / source_height, image_width / source_width)
     if crop.kind == "center":
-        side = round((crop.size or 0) * min(down, across))
-        return Crop(kind="center", size=max(1, min(side, *image_size)))
-    left, top, right, bottom = crop.box or (0, 0, source_size[1], source_size[0])
-    # one scale for both axes keeps faces undistorted; what is left of the frame is shared by both sides
-    scale = min(down, across)
-    dx, dy = (image_size[1] - scale * source_size[1]) / 2, (image_size[0] - scale * source_size[0]) / 2
+        side = round((crop.size or 0) * scale)
+        return Crop(kind="center", size=max(1, min(side, image_height, image_width)))
+    left, top, right, bottom = crop.box or (0, 0, source_width, source_height)
     width, height = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    x = min(max(0, round(dx + left * scale)), max(0, image_size[1] - width))
-    y = min(max(0, round(dy + top * scale)), max(0, image_size[0] - height))
+    # both sides share what the image has beyond the frame
+    x = round((image_width - scale * source_width) / 2 + left * scale)
+    y = round((image_height - scale * source_height) / 2 + top * scale)
+    x, y = min(max(0, x), max(0, image_width - width)), min(max(0, y), max(0, image_height - height))
     return Crop(kind="box", box=(x, y, x + width, y + height))
 
 
