@@ -6,24 +6,23 @@ import errno
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.build.executors import local_processes, run_tasks
+from preprocess.build.executors import Opener, run_tasks
 from preprocess.build.options import BuildOptions, cores
 from preprocess.build.output import Output
 from preprocess.build.worker import SUFFIX_BYTES, ShardRecord, ShardTask
+from preprocess.choices import MANIFEST_NAME
 from preprocess.errors import UserError
 from preprocess.images.crop_resize import CELEBA_SIZE, Crop, choose_crop, has_celeba_frame, scaled_crop
 from preprocess.progress import ProgressReporter
 from preprocess.shards.annotations import longest_json
 from preprocess.shards.manifest import (
-    MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     NO_FACE,
     SPLITS,
@@ -41,11 +40,7 @@ _LEFT_OUT_BYTES = 50  # of a manifest's entry of an image left out, beside its k
 
 
 def build(
-    catalogue: Catalogue,
-    options: BuildOptions,
-    output: Output,
-    progress: ProgressReporter,
-    make_executor: Callable[[int], Executor] = local_processes,
+    catalogue: Catalogue, options: BuildOptions, output: Output, progress: ProgressReporter, open_executor: Opener
 ) -> Manifest:
     """Makes those shards of `catalogue` that `output` does not hold yet, then the manifest.
 
@@ -59,13 +54,12 @@ def build(
     spec = make_spec(catalogue, options)
     for note in (*catalogue.notes, *_crop_notes(catalogue, options, spec.crop)):
         progress.say(note)
-    with output.locked():
-        output.acquire(spec, options.overwrite)
+    with output.reserved(spec, options.overwrite):
         tasks = plan(catalogue, spec, output)
         records = output.finished(tasks, workers)
         missing = [task for task in tasks if task.file not in records]
-        if len(missing) < len(tasks):
-            progress.say(f"{len(tasks) - len(missing):,} of {len(tasks):,} shards are already finished")
+        if records:
+            progress.say(f"{len(records):,} of {len(tasks):,} shards are already finished")
         _warn_of_space(missing, spec, output, progress)
         # an image that --limit did not choose was not left out
         left_out = list(catalogue.left_out if spec.limit is None else ())
@@ -76,7 +70,7 @@ def build(
             if missing and catalogue.unpack:
                 progress.say("unpacking the images: this source can only be read from start to end")
                 catalogue.unpack(output.scratch)
-            with closing(run_tasks(missing, workers, make_executor)) as made:  # no worker outlives the lock
+            with closing(run_tasks(missing, workers, open_executor)) as made:  # no worker outlives the lock
                 for record in made:
                     output.commit_shard(record)
                     records[record.file] = record

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from functools import partial
+from itertools import islice
 
 from preprocess.build import worker
 from preprocess.errors import UsageError, UserError
@@ -21,27 +23,27 @@ MAX_DEATHS_IN_A_ROW = 3
 LOCAL_CLUSTER = "local-cluster"
 _SECONDS_TO_CONNECT = 20
 
+Opener = Callable[[int], contextlib.AbstractContextManager[Executor]]
+"""Opens an executor with a number of workers; closing it waits for them."""
 
-def choose_executor(scheduler: str | None) -> Callable[[int], Executor]:
-    """Returns a function that makes the executor for a number of workers.
 
-    Args:
-        scheduler: None for local processes, `tcp://host:8786` for a Dask cluster, or `local-cluster` to start one.
+def choose_executor(scheduler: str | None) -> Opener:
+    """Chooses local processes, or a Dask cluster for `tcp://host:8786` or `local-cluster`, which starts one.
 
     Raises:
         UsageError: the scheduler is not understood, or Dask is not installed.
     """
     if scheduler is None:
-        return local_processes
+        return _local_processes
     if scheduler != LOCAL_CLUSTER and not scheduler.startswith(("tcp://", "tls://")):
         raise UsageError(f"--scheduler {scheduler} is neither an address like tcp://host:8786 nor {LOCAL_CLUSTER}")
     if importlib.util.find_spec("distributed") is None:
         raise UsageError("--scheduler needs Dask: pip install 'mmd-vlae[dask]'")
-    return lambda workers: DaskExecutor(scheduler, workers)
+    return partial(_dask, scheduler)
 
 
-def local_processes(workers: int) -> Executor:
-    """Returns a pool of processes, forked from a server process that imports torch once."""
+def _local_processes(workers: int) -> Executor:
+    """A pool of processes, forked from a server process that imports torch once."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
@@ -63,8 +65,37 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
+@contextlib.contextmanager
+def _dask(scheduler: str, workers: int) -> Iterator[Executor]:
+    """A Dask cluster, which repeats the tasks of a worker that died. Source and --out must be shared folders.
+
+    A running task cannot be waited for at the end; if it still writes, it writes an undamaged shard.
+    """
+    # an optional dependency, which the type checker need not find
+    from distributed import Client, LocalCluster  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    with contextlib.ExitStack() as opened:
+        address = scheduler
+        try:
+            if scheduler == LOCAL_CLUSTER:
+                address = opened.enter_context(
+                    LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        dashboard_address=None,  # pyright: ignore[reportArgumentType] - None = no dashboard
+                        silence_logs=logging.CRITICAL,
+                    )
+                )
+            client = opened.enter_context(Client(address, timeout=_SECONDS_TO_CONNECT))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"the Dask scheduler {scheduler} cannot be reached: {error}") from None
+        executor = client.get_executor(pure=False)  # a task writes a file, so its result is not cached
+        opened.callback(executor.shutdown, wait=False)
+        yield executor
+
+
 def run_tasks(
-    tasks: Sequence[worker.ShardTask], workers: int, make_executor: Callable[[int], Executor] = local_processes
+    tasks: Sequence[worker.ShardTask], workers: int, open_executor: Opener
 ) -> Generator[worker.ShardRecord, None, None]:
     """Yields the record of each task when it is done, in any order; closing the generator waits for the workers to end.
 
@@ -78,7 +109,7 @@ def run_tasks(
     deaths = 0
     while remaining:
         try:
-            with closing(_run_until_a_death(list(remaining.values()), workers, make_executor)) as records:
+            with contextlib.closing(_run_until_a_death(list(remaining.values()), workers, open_executor)) as records:
                 for record in records:
                     del remaining[record.file]
                     deaths = 0
@@ -101,62 +132,29 @@ def run_tasks(
 
 
 def _run_until_a_death(
-    tasks: list[worker.ShardTask], workers: int, make_executor: Callable[[int], Executor]
+    tasks: list[worker.ShardTask], workers: int, open_executor: Opener
 ) -> Generator[worker.ShardRecord, None, None]:
-    executor = make_executor(min(workers, len(tasks)))
     waiting = iter(tasks)
     running: set[Future[worker.ShardRecord]] = set()
     failure: BaseException | None = None
-    try:
-        while True:
-            while not failure and len(running) < workers * TASKS_AHEAD and (task := next(waiting, None)) is not None:
-                running.add(executor.submit(worker.make_shard, task))
-            if not running:
-                break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                error = future.exception()
-                if error is None:
-                    yield future.result()
-                failure = failure or error
-            if failure:  # shards that other workers are about to finish are kept
-                running = {future for future in running if not future.cancel()}
-        if failure:
-            raise failure
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-class DaskExecutor(Executor):
-    """Hands tasks to Dask, which repeats the tasks of a worker that died. Source and --out must be shared folders."""
-
-    def __init__(self, scheduler: str, workers: int) -> None:
-        """Connects to the cluster, or starts one with `workers` processes.
-
-        Raises:
-            UserError: the cluster cannot be reached.
-        """
-        # an optional dependency, which the type checker need not find
-        from distributed import Client, LocalCluster  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
-
-        self._cluster = None
+    with open_executor(min(workers, len(tasks))) as executor:
         try:
-            if scheduler == LOCAL_CLUSTER:
-                self._cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    dashboard_address=None,  # pyright: ignore[reportArgumentType] - None = no dashboard
-                    silence_logs=logging.CRITICAL,
-                )
-            self._client = Client(self._cluster or scheduler, timeout=_SECONDS_TO_CONNECT)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"the Dask scheduler {scheduler} cannot be reached: {error}") from None
-        self._executor = self._client.get_executor(pure=False)  # a task writes a file, so its result is not cached
-        self.submit = self._executor.submit
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Disconnects. A running task cannot be waited for; if it still writes, it writes an undamaged shard."""
-        self._executor.shutdown(wait=wait and not cancel_futures)
-        self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+            while True:
+                if not failure:
+                    next_tasks = islice(waiting, workers * TASKS_AHEAD - len(running))
+                    running |= {executor.submit(worker.make_shard, task) for task in next_tasks}
+                if not running:
+                    break
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    error = future.exception()
+                    if error is None:
+                        yield future.result()
+                    failure = failure or error
+                if failure:  # shards that other workers are about to finish are kept
+                    running = {future for future in running if not future.cancel()}
+        finally:
+            for future in running:
+                future.cancel()
+    if failure:
+        raise failure

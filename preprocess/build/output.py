@@ -27,13 +27,15 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from preprocess.build.worker import ShardRecord, ShardTask
+from preprocess.choices import MANIFEST_NAME
 from preprocess.errors import ManifestError, UsageError, UserError
 from preprocess.shards.atomic import json_bytes, write_file
-from preprocess.shards.manifest import MANIFEST_NAME, Manifest, ShardSpec
+from preprocess.shards.manifest import Manifest, ShardSpec
 from preprocess.shards.storage import ShardFiles, reported
 
 SHARD_NAME = re.compile(r"(train|valid|test)-\d{6}\.tar")
-SCRATCH_NAME, SPEC_NAME, LOCK_NAME = ".unfinished", "spec.json", ".lock"
+SCRATCH_NAME, LOCK_NAME = ".unfinished", ".lock"
+_SPEC = f"{SCRATCH_NAME}/spec.json"
 _ANOTHER_OUT = "choose another --out, or add --overwrite"
 
 
@@ -61,20 +63,22 @@ class Output:
         self.path = self.files.folder or _stage(self.name)
         self.scratch = self.path / SCRATCH_NAME
         protocol = self.files.fs.protocol
-        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
-        if self.remote and "memory" in protocols:
+        self._protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        if self.remote and "memory" in self._protocols:
             raise UsageError(
                 f"--out {self.name} would be gone when the command ends: give a folder, or s3://, gs:// or file://"
             )
-        self._needs_rename = "file" in protocols  # elsewhere an upload is visible only when complete
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the place for this process, which creates it if needed. The kernel releases the lock in any case.
+    def reserved(self, spec: ShardSpec, overwrite: bool) -> Iterator[None]:
+        """Holds the place, created if needed, for one process and one specification.
+
+        The kernel releases the lock when the process ends in any way.
 
         Raises:
-            UserError: another run of this machine holds it.
-            UsageError: it cannot be created.
+            UserError: another run of this machine holds it, or it cannot be reached.
+            UsageError: it cannot be created, or it holds shards of another specification and `overwrite` is not given;
+                the message names the differences.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,7 @@ class Output:
             raise UsageError(f"{self.path} cannot be written to: {error.strerror}") from None
         try:
             self._empty_stage()
+            self._take(spec, overwrite)
             yield
         finally:
             self._empty_stage()  # all finished shards are uploaded by now
@@ -98,14 +103,8 @@ class Output:
                 with contextlib.suppress(OSError):
                     self.path.rmdir()
 
-    def acquire(self, spec: ShardSpec, overwrite: bool) -> None:
-        """Reserves the place for one specification, before the first shard is made.
-
-        Raises:
-            UsageError: the place holds shards of another specification and `overwrite` is not given; the message names
-                the differences.
-            UserError: the place cannot be reached.
-        """
+    def _take(self, spec: ShardSpec, overwrite: bool) -> None:
+        """Marks the place as that of one specification, before the first shard is made."""
         with self._reported("cannot be reached"):
             try:
                 if differences := self._differences(spec):
@@ -113,10 +112,18 @@ class Output:
             except UsageError:
                 if not overwrite:
                     raise
-                self._clear()
-            self._remove_temporaries()
+                self.files.remove(MANIFEST_NAME)  # first, because it promises the shards that go next
+                for name in self.files.names():
+                    if SHARD_NAME.fullmatch(name):
+                        self.files.remove(name)
+                self._remove_scratch()
+            # what a killed run left in a folder; the records of its finished shards stay
+            (self.path / f".{MANIFEST_NAME}.tmp").unlink(missing_ok=True)
             self.scratch.mkdir(exist_ok=True)
-            self._write(f"{SCRATCH_NAME}/{SPEC_NAME}", json_bytes(spec.model_dump(mode="json")))
+            for path in list(self.scratch.iterdir()):
+                if path.suffix != ".json":
+                    path.unlink()
+            self._write(_SPEC, json_bytes(spec.model_dump(mode="json")))
         self._spec = spec
 
     def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
@@ -146,7 +153,7 @@ class Output:
                         f"{self.name}/{record.file} reads back different from the upload: run the same command again"
                     )
                 (self.path / record.file).unlink()
-            self._write(f"{SCRATCH_NAME}/{record.file}.json", json_bytes(record.model_dump(mode="json")))
+            self._write(f"{SCRATCH_NAME}/{record.file}.json", record.to_json())
 
     def commit(self, manifest: Manifest) -> None:
         """Writes the manifest, then removes what only the run needed.
@@ -183,10 +190,8 @@ class Output:
     def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
         """Returns the records of the manifest, and of the unfinished run, without looking at the shards."""
         records: dict[str, ShardRecord] = {}
-        manifest = self.files.read(MANIFEST_NAME)
-        if manifest is not None:
-            with contextlib.suppress(ManifestError):
-                records |= _records_of(Manifest.parse(manifest, MANIFEST_NAME), tasks)
+        with contextlib.suppress(ManifestError):
+            records |= _records_of(Manifest.parse(self.files.read(MANIFEST_NAME), MANIFEST_NAME), tasks)
         unfinished = set(self.files.names(SCRATCH_NAME))
         for task in tasks:
             if f"{task.file}.json" in unfinished:
@@ -200,7 +205,7 @@ class Output:
 
         Raises UsageError if the place holds shards that this version cannot compare.
         """
-        unfinished, manifest = self.files.read(f"{SCRATCH_NAME}/{SPEC_NAME}"), self.files.read(MANIFEST_NAME)
+        unfinished, manifest = self.files.read(_SPEC), self.files.read(MANIFEST_NAME)
         try:
             if unfinished is not None:
                 return ShardSpec.model_validate_json(unfinished).differences(spec)
@@ -223,23 +228,9 @@ class Output:
                 "its shards are left alone; choose another --out"
             )
 
-    def _clear(self) -> None:
-        self.files.remove(MANIFEST_NAME)  # first, because it promises the shards that go next
-        for name in self.files.names():
-            if SHARD_NAME.fullmatch(name):
-                self.files.remove(name)
-        self._remove_scratch()
-
     def _remove_scratch(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # another run of this specification has finished too
             self.files.fs.rm(self.files.path(SCRATCH_NAME), recursive=True)
-
-    def _remove_temporaries(self) -> None:
-        """Removes what a killed run left in a folder; the records of its finished shards stay."""
-        (self.path / f".{MANIFEST_NAME}.tmp").unlink(missing_ok=True)
-        for path in list(self.scratch.iterdir()) if self.scratch.is_dir() else []:
-            if path.suffix != ".json":
-                path.unlink()
 
     def _empty_stage(self) -> None:
         if self.remote:
@@ -258,7 +249,7 @@ class Output:
 
     def _upload(self, path: Path, name: str) -> None:
         target = self.files.path(name)
-        if not self._needs_rename:
+        if "file" not in self._protocols:  # an upload is visible only when it is complete
             self.files.fs.put_file(str(path), target)
             return
         # the name is unique among machines; the folder is removed when another run of this specification finishes

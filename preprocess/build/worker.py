@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from preprocess.choices import Faces
 from preprocess.errors import UnreadableImage
 from preprocess.images.align import align, find_faces
 from preprocess.images.crop_resize import crop_box, resize_batch
 from preprocess.shards.annotations import SampleTable, json_texts
-from preprocess.shards.atomic import replace_file, write_json
-from preprocess.shards.manifest import NO_FACE, Faces, LeftOut, ShardSpec
+from preprocess.shards.atomic import json_bytes, replace_file, write_file
+from preprocess.shards.manifest import NO_FACE, LeftOut, ShardSpec
 from preprocess.shards.tar import END_OF_ARCHIVE, MAX_KEY_BYTES, RecordWriter, encoded_record
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class ShardRecord(BaseModel):
     sha256: str
     left_out: tuple[LeftOut, ...]
 
+    def to_json(self) -> bytes:
+        """Returns the record as the content of a file."""
+        return json_bytes(self.model_dump(mode="json"))
+
 
 def make_shard(task: ShardTask) -> ShardRecord:
     """Makes one shard under a temporary name, fsyncs it, and renames it into place.
@@ -82,7 +87,7 @@ def make_shard(task: ShardTask) -> ShardRecord:
     torch.set_num_threads(1)  # shards are made in parallel instead
     unfinished = task.scratch / f"{task.file}-{uuid.uuid4().hex}"  # a cluster may run one task twice at a time
     try:
-        with unfinished.open("wb", buffering=0) as file:
+        with unfinished.open("wb") as file:
             record = _write_shard(task, file)
         if record.samples:
             with replace_file(task.folder / task.file, unfinished):
@@ -95,7 +100,7 @@ def make_shard(task: ShardTask) -> ShardRecord:
 
 
 def _write_record(task: ShardTask, record: ShardRecord, unfinished: Path) -> None:
-    write_json(task.scratch / f"{task.file}.json", record.model_dump(mode="json"), unfinished.with_suffix(".record"))
+    write_file(task.scratch / f"{task.file}.json", record.to_json(), unfinished.with_suffix(".record"))
 
 
 def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:
@@ -115,7 +120,7 @@ def _write_shard(task: ShardTask, file: BinaryIO) -> ShardRecord:
     return ShardRecord(
         file=task.file,
         samples=output.samples,
-        bytes=output.bytes,
+        bytes=file.tell(),
         sha256=output.digest.hexdigest(),
         left_out=tuple(left_out),
     )
@@ -147,53 +152,41 @@ def face_samples(
 
 
 class _ShardWriter:
-    """Collects crops of equal size, resizes them together, and writes their records; counts and hashes the bytes."""
+    """Collects crops of equal size, resizes them together, and writes their records; counts and hashes them."""
 
     def __init__(self, spec: ShardSpec, file: BinaryIO) -> None:
-        self.samples = self.bytes = 0
-        self.digest = hashlib.sha256()
+        self.samples, self.digest = 0, hashlib.sha256()
         self._spec, self._file = spec, file
         self._records = RecordWriter(spec.layout, spec.image_shape, BATCH).records if spec.layout else self._encoded
         self._crops = np.empty((0, 0, 0, spec.image_shape[2]), np.uint8)
-        self._shape: tuple[int, ...] = ()
-        self._box = (0, 0, 0, 0)
-        self._keys: list[str] = []
-        self._texts: list[bytes] = []
+        self._names: list[tuple[str, bytes]] = []  # key and JSON of each crop
 
     def add(self, key: str, text: bytes, image: np.ndarray) -> None:
         """Adds a sample: its key, its JSON, and a copy of the crop of its image; UnreadableImage if that is smaller."""
-        if image.shape != self._shape:  # nearly all images of a source have one size
-            self._box = crop_box(self._spec.crop, image.shape[0], image.shape[1])
-            self._shape = image.shape
-        top, left, height, width = self._box
+        top, left, height, width = crop_box(self._spec.crop, image.shape[0], image.shape[1])
         if self._crops.shape[1:3] != (height, width):
             self.flush()
             batch = max(1, min(BATCH, BATCH_BYTES // (height * width * image.shape[2])))
             self._crops = np.empty((batch, height, width, image.shape[2]), np.uint8)
-        self._crops[len(self._keys)] = image[top : top + height, left : left + width]
-        self._keys.append(key)
-        self._texts.append(text)
-        if len(self._keys) == len(self._crops):
+        self._crops[len(self._names)] = image[top : top + height, left : left + width]
+        self._names.append((key, text))
+        if len(self._names) == len(self._crops):
             self.flush()
 
     def flush(self) -> None:
         """Resizes and writes the samples that were added since the last flush."""
-        if not self._keys:
-            return
-        height, width, _ = self._spec.image_shape
-        images = resize_batch(self._crops[: len(self._keys)], height, width, self._spec.resample)
-        self.write(self._records(self._keys, images, self._texts))
-        self.samples += len(self._keys)
-        self._keys.clear()
-        self._texts.clear()
+        if self._names:
+            keys, texts = zip(*self._names, strict=True)
+            height, width, _ = self._spec.image_shape
+            images = resize_batch(self._crops[: len(keys)], height, width, self._spec.resample)
+            self.write(self._records(keys, images, texts))
+            self.samples += len(keys)
+            self._names.clear()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Writes all of `data`."""
-        rest = memoryview(data)
-        self.digest.update(rest)
-        self.bytes += len(rest)
-        while rest:  # a raw file may take less than it is given
-            rest = rest[self._file.write(rest) :]
+        """Writes and hashes all of `data`."""
+        self.digest.update(data)
+        self._file.write(data)
 
     def _encoded(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> bytes:
         from preprocess.images.codecs import encode  # noqa: PLC0415 - npy shards do without Pillow
