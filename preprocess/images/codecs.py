@@ -9,14 +9,18 @@ import simplejpeg
 from PIL import Image
 
 JPEG_QUALITY = 95  # with full color resolution: 1.2/255 lost on average
+_LOSSLESS = {
+    "png": {"compress_level": 4},  # level 6 saves 1 % more and takes half as long again
+    "webp": {"lossless": True, "method": 0, "quality": 20},
+}
 
 
 def encode(image: np.ndarray, codec: str) -> bytes:
-    """Encodes one image; png and webp are lossless.
+    """Encodes one image as "png", "jpg" or "webp"; png and webp are lossless.
 
     Args:
         image: uint8 (H, W, 1 or 3).
-        codec: "png", "jpg" or "webp".
+        codec: the file type.
 
     Raises:
         ValueError: another codec.
@@ -26,12 +30,8 @@ def encode(image: np.ndarray, codec: str) -> bytes:
         kind, subsampling = ("GRAY", "Gray") if gray else ("RGB", "444")
         contiguous = np.ascontiguousarray(image)
         return simplejpeg.encode_jpeg(contiguous, JPEG_QUALITY, colorspace=kind, colorsubsampling=subsampling)
-    out = io.BytesIO()
-    picture = Image.fromarray(image[..., 0] if gray else image)
-    if codec == "png":
-        picture.save(out, "PNG", compress_level=4)  # level 6 saves 1 % more and takes half as long again
-    elif codec == "webp":
-        picture.save(out, "WEBP", lossless=True, method=0, quality=20)
-    else:
+    if codec not in _LOSSLESS:
         raise ValueError(f"{codec} is not an image codec")
+    out = io.BytesIO()
+    Image.fromarray(image[..., 0] if gray else image).save(out, codec, **_LOSSLESS[codec])
     return out.getvalue()

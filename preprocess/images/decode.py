@@ -28,9 +28,9 @@ PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000"
 _JPEG_START, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
 _BAND = 256  # rows converted at a time
 _JPEG_COLORS = frozenset({"YCbCr", "RGB", "Gray", "GRAY"})  # Pillow reads CMYK
-_REDUCTIONS = (1, 2, 4, 8)  # of a JPEG's width and height, at no extra cost
 _ORIENTATION = 0x0112  # EXIF tag
 _APP1, _METADATA = 0xE1, frozenset({*range(0xE0, 0xF0), 0xFE})  # application segments and comments
+_SHRINK = "shrink it first, for example with `magick FILE -resize 50% SMALLER`"
 
 
 class Decoder:
@@ -63,19 +63,21 @@ class Decoder:
             raise UnreadableImage("empty file")
         if data.startswith(_JPEG_START):
             try:
-                height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+                stated_height, stated_width, colors, _ = simplejpeg.decode_jpeg_header(data)
             except ValueError as error:
                 raise UnreadableImage(f"damaged JPEG: {first_line(error)}") from None
+            height, width = int(stated_height), int(stated_width)
             if data.count(_SCAN) > MAX_SCANS:
                 raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans")
-            reduction = _reduction(int(width), int(height)) if reduce else 1
+            # at no extra cost; 1 where even an eighth would be too large
+            fitting = (factor for factor in (1, 2, 4, 8) if width * height <= MAX_PIXELS * factor**2)
+            reduction = next(fitting, 1) if reduce else 1
             if reduction > 1:
-                return _reduced_jpeg(data, int(height) // reduction, int(width) // reduction)
-            _refuse_bomb(int(width), int(height))
+                return _reduced_jpeg(data, height // reduction, width // reduction)
+            _refuse_bomb(width, height)
             if colors in _JPEG_COLORS and not _has_exif(data):
-                size = int(height) * int(width) * 3
-                if self._buffer.size < size:
-                    self._buffer = np.empty(size, np.uint8)
+                if self._buffer.size < height * width * 3:
+                    self._buffer = np.empty(height * width * 3, np.uint8)
                 return _decode_jpeg(data, self._buffer)
         return _decode_with_pillow(data)
 
@@ -87,12 +89,6 @@ def _decode_jpeg(data: bytes, buffer: np.ndarray | None = None, min_height: int 
         )
     except (ValueError, RuntimeError, MemoryError) as error:
         raise UnreadableImage(f"damaged JPEG: {first_line(error)}") from None
-
-
-def _reduction(width: int, height: int) -> int:
-    """Returns by how much width and height are divided so that the image has at most MAX_PIXELS; 1 if nothing helps."""
-    fitting = (factor for factor in _REDUCTIONS if width * height <= MAX_PIXELS * factor**2)
-    return next(fitting, 1)
 
 
 def _reduced_jpeg(data: bytes, height: int, width: int) -> np.ndarray:
@@ -151,12 +147,11 @@ def _readable_formats() -> list[str]:
 def _unknown_type(data: bytes) -> str:
     """Returns what the bytes are, and what the user can do about it."""
     found = file_type(data[:HEAD_BYTES])
-    reason = found.name if found.family == "picture" else f"not an image: {found.name}"
-    remedy = found.remedy if "{path}" not in found.remedy else ""
-    if found in (HEIC, AVIF) and "HEIF" in _readable_formats():
-        remedy = ""
+    is_read = found in (HEIC, AVIF) and "HEIF" in _readable_formats()
+    remedy = "" if is_read or "{path}" in found.remedy else found.remedy
     if found.family == "picture" and not remedy:
         return f"damaged image: {found.name} that cannot be decoded"
+    reason = found.name if found.family == "picture" else f"not an image: {found.name}"
     return f"{reason}; {remedy}" if remedy else reason
 
 
@@ -180,18 +175,14 @@ def _rgb_by_bands(image: Image.Image) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB; transparent pixels become white."""
-    if image.mode.startswith("I"):  # 16-bit gray: convert("RGB") would clip everything above 255 to white
-        wide = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-    elif image.mode == "F":
+    if image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose white is not defined")
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        front = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
-    return image.convert("RGB")
-
-
-_SHRINK = "shrink it first, for example with `magick FILE -resize 50% SMALLER`"
+    if image.mode.startswith("I"):  # 16-bit gray: convert("RGB") would clip everything above 255 to white
+        image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    front = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
 
 
 def _refuse_bomb(width: int, height: int, limit: int = MAX_PIXELS) -> None:
