@@ -1,8 +1,7 @@
 """The annotations of samples: a table in memory, and one JSON text beside each image in a shard.
 
-The JSON holds key, attributes, factors, landmarks, identity, label and source; unknown values are left out. It is
-joined from pieces: `json.dumps` of 40 attributes would cost a twentieth of a decode. orjson is fast enough, too, but
-writes some numbers and all letters outside ASCII differently (1e-5 for 1e-05), which would change the bytes of shards.
+The JSON is joined from pieces: `json.dumps` of 40 attributes would cost a twentieth of a decode. orjson is fast enough,
+too, but writes some numbers and all letters outside ASCII differently (1e-5 for 1e-05): that would change the shards.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import Any
 
 import numpy as np
 
@@ -63,48 +63,38 @@ def table_without_annotations(keys: Sequence[str], sources: Sequence[str]) -> Sa
 
 def json_texts(table: SampleTable, names: ColumnNames) -> Iterator[bytes]:
     """Yields one compact JSON text for each row. Pieces are made a column at a time, which is faster."""
-    attributes, factors, landmarks = ([_quoted(name) for name in group] for group in names)
-    digits = [(f"{name}:0", f"{name}:1", "") for name in attributes]  # the last one is taken for -1
-    signs = table.attributes.T.tolist()
+    attributes, factors, landmarks = names
     pieces = [
-        _group("attributes", [[text[sign] for sign in row] for text, row in zip(digits, signs, strict=True)]),
-        _group("factors", _pairs(factors, table.factors, np.isnan(table.factors))),
-        _group("landmarks", _pairs(landmarks, table.landmarks, table.landmarks == NO_LANDMARK)),
+        _group("attributes", attributes, table.attributes, table.attributes < 0),
+        _group("factors", factors, table.factors, np.isnan(table.factors)),
+        _group("landmarks", landmarks, table.landmarks, table.landmarks == NO_LANDMARK),
         (f'"identity":{number},' if number >= 0 else "" for number in table.identity.tolist()),
         (f'"label":{number},' if number >= 0 else "" for number in table.label.tolist()),
     ]
-    for key, source, *known in zip(table.keys, table.sources, *pieces, strict=False):
+    for key, source, *known in zip(table.keys, table.sources, *pieces, strict=True):
         yield f'{{"key":{_quoted(key)},{"".join(known)}"source":{_quoted(source)}}}'.encode("ascii")
 
 
-def _pairs(names: list[str], values: np.ndarray, unknown: np.ndarray) -> list[list[str]]:
-    """Returns `"name":value` for each row of each column, and "" for unknown values."""
-    columns = [[f"{name}:{value}" for value in row] for name, row in zip(names, values.T.tolist(), strict=True)]
+def _group(group: str, names: Sequence[str], values: np.ndarray, unknown: np.ndarray) -> Iterator[str]:
+    """Yields `"group":{…},` for each row, or "" where all its values are unknown."""
+    quoted = [_quoted(name) for name in names]
+    columns = [[f"{name}:{value}" for value in row] for name, row in zip(quoted, values.T.tolist(), strict=True)]
     for row, column in np.argwhere(unknown).tolist():
         columns[column][row] = ""
-    return columns
-
-
-def _group(name: str, columns: list[list[str]]) -> Iterator[str]:
-    """Yields `"name":{…},` for each row, or "" where all its values are unknown."""
-    if not columns:
-        yield from itertools.repeat("")
-    for row in zip(*columns, strict=True):
+    for row in zip(*columns, strict=True) if columns else itertools.repeat((), len(values)):
         joined = ",".join(filter(None, row))
-        yield f'"{name}":{{{joined}}},' if joined else ""
+        yield f'"{group}":{{{joined}}},' if joined else ""
 
 
 def longest_json(table: SampleTable, names: ColumnNames) -> int:
     """Returns an upper bound of the length of the rows' JSON, in bytes: that of a row of the longest values."""
     if not len(table):
         return 2
-    factors = [max(column[~np.isnan(column)].tolist(), key=_length, default=np.nan) for column in table.factors.T]
-    landmarks = [
-        max(column[column != NO_LANDMARK].tolist(), key=_length, default=NO_LANDMARK) for column in table.landmarks.T
-    ]
+    factors = [_longest(column[~np.isnan(column)].tolist(), np.nan) for column in table.factors.T]
+    landmarks = [_longest(column[column != NO_LANDMARK].tolist(), NO_LANDMARK) for column in table.landmarks.T]
     worst = SampleTable(
-        [max(table.keys, key=_length)],
-        [max(table.sources, key=_length)],
+        [_longest(table.keys)],
+        [_longest(table.sources)],
         np.ones((1, table.attributes.shape[1]), np.int8),
         np.array([factors], np.float64),
         table.identity.max(keepdims=True),
@@ -114,5 +104,5 @@ def longest_json(table: SampleTable, names: ColumnNames) -> int:
     return len(next(json_texts(worst, names)))
 
 
-def _length(value: str | float) -> int:
-    return len(_quoted(value) if isinstance(value, str) else str(value))
+def _longest(values: Sequence[str] | Sequence[float], default: float | None = None) -> Any:
+    return max(values, key=lambda value: len(_quoted(value) if isinstance(value, str) else str(value)), default=default)

@@ -46,9 +46,9 @@ def write_file(path: Path, content: bytes, temporary: Path | None = None, durabl
         unfinished.write_bytes(content)
 
 
-def write_json(path: Path, plain: Any, temporary: Path | None = None) -> None:
+def write_json(path: Path, plain: Any) -> None:
     """Writes `plain` to `path` as indented ASCII JSON through `replace_file`."""
-    write_file(path, json_bytes(plain), temporary)
+    write_file(path, json_bytes(plain))
 
 
 def json_bytes(plain: Any) -> bytes:

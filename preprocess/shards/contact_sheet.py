@@ -32,14 +32,13 @@ def contact_sheet(files: ShardFiles, manifest: Manifest, columns: int, rows: int
         top = bottom + 2 * GAP
         for number, image in enumerate(itertools.islice(images, columns * rows)):
             row, column = divmod(number, columns)
-            placed.append((image, GAP + column * (width + GAP), top + row * (height + GAP)))
+            placed.append((image, (GAP + column * (width + GAP), top + row * (height + GAP))))
             bottom = top + (row + 1) * (height + GAP)
     if not placed:
         raise ShardError(f"{files.name} holds no samples")
-    size = (columns * (width + GAP) + GAP, bottom)
-    sheet = Image.new("L" if channels == 1 else "RGB", size, "white")
-    for image, left, top in placed:
-        sheet.paste(Image.fromarray(image[..., 0] if channels == 1 else image), (left, top))
+    sheet = Image.new("L" if channels == 1 else "RGB", (columns * (width + GAP) + GAP, bottom), "white")
+    for image, place in placed:
+        sheet.paste(Image.fromarray(image[..., 0] if channels == 1 else image), place)
     return sheet
 
 

@@ -22,29 +22,23 @@ from pydantic import (
     model_validator,
 )
 
+from preprocess.choices import MANIFEST_NAME, MAX_SIDE, Codec, Faces, Resample
 from preprocess.errors import ManifestError
-from preprocess.images.crop_resize import Crop, Resample
+from preprocess.images.crop_resize import Crop
 from preprocess.shards.annotations import ColumnNames
 from preprocess.shards.tar import END_OF_ARCHIVE, IMAGE_MEMBER, Layout, layout_of
 
 SCHEMA_VERSION = 2  # 2: landmarks
 READABLE_VERSIONS = (1, 2)
-MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 25  # parsed JSON takes up to twenty times as much memory
-MAX_SIDE = 4096  # pixels; a manifest may claim any shape, and buffers are made from it
+NO_FACE = "no face was found"  # why a picture is left out that was to be aligned
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
-
-Codec = Literal["npy", "png", "jpg", "webp"]
-Faces = Literal["largest", "all"]
-NO_FACE = "no face was found"  # why a picture is left out that was to be aligned
-
-
 _LEAST_COMPRESSED_BYTES = 2048  # two members, each a header and a body of at least one block
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # --help and errors build no validators
 
 
 def _is_plain(name: str) -> bool:
@@ -58,7 +52,6 @@ def _plain_file_name(name: str) -> str:
     return name
 
 
-FileName = Annotated[str, AfterValidator(_plain_file_name)]
 Count = Annotated[int, Field(gt=0, lt=2**62)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -74,7 +67,7 @@ class Source(_Frozen):
 class Shard(_Frozen):
     """One shard: its file name, samples, size in bytes and SHA-256 (64 hex digits)."""
 
-    file: FileName
+    file: Annotated[str, AfterValidator(_plain_file_name)]
     samples: Count
     bytes: Count
     sha256: Sha256
@@ -164,18 +157,14 @@ class Manifest(ShardSpec):
     ignored: tuple[IgnoredFiles, ...] = ()
 
     @model_validator(mode="after")
-    def _layout_fits(self) -> Manifest:
+    def _is_possible(self) -> Manifest:
+        """Checks the numbers by which memory is allocated and addressed; readers compare the files' sizes with them."""
         height, width, channels = self.image_shape
         if max(height, width) > MAX_SIDE or channels not in {1, 3}:
             raise ValueError(f"images must have 1 or 3 channels and up to {MAX_SIDE} pixels a side")
         fits = self.layout is None or self.layout == layout_of(self.image_shape, self.layout.json_bytes)
         if not fits or (self.layout is None) == (self.codec == "npy"):
             raise ValueError(f"the layout does not fit {self.codec} images of {_brief(self.image_shape)}")
-        return self
-
-    @model_validator(mode="after")
-    def _shards_are_possible(self) -> Manifest:
-        """Checks the numbers by which memory is allocated and addressed; readers compare the files' sizes with them."""
         shards = [shard for split in self.splits.values() for shard in split.shards]
         if len({shard.file for shard in shards}) != len(shards):
             raise ValueError("it names a shard twice")
@@ -196,9 +185,7 @@ class Manifest(ShardSpec):
             with path.open("rb") as file:
                 content = file.read(MAX_MANIFEST_BYTES + 1)
         except FileNotFoundError:
-            raise ManifestError(
-                f"{path} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
-            ) from None
+            content = None
         except NotADirectoryError:
             raise ManifestError(f"{folder} is a file, not a folder of shards") from None
         except OSError as error:
@@ -206,16 +193,17 @@ class Manifest(ShardSpec):
         return cls.parse(content, str(path))
 
     @classmethod
-    def parse(cls, content: bytes, where: str) -> Manifest:
-        """Parses and checks the content of a manifest.
-
-        Args:
-            content: the bytes of the file.
-            where: names the file in messages.
+    def parse(cls, content: bytes | None, where: str) -> Manifest:
+        """Parses and checks the content of a manifest; `where` names its file in messages.
 
         Raises:
-            ManifestError: it is not JSON, of another schema version, or has fields with wrong values.
+            ManifestError: it is missing (None), not JSON, of another schema version, or has fields with wrong values.
         """
+        if content is None:
+            folder = where.removesuffix(f"/{MANIFEST_NAME}")
+            raise ManifestError(
+                f"{where} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
+            )
         if len(content) > MAX_MANIFEST_BYTES:
             raise ManifestError(f"{where} has more than {MAX_MANIFEST_BYTES:,} bytes: that is not a manifest")
         try:

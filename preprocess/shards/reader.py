@@ -60,13 +60,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class ShardSet:
-    """A folder of shards and its manifest. Shards are opened when they are needed.
-
-    Attributes:
-        folder: the folder.
-        manifest: its manifest.
-        digest: identifies this exact set of shards.
-    """
+    """A folder of shards, its manifest and the manifest's digest. Shards are opened when they are needed."""
 
     folder: Path
     manifest: Manifest
@@ -130,13 +124,10 @@ class ShardSet:
                 "stream them, or make the shards again with --codec npy"
             )
         height, width, channels = self.manifest.image_shape
+        strides = (layout.record_bytes, width * channels, channels, 1)
         return [
             np.ndarray(
-                (shard.samples, height, width, channels),
-                np.uint8,
-                buffer=self._map(shard),
-                offset=layout.image_offset,
-                strides=(layout.record_bytes, width * channels, channels, 1),
+                (shard.samples, height, width, channels), np.uint8, self._map(shard), layout.image_offset, strides
             )
             for shard in self._split(split).shards
         ]
@@ -147,9 +138,9 @@ class ShardSet:
         Raises:
             ShardError: a shard is missing, has another size, or holds JSON that cannot be read.
         """
-        total = self._split(split).samples
-        count = total if limit is None else min(limit, total)
-        columns = {
+        count = self._split(split).samples
+        count = count if limit is None else min(limit, count)
+        groups = {
             group: np.full((count, len(self._columns[group])), unknown, kind)
             for group, (unknown, kind) in _GROUPS.items()
         }
@@ -157,13 +148,12 @@ class ShardSet:
         keys: list[str] = []
         for row, sample in zip(range(count), self._samples(split), strict=False):
             keys.append(sample["key"])
-            for group, values in columns.items():
-                index = self._columns[group]
+            for group, values in groups.items():
                 for name, value in sample.get(group, {}).items():
-                    values[row, index[name]] = value
+                    values[row, self._columns[group][name]] = value
             for name, values in numbers.items():
                 values[row] = sample.get(name, -1)
-        return Annotations(keys, **columns, **numbers)
+        return Annotations(keys, **groups, **numbers)
 
     @cached_property
     def _columns(self) -> dict[str, dict[str, int]]:
@@ -177,10 +167,12 @@ class ShardSet:
             raise ShardError(f"{self.folder} has no split {split!r}; it has {', '.join(known)}")
         return known[split]
 
+    def _damaged(self, shard: Shard, reason: str) -> ShardError:
+        return ShardError(damage_sentence(self.folder, shard.file, reason))
+
     def _check(self, shard: Shard, content: bool = False) -> None:
-        reason = damage_reason(self.folder, shard, content)
-        if reason:
-            raise ShardError(damage_sentence(self.folder, shard.file, reason))
+        if reason := damage_reason(self.folder, shard, content):
+            raise self._damaged(shard, reason)
 
     def _map(self, shard: Shard) -> mmap.mmap:
         self._check(shard)
@@ -189,16 +181,16 @@ class ShardSet:
 
     def _samples(self, split: str) -> Iterator[dict[str, Any]]:
         for shard in self._split(split).shards:
-            record = -1
-            for record, text in enumerate(self._texts(shard)):
+            count = 0
+            for text in self._texts(shard):
                 try:
                     yield self._parsed(text)
                 except (ValueError, RecursionError) as error:
-                    reason = f"the annotations of its sample {record} are damaged ({error})"
-                    raise ShardError(damage_sentence(self.folder, shard.file, reason)) from None
-            if record + 1 != shard.samples:
-                reason = f"it holds {record + 1:,} samples and the manifest says {shard.samples:,}"
-                raise ShardError(damage_sentence(self.folder, shard.file, reason))
+                    reason = f"the annotations of its sample {count} are damaged ({error})"
+                    raise self._damaged(shard, reason) from None
+                count += 1
+            if count != shard.samples:
+                raise self._damaged(shard, f"it holds {count:,} samples and the manifest says {shard.samples:,}")
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
         """Parses the JSON of one sample. Raises ValueError if it holds a name that the manifest does not list."""
@@ -218,8 +210,7 @@ class ShardSet:
 
     def _texts(self, shard: Shard) -> Iterator[bytes]:
         """Yields the JSON texts of a shard, unchecked."""
-        layout = self.manifest.layout
-        if layout is not None:
+        if layout := self.manifest.layout:
             with self._map(shard) as mapped:
                 for start in range(layout.json_offset, shard.samples * layout.record_bytes, layout.record_bytes):
                     yield mapped[start : start + layout.json_bytes]
@@ -227,8 +218,7 @@ class ShardSet:
         self._check(shard)
         try:
             with (self.folder / shard.file).open("rb") as file:
-                for name, content in read_members(file, self.manifest.image_suffix):
-                    if name.endswith(JSON_MEMBER):
-                        yield content
+                members = read_members(file, self.manifest.image_suffix)
+                yield from (content for name, content in members if name.endswith(JSON_MEMBER))
         except TarDamage as error:
-            raise ShardError(damage_sentence(self.folder, shard.file, str(error))) from None
+            raise self._damaged(shard, str(error)) from None

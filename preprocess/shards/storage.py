@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from preprocess.errors import ManifestError, UsageError, UserError, first_line
-from preprocess.shards.manifest import MANIFEST_NAME, Manifest
+from preprocess.choices import MANIFEST_NAME
+from preprocess.errors import UsageError, UserError, first_line
+from preprocess.shards.manifest import Manifest
 
 
 class ShardFiles:
@@ -28,8 +29,8 @@ class ShardFiles:
             UserError: the service cannot be reached.
         """
         self.name = address.rstrip("/") or address
-        self.folder = None if is_url(address) else Path(address)
-        self.fs, root = _local_or_remote(address)
+        self.folder = None if _is_url(address) else Path(address)
+        self.fs, root = _file_system(address)
         self._root = root.rstrip("/")
 
     def manifest(self) -> Manifest:
@@ -43,12 +44,7 @@ class ShardFiles:
             return Manifest.read(self.folder)
         with reported(self.name, "cannot be read", "check that the address is right and can be reached"):
             content = self.read(MANIFEST_NAME)
-        path = f"{self.name}/{MANIFEST_NAME}"
-        if content is None:
-            raise ManifestError(
-                f"{path} does not exist: {self.name} holds no finished shards; make them with `preprocess celeba`"
-            )
-        return Manifest.parse(content, path)
+        return Manifest.parse(content, f"{self.name}/{MANIFEST_NAME}")
 
     def names(self, folder: str = "") -> list[str]:
         """Returns the names directly in `folder` below the address, sorted; none where there is no such folder."""
@@ -88,14 +84,9 @@ def open_shard_files(address: str) -> ShardFiles:
         UsageError: there is no such folder, or the URL cannot be used.
         UserError: the service behind the URL cannot be reached.
     """
-    if not is_url(address) and not Path(address).is_dir():
+    if not _is_url(address) and not Path(address).is_dir():
         raise UsageError(f"{address} is not a folder of shards")
     return ShardFiles(address)
-
-
-def is_url(address: str) -> bool:
-    """Whether an address is a URL rather than a folder."""
-    return "://" in address
 
 
 @contextlib.contextmanager
@@ -118,11 +109,15 @@ def reported(name: str, failure: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{name}: {failure} ({first_line(error)}); {remedy}") from error
 
 
-def _local_or_remote(address: str) -> tuple[Any, str]:
+def _is_url(address: str) -> bool:
+    return "://" in address
+
+
+def _file_system(address: str) -> tuple[Any, str]:
     """Returns the fsspec file system of an address, and the path in it."""
     import fsspec.core  # noqa: PLC0415 - takes a while to import, and only some commands need it
 
-    if not is_url(address):
+    if not _is_url(address):
         return fsspec.filesystem("file"), str(Path(address).absolute())
     try:
         return fsspec.core.url_to_fs(address)

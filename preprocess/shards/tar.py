@@ -12,6 +12,7 @@ bytes as a header claims. A shard has none of these, so `read_members` refuses t
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -26,7 +27,6 @@ MAX_MEMBER_BYTES = 1 << 28
 _MAGIC, _REGULAR = b"ustar\0", b"0"
 _NAME_BYTES = 100
 _CHECKSUM, _SUM_DIGITS = slice(148, 156), slice(148, 154)
-_IMAGE_ENDING, _JSON_ENDING = IMAGE_MEMBER.encode(), JSON_MEMBER.encode()
 
 
 class TarDamage(ValueError):
@@ -36,7 +36,7 @@ class TarDamage(ValueError):
 class Layout(BaseModel):
     """Where the image and the JSON lie inside one record of an npy shard, in bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     record_bytes: PositiveInt
     image_offset: PositiveInt
@@ -87,17 +87,9 @@ def member_header(name: bytes, size: int) -> bytes:
     """
     if len(name) > _NAME_BYTES:
         raise ValueError(f"the member name {name!r} is longer than 100 bytes")
-    header = bytearray(BLOCK)
-    header[0 : len(name)] = name
-    header[100:108] = b"0000444\0"  # mode
-    header[108:116] = header[116:124] = b"0000000\0"  # user and group
-    header[124:136] = b"%011o\0" % size
-    header[136:148] = b"00000000000\0"  # time
-    header[_CHECKSUM] = b" " * 8  # counts as blanks in its own sum
-    header[156:157] = _REGULAR
-    header[257:265] = _MAGIC + b"00"
-    header[_CHECKSUM] = b"%06o\0 " % sum(header)
-    return bytes(header)
+    member = tarfile.TarInfo(name.decode())
+    member.mode, member.size = 0o444, size
+    return member.tobuf(tarfile.USTAR_FORMAT)
 
 
 def encoded_record(key: str, codec: str, image: bytes, text: bytes) -> bytes:
@@ -116,15 +108,12 @@ class RecordWriter:
         self._layout = layout
         self._buffer = bytearray(batch * layout.record_bytes)
         self._records = np.frombuffer(self._buffer, np.uint8).reshape(batch, layout.record_bytes)
-        image_header = member_header(_IMAGE_ENDING, layout.image_offset - BLOCK + layout.image_bytes)
-        json_header = member_header(_JSON_ENDING, layout.json_bytes)
-        fixed = {0: image_header, BLOCK: npy_header(image_shape), layout.json_offset - BLOCK: json_header}
-        for start, content in fixed.items():
-            self._records[:, start : start + len(content)] = np.frombuffer(content, np.uint8)
-        self._members = (  # offset, ending of the name, and checksum without the key
-            (0, _IMAGE_ENDING, int(image_header[_SUM_DIGITS], 8)),
-            (layout.json_offset - BLOCK, _JSON_ENDING, int(json_header[_SUM_DIGITS], 8)),
-        )
+        self._members: list[tuple[int, bytes, int]] = []  # offset, ending of the name, and checksum without the key
+        for offset, ending, size in _members(layout):
+            header = member_header(ending.encode(), size)
+            self._members.append((offset, ending.encode(), int(header[_SUM_DIGITS], 8)))
+            self._records[:, offset : offset + BLOCK] = np.frombuffer(header, np.uint8)
+        self._records[:, BLOCK : layout.image_offset] = np.frombuffer(npy_header(image_shape), np.uint8)
 
     def records(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> memoryview:
         """Returns the records of one batch; the view is valid until the next call.
@@ -160,6 +149,12 @@ class Readable(Protocol):
     """Anything that returns the next `size` bytes, or fewer at its end."""
 
     def read(self, size: int, /) -> bytes: ...
+
+
+def _members(layout: Layout) -> tuple[tuple[int, str, int], ...]:
+    """Offset, ending of the name and size of both members of a record."""
+    image_bytes = layout.image_offset - BLOCK + layout.image_bytes
+    return (0, IMAGE_MEMBER, image_bytes), (layout.json_offset - BLOCK, JSON_MEMBER, layout.json_bytes)
 
 
 def read_members(stream: Readable, image_suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -216,11 +211,7 @@ def are_records(records: np.ndarray, layout: Layout, image_shape: tuple[int, int
         layout: where the members lie.
         image_shape: (H, W, C), which the image's npy header must state.
     """
-    image_bytes = layout.image_offset - BLOCK + layout.image_bytes
-    for start, suffix, size in (
-        (0, IMAGE_MEMBER, image_bytes),
-        (layout.json_offset - BLOCK, JSON_MEMBER, layout.json_bytes),
-    ):
+    for start, suffix, size in _members(layout):
         header = records[:, start : start + BLOCK]
         expected = np.frombuffer(member_header(b"", size), np.uint8)
         for part in (slice(124, 135), slice(156, 157), slice(257, 263)):  # size, kind, magic

@@ -10,10 +10,11 @@ from typing import IO
 
 import numpy as np
 
+from preprocess.choices import MANIFEST_NAME
 from preprocess.errors import first_line
-from preprocess.shards.manifest import MANIFEST_NAME, Manifest, Shard
+from preprocess.shards.manifest import Manifest, Shard
 from preprocess.shards.storage import ShardFiles, reported
-from preprocess.shards.tar import TarDamage, are_records, read_members
+from preprocess.shards.tar import JSON_MEMBER, TarDamage, are_records, read_members
 
 _BLOCK = 1 << 22  # bytes read at a time
 CANNOT_OPEN = "it cannot be opened"
@@ -25,12 +26,7 @@ _FOREIGN = {
 
 
 def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]) -> list[str]:
-    """Reads every byte of every shard.
-
-    Args:
-        files: the folder or URL of the shards.
-        manifest: what the shards should be.
-        advance: called with the number of samples of each shard after it was read.
+    """Reads every byte of every shard, and calls `advance` with the number of its samples.
 
     Returns:
         One line for each file that is damaged, missing or not part of the set; empty if there is none.
@@ -38,18 +34,15 @@ def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]
     Raises:
         UserError: the folder or URL can no longer be reached.
     """
-    problems = []
-    known = {MANIFEST_NAME}
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            known.add(shard.file)
-            problem = _shard_problem(files, shard, manifest)
-            if problem:
-                problems.append(f"{shard.file}: {problem}")
-            advance(shard.samples)
+    problems = {}
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    for shard in shards:
+        problems[shard.file] = _shard_problem(files, shard, manifest)
+        advance(shard.samples)
     with reported(files.name, "cannot be listed", "check that it can still be reached"):
-        foreign = [name for name in files.names() if name not in known]
-    return problems + [f"{name}: {_FOREIGN.get(name, 'not part of this set')}" for name in foreign]
+        foreign = [name for name in files.names() if name not in {MANIFEST_NAME, *problems}]
+    problems |= {name: _FOREIGN.get(name, "not part of this set") for name in foreign}
+    return [f"{name}: {problem}" for name, problem in problems.items() if problem]
 
 
 def damage_reason(folder: Path, shard: Shard, content: bool = True) -> str:
@@ -58,7 +51,7 @@ def damage_reason(folder: Path, shard: Shard, content: bool = True) -> str:
     Args:
         folder: the shards' folder.
         shard: what the manifest says about the file.
-        content: whether to compare the SHA-256 too, which reads the whole file; otherwise only its size is compared.
+        content: whether to compare the SHA-256 too, which reads the whole file.
     """
     path = folder / shard.file
     try:
@@ -82,12 +75,12 @@ def _shard_problem(files: ShardFiles, shard: Shard, manifest: Manifest) -> str:
     """Returns what is wrong with one shard, or "". Its bytes are hashed and its samples counted in one pass."""
     if files.folder is not None and (reason := damage_reason(files.folder, shard, content=False)):
         return reason
-    samples, damage = shard.samples, ""
+    damage = ""
     try:
         with files.open(shard.file) as opened:
             file = _HashedReader(opened)
             try:
-                samples = _count_samples(file, shard, manifest)
+                _check_samples(file, shard, manifest)
             except TarDamage as error:  # its SHA-256 may match nevertheless: the manifest may come from anyone
                 damage = str(error)
             while file.read(_BLOCK):
@@ -98,25 +91,23 @@ def _shard_problem(files: ShardFiles, shard: Shard, manifest: Manifest) -> str:
         return f"it cannot be read: {first_line(error)}"
     if file.bytes != shard.bytes:
         return f"it has {file.bytes:,} bytes and should have {shard.bytes:,}"
-    if file.digest.hexdigest() != shard.sha256:
-        return _OTHER_CONTENT
-    if samples != shard.samples:
-        damage = damage or f"it holds {samples:,} samples and the manifest says {shard.samples:,}"
-    return damage
+    return damage if file.digest.hexdigest() == shard.sha256 else _OTHER_CONTENT
 
 
-def _count_samples(file: _HashedReader, shard: Shard, manifest: Manifest) -> int:
-    """Counts the samples. Raises TarDamage where the file holds anything else."""
+def _check_samples(file: _HashedReader, shard: Shard, manifest: Manifest) -> None:
+    """Raises TarDamage where the file holds anything but the shard's number of samples."""
     layout = manifest.layout
     if layout is None:
-        return sum(name.endswith(".json") for name, _ in read_members(file, manifest.image_suffix))
+        samples = sum(name.endswith(JSON_MEMBER) for name, _ in read_members(file, manifest.image_suffix))
+        if samples != shard.samples:
+            raise TarDamage(f"it holds {samples:,} samples and the manifest says {shard.samples:,}")
+        return
     at_a_time = max(1, _BLOCK // layout.record_bytes)
     for first in range(0, shard.samples, at_a_time):
         data = file.read(min(at_a_time, shard.samples - first) * layout.record_bytes)
         records = np.frombuffer(data[: len(data) // layout.record_bytes * layout.record_bytes], np.uint8)
         if not are_records(records.reshape(-1, layout.record_bytes), layout, manifest.image_shape):
             raise TarDamage("one of its records is not an image with its JSON")
-    return shard.samples
 
 
 class _HashedReader:
