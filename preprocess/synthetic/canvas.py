@@ -22,26 +22,16 @@ Y_GRID, X_GRID = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
 
 @dataclass(frozen=True)
 class Patch:
-    """A box of the canvas.
-
-    Attributes:
-        rgb: float32 [3, h, w], a view of the picture.
-        u: float32 [h, w], a view of the head coordinates to the right.
-        v: float32 [h, w], a view of the head coordinates downwards.
-    """
+    """A box of the canvas: views of its `rgb` [3, h, w] and of the head coordinates `u` and `v` [h, w], float32."""
 
     rgb: np.ndarray
     u: np.ndarray
     v: np.ndarray
 
     def paint(self, distance: np.ndarray, color: np.ndarray, opacity: float = 1.0, soft: float = 1.2) -> None:
-        """Fills the place where a distance is negative.
+        """Fills the place where `distance` [h, w] is negative, with an edge of `soft` pixels.
 
-        Args:
-            distance: float32 [h, w], in pixels.
-            color: float32 [3] or [3, h, w].
-            opacity: in [0, 1].
-            soft: width of the edge, in pixels.
+        The color is [3] or [3, h, w], the opacity in [0, 1].
         """
         self.cover(np.minimum(np.maximum(0.5 - distance * (1 / soft), 0), 1) * opacity, color)
 
@@ -58,13 +48,7 @@ class Patch:
 
 
 class Canvas:
-    """The unfinished picture and the head coordinates of its pixels.
-
-    Attributes:
-        rgb: float32 [3, H, W], linear in [0, 1].
-        u: float32 [H, W], head coordinates to the right.
-        v: float32 [H, W], head coordinates downwards.
-    """
+    """The unfinished picture `rgb` [3, H, W] and the head coordinates `u` and `v` [H, W] of its pixels, float32."""
 
     def __init__(self, tilt: float) -> None:
         """Prepares an empty picture of a head that is tilted by `tilt` radians."""

@@ -26,14 +26,11 @@ from preprocess.shards.atomic import write_file
 from preprocess.synthetic.drawing import draw_face
 from preprocess.synthetic.factors import (
     FACTOR_NAMES,
-    FACTORS,
     IMAGES_PER_IDENTITY,
     derive_attributes,
     identity_of,
     sample_factors,
 )
-
-__all__ = ["DRAWING_VERSION", "FACTORS", "derive_attributes", "draw_dataset", "draw_face", "sample_factors"]
 
 DRAWING_VERSION = 2  # raise it with any change of a pixel, factor or attribute: a folder never mixes two
 JPEG_QUALITY = 95
@@ -47,16 +44,14 @@ def draw_dataset(out: Path, count: int, seed: int, workers: int, advance: Callab
 
     Args:
         out: the folder of the data set; created if needed.
-        count: number of faces.
-        seed: of the data set; each seed draws other faces.
+        count: number of faces, at least 1.
+        seed: of the data set, at least 0; each seed draws other faces.
         workers: processes.
         advance: called with the number of faces drawn since the last call.
 
     Raises:
-        UsageError: `out` holds other images, or a number is out of range.
+        UsageError: `out` holds other images.
     """
-    if count < 1 or seed < 0 or workers < 1:
-        raise UsageError(f"count and workers must be at least 1 and seed at least 0, not {count}, {workers}, {seed}")
     _reserve(out, count, seed)
     images = out / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
@@ -141,24 +136,22 @@ def _is_complete(path: Path) -> bool:
 
 
 def _write_annotations(out: Path, count: int, seed: int) -> None:
-    """Writes the factors and CelebA's three lists atomically; the attribute list, which `preprocess` needs, is last."""
-    rows = [(image_name(index), sample_factors(seed, index)) for index in range(count)]
+    """Writes the factors and CelebA's three lists; the attribute list, which `preprocess` needs, is last."""
     train_end, valid_end = partition_ends(count)
-    names = " ".join(derive_attributes(rows[0][1]))
-    attributes = [
-        " ".join([name, *(" 1" if value else "-1" for value in derive_attributes(factors).values())])
-        for name, factors in rows
-    ]
-    files = {
-        "factors.csv": [
-            ",".join(["image", *FACTOR_NAMES]),
-            *(",".join([name, *(str(factors[factor]) for factor in FACTOR_NAMES)]) for name, factors in rows),
-        ],
-        "identity_CelebA.txt": [f"{name} {identity_of(index)}" for index, (name, _) in enumerate(rows)],
-        "list_eval_partition.txt": [
-            f"{name} {int(index >= train_end) + int(index >= valid_end)}" for index, (name, _) in enumerate(rows)
-        ],
-        "list_attr_celeba.txt": [str(count), names, *attributes],
-    }
-    for name, lines in files.items():
-        write_file(out / name, "".join(f"{line}\n" for line in lines).encode())
+    table, identities, partition, attributes = [",".join(["image", *FACTOR_NAMES])], [], [], [str(count)]
+    for index in range(count):
+        name, factors = image_name(index), sample_factors(seed, index)
+        known = derive_attributes(factors)
+        if index == 0:
+            attributes.append(" ".join(known))
+        attributes.append(" ".join([name, *(" 1" if value else "-1" for value in known.values())]))
+        table.append(",".join([name, *map(str, factors.values())]))
+        identities.append(f"{name} {identity_of(index)}")
+        partition.append(f"{name} {(index >= train_end) + (index >= valid_end)}")
+    for file, lines in (
+        ("factors.csv", table),
+        ("identity_CelebA.txt", identities),
+        ("list_eval_partition.txt", partition),
+        ("list_attr_celeba.txt", attributes),
+    ):
+        write_file(out / file, "".join(f"{line}\n" for line in lines).encode())

@@ -36,14 +36,9 @@ class Face:
         self.brow_color = self.hair * 0.6
 
     def turn(self, u: float, bulge: float = 1.0) -> tuple[float, float]:
-        """Turns a feature of the frontal face by the yaw.
+        """Turns a feature at `u` of the frontal face, `bulge` radii from the head's axis, by the yaw.
 
-        Args:
-            u: position of the feature on the frontal face.
-            bulge: distance of the feature from the head's axis, in radii.
-
-        Returns:
-            u after the turn, and the foreshortening, in [0, 1].
+        Returns u after the turn, and the foreshortening, in [0, 1].
         """
         radius = self.width * 1.12
         angle = math.asin(u / radius)
@@ -62,13 +57,13 @@ class Face:
         norm = np.sqrt(across + along) * (1 - square) + square * np.sqrt(np.sqrt(across * across + along * along))
         return (norm - 1) * self.width
 
-    def mane(self, u: np.ndarray, v: np.ndarray, end: float) -> np.ndarray:
-        """Returns the distance to the outer edge of the hair, which ends at v = `end`."""
+    def mane(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Returns the distance to the outer edge of the hair."""
         side = (u - self.skull_u) * (1 / (self.width + self.volume))
         side *= side
         dome = np.minimum(v + 4, 0) * (1 / (CROWN + 4))
         over = (np.sqrt(side + dome * dome) - 1) * (self.width + self.volume)
-        return np.maximum(over, v - end + 12 * side * side)
+        return np.maximum(over, v - self.hair_end + 12 * side * side)
 
 
 def draw_face(factors: Factors) -> np.ndarray:
@@ -108,11 +103,15 @@ def _hair_color(face: Face, patch: Patch) -> np.ndarray:
     return face.hair[:, None, None] * strands + gloss * (face.hair * 0.25 + 0.07)[:, None, None]
 
 
+def _hair_patch(canvas: Canvas, face: Face) -> Patch:
+    end = face.hair_end
+    return canvas.patch(face.skull_u, (CROWN + end) / 2, face.width + 12, (end - CROWN) / 2 + 1)
+
+
 def draw_back_hair(canvas: Canvas, face: Face) -> None:
     """The hair behind the face and neck."""
-    end = face.hair_end
-    patch = canvas.patch(face.skull_u, (CROWN + end) / 2, face.width + 12, (end - CROWN) / 2 + 1)
-    patch.paint(face.mane(patch.u, patch.v, end), _hair_color(face, patch) * 0.62)
+    patch = _hair_patch(canvas, face)
+    patch.paint(face.mane(patch.u, patch.v), _hair_color(face, patch) * 0.62)
 
 
 def draw_bust(canvas: Canvas, face: Face) -> None:
@@ -256,11 +255,10 @@ def draw_brow(canvas: Canvas, face: Face, side: int) -> None:
 
 def draw_front_hair(canvas: Canvas, face: Face) -> None:
     """The hair around the face: the mane outside an oval window, parted at one side."""
-    end = face.hair_end
-    patch = canvas.patch(face.skull_u, (CROWN + end) / 2, face.width + 12, (end - CROWN) / 2 + 1)
+    patch = _hair_patch(canvas, face)
     u = patch.u - face.face_u * 1.6
     window = np.sqrt((u * (1 / (face.width * 0.97))) ** 2 + ((patch.v - 24 + 0.16 * u) * (1 / 58)) ** 2)
-    edge = np.maximum(face.mane(patch.u, patch.v, end), (1 - window) * 45)
+    edge = np.maximum(face.mane(patch.u, patch.v), (1 - window) * 45)
     patch.paint(edge, _hair_color(face, patch), soft=1.8)
 
 

@@ -8,63 +8,56 @@ images share the personal factors (`Factor.personal`): `IMAGES_PER_IDENTITY` ima
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 
-Level = Literal["light", "color", "shape", "pose"]
 Factors = Mapping[str, float]
 
 BLOCK = 256  # images per Latin hypercube
 IMAGES_PER_IDENTITY = 4  # few, so that the personal factors stay evenly spread in small sets; divides BLOCK
 
 
-@dataclass(frozen=True)
-class Factor:
-    """One independent cause of variation.
+class Factor(NamedTuple):
+    """One independent cause of variation, uniform in [low, high].
 
     Attributes:
         name: of the column in factors.csv.
-        level: the kind of variation.
-        low: lower end of the uniform distribution.
-        high: upper end of the uniform distribution.
-        meaning: "low end .. high end".
+        low: lower end of the range.
+        high: upper end of the range.
         share: P(1) of a binary factor; None for a uniform one.
         personal: whether all images of one person share it.
     """
 
     name: str
-    level: Level
     low: float
     high: float
-    meaning: str
     share: float | None = None
     personal: bool = False
 
 
 FACTORS: tuple[Factor, ...] = (
-    Factor("light_direction", "light", -1, 1, "lit from the left .. from the right"),
-    Factor("brightness", "light", 0, 1, "under- .. overexposed"),
-    Factor("white_balance", "light", -1, 1, "bluish .. reddish"),
-    Factor("background", "light", 0, 1, "dark .. pale"),
-    Factor("background_hue", "light", 0, 1, "green .. blue .. red"),
-    Factor("skin_tone", "color", 0, 1, "pale .. dark", personal=True),
-    Factor("hair_color", "color", 0, 1, "black .. brown .. blond"),
-    Factor("hair_length", "color", 0, 1, "above the ears .. on the shoulders"),
-    Factor("face_width", "shape", 0, 1, "narrow .. wide", personal=True),
-    Factor("eye_distance", "shape", 0, 1, "close .. far apart", personal=True),
-    Factor("eye_size", "shape", 0, 1, "narrow .. large", personal=True),
-    Factor("nose", "shape", 0, 1, "small .. big", personal=True),
-    Factor("brow", "shape", 0, 1, "thin .. bushy", personal=True),
-    Factor("masculinity", "shape", 0, 1, "tapered jaw, red lips, lashes .. square jaw, bare lips", personal=True),
-    Factor("beard", "shape", 0, 1, "none .. stubble .. full"),
-    Factor("glasses", "shape", 0, 1, "without, with", share=0.4),
-    Factor("yaw", "pose", -1, 1, "turned to the picture's left .. right"),
-    Factor("tilt", "pose", -1, 1, "rolled anticlockwise .. clockwise"),
-    Factor("smile", "pose", -1, 1, "corners of the mouth down .. up"),
-    Factor("open_mouth", "pose", 0, 1, "closed .. wide open"),
+    Factor("light_direction", -1, 1),  # lit from the left .. from the right
+    Factor("brightness", 0, 1),  # under- .. overexposed
+    Factor("white_balance", -1, 1),  # bluish .. reddish
+    Factor("background", 0, 1),  # dark .. pale
+    Factor("background_hue", 0, 1),  # green .. blue .. red
+    Factor("skin_tone", 0, 1, personal=True),  # pale .. dark
+    Factor("hair_color", 0, 1),  # black .. brown .. blond
+    Factor("hair_length", 0, 1),  # above the ears .. on the shoulders
+    Factor("face_width", 0, 1, personal=True),  # narrow .. wide
+    Factor("eye_distance", 0, 1, personal=True),  # close .. far apart
+    Factor("eye_size", 0, 1, personal=True),  # narrow .. large
+    Factor("nose", 0, 1, personal=True),  # small .. big
+    Factor("brow", 0, 1, personal=True),  # thin .. bushy
+    Factor("masculinity", 0, 1, personal=True),  # tapered jaw, red lips, lashes .. square jaw, bare lips
+    Factor("beard", 0, 1),  # none .. stubble .. full
+    Factor("glasses", 0, 1, share=0.4),  # without, with
+    Factor("yaw", -1, 1),  # turned to the picture's left .. right
+    Factor("tilt", -1, 1),  # rolled anticlockwise .. clockwise
+    Factor("smile", -1, 1),  # corners of the mouth down .. up
+    Factor("open_mouth", 0, 1),  # closed .. wide open
 )
 FACTOR_NAMES: tuple[str, ...] = tuple(factor.name for factor in FACTORS)
 
@@ -110,14 +103,10 @@ def sample_factors(seed: int, index: int) -> dict[str, float]:
     They are rounded to six decimals, so that `factors.csv` holds the exact values.
     """
     row = _hypercube(seed, index // BLOCK)[index % BLOCK].tolist()
-    return {factor.name: _scaled(factor, uniform) for factor, uniform in zip(FACTORS, row, strict=True)}
-
-
-def _scaled(factor: Factor, uniform: float) -> float:
-    """Maps a uniform number in [0, 1) to the range of the factor."""
-    if factor.share is not None:
-        return float(uniform < factor.share)
-    return round(factor.low + (factor.high - factor.low) * uniform, 6)
+    return {
+        name: round(low + (high - low) * uniform, 6) if share is None else float(uniform < share)
+        for (name, low, high, share, _), uniform in zip(FACTORS, row, strict=True)
+    }
 
 
 def derive_attributes(factors: Factors) -> dict[str, bool]:

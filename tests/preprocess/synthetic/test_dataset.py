@@ -17,15 +17,16 @@ from PIL import Image
 
 from preprocess.errors import UsageError
 from preprocess.synthetic import dataset as faces
-from preprocess.synthetic.dataset import (
+from preprocess.synthetic.dataset import draw_dataset, partition_ends
+from preprocess.synthetic.drawing import draw_face
+from preprocess.synthetic.factors import (
+    BLOCK,
+    FACTOR_NAMES,
     FACTORS,
+    IMAGES_PER_IDENTITY,
     derive_attributes,
-    draw_dataset,
-    draw_face,
-    partition_ends,
     sample_factors,
 )
-from preprocess.synthetic.factors import BLOCK, FACTOR_NAMES, IMAGES_PER_IDENTITY
 from tests.preprocess.trees import invoke
 
 CONTINUOUS = [factor for factor in FACTORS if factor.share is None]
