@@ -143,6 +143,8 @@ class ObjectiveConfig(Section):
 
     One over the energy of each band makes all scales count alike (whitening).
     """
+    face_weight: float = Field(default=1.0, ge=1)
+    """How many times more an error in the middle of an aligned face counts than one far from it; 1 = all pixels alike."""
     regularizer: Literal["mmd", "kl"] = "mmd"
     """mmd = the paper; kl = the term of the evidence lower bound, as a baseline."""
     regularizer_weight: float = Field(default=100.0, ge=0)

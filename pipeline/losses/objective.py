@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.config.schema import ConfigError, ObjectiveConfig
+from pipeline.config.schema import ObjectiveConfig
 from pipeline.losses.kernels import make_kernel
 from pipeline.losses.mmd import local_mmd
+from pipeline.losses.reconstruction import ReconstructionLoss, mean_error
 from pipeline.model.vlae import VLAE, Posterior
 
 
@@ -29,51 +29,6 @@ class Losses(NamedTuple):
     """() share of the mean reconstruction error, with weight 1."""
     regularizer: Tensor
     """(L,) shares of each layer's unbiased MMD² or KL in nats, with weight 1."""
-
-
-def reconstruction_loss(output: Tensor, target: Tensor, kind: str) -> Tensor:
-    """Returns the mean |difference| (l1, Laplace) or squared difference (l2, Gaussian) over all values: ()."""
-    return F.l1_loss(output, target) if kind == "l1" else F.mse_loss(output, target)
-
-
-def laplacian_band_count(height: int, width: int) -> int:
-    """Counts the bands of an image's Laplacian pyramid. It is halved while both sides are even, down to 8."""
-    count = 0
-    while min(height, width) >= 8:
-        count += 1
-        if height // 2 % 2 or width // 2 % 2:
-            break
-        height, width = height // 2, width // 2
-    return count
-
-
-def laplacian_loss(output: Tensor, target: Tensor, kind: str, weights: Sequence[float] = ()) -> Tensor:
-    """Returns the reconstruction loss on the bands of a Laplacian pyramid (Burt and Adelson 1983).
-
-    A flat patch of background or skin vanishes from a band-pass image. So small features, an eye or a mouth, count here
-    for more than the share of pixels that they cover.
-
-    Args:
-        output: (B, C, H, W).
-        target: (B, C, H, W).
-        kind: See ``reconstruction_loss``.
-        weights: Of each band's error, finest band first.
-
-    Returns:
-        (), the weighted sum of the bands' errors; their mean where there are no weights.
-    """
-    difference = output - target
-    errors: list[Tensor] = []
-    for _ in range(laplacian_band_count(*difference.shape[-2:])):
-        low = F.avg_pool2d(difference, 2)
-        band = difference - F.interpolate(low, size=difference.shape[-2:], mode="bilinear", align_corners=False)
-        errors.append(reconstruction_loss(band, torch.zeros_like(band), kind))
-        difference = low
-    if not errors:
-        return difference.new_zeros(())
-    if not weights:
-        return torch.stack(errors).mean()
-    return sum((w * error for w, error in zip(weights, errors, strict=False)), start=difference.new_zeros(()))
 
 
 def kl_to_prior(posterior: Posterior) -> Tensor:
@@ -102,13 +57,8 @@ class Objective(nn.Module):
             ConfigError: ``laplacian_band_weights`` has more weights than images of this size have bands.
         """
         super().__init__()
-        bands = laplacian_band_count(*vlae.image_shape[1:])
-        if len(config.laplacian_band_weights) > bands:
-            raise ConfigError(
-                f"objective.laplacian_band_weights: {len(config.laplacian_band_weights)} weights, but images of "
-                f"{vlae.image_shape[1]}x{vlae.image_shape[2]} have {bands} bands; leave out the last weights"
-            )
         self.vlae = vlae
+        self.reconstruction_loss = ReconstructionLoss(config, vlae.image_shape)
         self.config = config
         self.rank, self.world_size = rank, world_size
         self.kernels = [make_kernel(config.kernel, d) for d in vlae.latent_sizes]
@@ -130,17 +80,13 @@ class Objective(nn.Module):
         latents = [q.sample(eps) for q, eps in zip(posteriors, noise.split(sizes, dim=1), strict=True)]
         output = self.vlae.decode(latents, fade)
         with torch.autocast(inputs.device.type, enabled=False):
-            config = self.config
-            error = reconstruction_loss(output, target, config.reconstruction)
-            reconstruction = config.reconstruction_weight * error
-            if config.laplacian_weight:
-                detail = laplacian_loss(output, target, config.reconstruction, config.laplacian_band_weights)
-                reconstruction = reconstruction + config.reconstruction_weight * config.laplacian_weight * detail
+            error = mean_error(output.detach(), target, self.config.reconstruction)
+            reconstruction = self.config.reconstruction_weight * self.reconstruction_loss(output, target)
             shares, logged = self._regularizer(posteriors, latents, prior)
         # DDP averages gradients over ranks. The mean of local means is the mean of the batch, because all ranks have
         # equally many images. The shares of the MMD must be summed instead, hence the world size.
-        loss = reconstruction + config.regularizer_weight * self.world_size * shares.sum()
-        return Losses(loss, error.detach() / self.world_size, logged.detach())
+        loss = reconstruction + self.config.regularizer_weight * self.world_size * shares.sum()
+        return Losses(loss, error / self.world_size, logged.detach())
 
     def _regularizer(
         self, posteriors: Sequence[Posterior], latents: Sequence[Tensor], prior: Tensor
