@@ -27,6 +27,7 @@ from pipeline.data.mapped import MmapLoader, ShardRegion
 from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_reader import open_source
 from pipeline.data.streaming import StreamingLoader
+from preprocess.shards.reader import ShardSet
 
 BATCH = 256
 
@@ -53,13 +54,13 @@ def copy_batches() -> Iterator[int]:
             yield BATCH
 
 
-def mapped_batches(shards: list[tuple[Path, int]], prefetch: int | None) -> Callable[[], Iterator[int]]:
+def mapped_batches(shards: ShardSet, prefetch: int | None) -> Callable[[], Iterator[int]]:
     """The mapped feed, shuffled: in the calling thread, or through its background thread."""
 
     def run() -> Iterator[int]:
-        region = ShardRegion([path for path, _ in shards], [count for _, count in shards], LAYOUT)
+        region = ShardRegion(shards, "train")
         region.read_ahead.join()
-        feed = MmapLoader(region, SHAPE, torch.device("cpu"))
+        feed = MmapLoader(region, torch.device("cpu"))
         plan = GlobalBatchSampler(len(region), BATCH, 0, 0, 1)
         if prefetch is None:
             buffer = torch.empty(BATCH, LAYOUT.image_bytes, dtype=torch.uint8)
@@ -101,13 +102,14 @@ def main() -> None:
     table = Table("64x64 batches of 256", "images/s", "of the copy", title="Feed (one thread unless said)")
     with tempfile.TemporaryDirectory() as folder:
         shards = write_random_shards(Path(folder), options.samples)
-        few = shards[: max(1, 10_000 // SHARD)]
+        whole = ShardSet.open(folder)
+        few = whole.without([path.name for path, _ in shards[max(1, 10_000 // SHARD) :]])
         copy = rate(copy_batches, options.seconds)
         rows = [
             ("plain copy into a preallocated batch", copy),
             ("mapped, 8,192 samples", rate(mapped_batches(few, None), options.seconds)),
-            (f"mapped, {options.samples:,} samples", rate(mapped_batches(shards, None), options.seconds)),
-            ("the same, gathered ahead by its thread", rate(mapped_batches(shards, 4), options.seconds)),
+            (f"mapped, {options.samples:,} samples", rate(mapped_batches(whole, None), options.seconds)),
+            ("the same, gathered ahead by its thread", rate(mapped_batches(whole, 4), options.seconds)),
             (
                 "streamed (npy shards, hashed as they pass)",
                 rate(lambda: streamed_batches(Path(folder)), options.seconds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Annotated, Never
 
 import typer
 
+from pipeline.checkpoint.folder import explain_folder
 from pipeline.config.load import merge, nested, parse_overrides, recipe_names, resolve, to_yaml
 from pipeline.config.schema import Config, ConfigError
 from pipeline.distributed.signals import SIGNALS, STOPPED_EARLY
@@ -87,11 +89,7 @@ def main(
 
 
 def _check_without_torch(config: Config, out: Path | None, resume: str) -> None:
-    """Finds the usual mistakes before torch is imported.
-
-    Raises:
-        UserError: a tracker is not installed, or a folder or file does not exist.
-    """
+    """Finds the usual mistakes before torch is imported. Raises UserError."""
     for tracker in config.training.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(
@@ -102,10 +100,11 @@ def _check_without_torch(config: Config, out: Path | None, resume: str) -> None:
         from preprocess.shards.manifest import Manifest  # noqa: PLC0415 - only for its message
 
         Manifest.read(Path(folder))
-    if resume not in ("auto", "never") and not Path(resume).is_file():
-        remedy = f"name a checkpoint in it, such as {Path(resume) / 'ckpt.pt'}" if Path(resume).is_dir() else ""
-        reason = "is a folder" if remedy else "does not exist"
-        raise ConfigError(f"--resume {resume} {reason}; {remedy or 'write auto, never, or the path of a checkpoint'}")
+    given = Path(resume)
+    if resume not in ("auto", "never") and not given.is_file():
+        remedy = "write auto, never, or the path of a checkpoint"
+        reason = explain_folder(given, remedy) if given.is_dir() else f"does not exist; {remedy}"
+        raise ConfigError(f"--resume {resume} {reason}")
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
 
@@ -120,13 +119,10 @@ def _exit(message: str, code: int) -> Never:
 
     The other ranks may be waiting in a collective that this one will never join.
     """
-    rank = int(os.environ.get("RANK", "0"))
-    prefix = "" if rank == 0 else f"[rank {rank}] "
-    if rank:
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
         time.sleep(0.5)  # an error on every rank is printed once: the launcher ends this rank after rank 0
-    try:
-        print(f"{prefix}error: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a closed terminal; the exit code remains
+        print(f"[rank {rank}] error: {message}" if rank != "0" else f"error: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-    except OSError:  # a closed terminal; the exit code remains
-        pass
     os._exit(code)

@@ -11,13 +11,14 @@ import os
 import reprlib
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from torch import Tensor
 
+from pipeline.checkpoint.folder import ARCHIVE, BEST, LATEST, explain_folder
 from pipeline.checkpoint.untrusted import check_archive, check_tensors
 from pipeline.config.load import build_config
 from pipeline.config.schema import Config, ConfigError
@@ -27,43 +28,46 @@ from preprocess.shards.atomic import replace_file
 from preprocess.shards.manifest import MAX_SIDE
 
 SCHEMA_VERSION = 1
-LATEST, BEST, ARCHIVE = "ckpt.pt", "best.pt", "checkpoints"
 _MARK = b"sha256:"
 _CHECKSUM_BYTES = len(_MARK) + 64
-_REQUIRED = ("schema_version", "config", "image_shape", "model", "progress", "manifest_digest")
-
-
-def _is_weights(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
-
-
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "config": lambda config: isinstance(config, dict),
-    "image_shape": lambda shape: (
-        isinstance(shape, list | tuple)
-        and len(shape) == 3
-        and all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in shape)
-    ),
-    "image_processing": lambda steps: steps is None or isinstance(steps, dict),
-    "model": _is_weights,
-    "ema": lambda model: model is None or _is_weights(model),
-    "progress": lambda progress: (
-        isinstance(progress, dict)
-        and isinstance(progress.get("step"), int)
-        and isinstance(progress.get("samples", 0), int)
-        and isinstance(progress.get("growth_steps", 1), int)
-        and isinstance(progress.get("seconds", 0.0), float)
-        and isinstance(progress.get("best_l1", 0.0), float)
-    ),
-    "manifest_digest": lambda digest: isinstance(digest, str),
-    "data": lambda data: data is None or isinstance(data, str),
-    "resumed_from": lambda path: path is None or isinstance(path, str),
-    "left_out": lambda files: files is None or (isinstance(files, list) and all(isinstance(f, str) for f in files)),
-}
+_Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 
 
 class CheckpointError(UserError):
     """A checkpoint cannot be used."""
+
+
+def _only_tensors(weights: dict[Any, Any]) -> dict[Any, Any]:
+    if not all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()):
+        raise ValueError("something else than tensors by name")
+    return weights
+
+
+_Weights = Annotated[dict[Any, Any], AfterValidator(_only_tensors)]
+
+
+class _Progress(BaseModel, strict=True):
+    step: int
+    samples: int = 0
+    growth_steps: int = 1
+    seconds: float = 0.0
+    best_l1: float = 0.0
+
+
+class _Contents(BaseModel, strict=True):
+    """The types of the fields that are read again (docs/formats.md)."""
+
+    schema_version: int
+    config: dict[Any, Any]
+    image_shape: Annotated[list[_Side] | tuple[_Side, ...], Field(min_length=3, max_length=3)]
+    image_processing: dict[Any, Any] | None = None
+    model: _Weights
+    ema: _Weights | None = None
+    progress: _Progress
+    manifest_digest: str
+    data: str | None = None
+    resumed_from: str | None = None
+    left_out: list[str] = Field(default=[], max_length=100_000)
 
 
 def _digest(path: Path, length: int) -> str:
@@ -87,18 +91,10 @@ def _append_checksum(path: Path) -> None:
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], keep: int, is_best: bool = False) -> Path:
-    """Writes ``folder``/checkpoints/step-XXXXXXXX.pt and links it as ``folder``/ckpt.pt.
+    """Writes ``folder``/checkpoints/step-XXXXXXXX.pt, links it as ``folder``/ckpt.pt, and as best.pt if it ``is_best``.
 
-    There is a complete ckpt.pt at every moment once the first was written.
-
-    Args:
-        folder: the run's folder.
-        state: the contents (docs/formats.md).
-        keep: how many of the newest checkpoints to keep.
-        is_best: link it as ``folder``/best.pt as well.
-
-    Raises:
-        OSError: the file could not be written, for example because the disk is full; nothing is lost.
+    There is a complete ckpt.pt at every moment once the first was written. The newest ``keep`` checkpoints remain.
+    Raises OSError where the file could not be written, for example because the disk is full; nothing is lost.
     """
     archive = folder / ARCHIVE
     archive.mkdir(parents=True, exist_ok=True)
@@ -129,8 +125,7 @@ def _surplus(archive: Path, keep: int) -> list[Path]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns the checkpoint's contents on the CPU, after checking its checksum and its fields.
 
-    Raises:
-        CheckpointError: the file is missing, damaged, not a checkpoint, or of another schema version.
+    Raises CheckpointError where the file is missing, damaged, not a checkpoint, or of another schema version.
     """
     try:
         size = path.stat().st_size
@@ -145,26 +140,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             )
         check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or any(key not in state for key in _REQUIRED):
-            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: required fields are missing")
         check_tensors(state, path)
     except CheckpointError:
         raise
     except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, such as {path / LATEST}") from None
+        raise CheckpointError(f"{path} {explain_folder(path, 'name the ckpt.pt of a run')}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except Exception as error:  # torch raises nearly anything on hostile bytes
         raise CheckpointError(f"{path} is not a checkpoint: {first_line(error)}") from None
-    version = state["schema_version"]
+    version = state.get("schema_version", SCHEMA_VERSION) if isinstance(state, dict) else SCHEMA_VERSION
     if not isinstance(version, int) or version != SCHEMA_VERSION:
         raise CheckpointError(
             f"{path} has schema version {reprlib.repr(version)}, this program reads version {SCHEMA_VERSION}; "
             "use the version of mmd-vlae that wrote it"
         )
-    for field, is_valid in _FIELDS.items():
-        if not is_valid(state.get(field)):
-            raise CheckpointError(f"{path} is not an mmd-vlae checkpoint: its field '{field}' has the wrong type")
+    try:
+        _Contents.model_validate(state)
+    except ValidationError as error:
+        field = next(iter(error.errors()[0]["loc"]), "schema_version")
+        raise CheckpointError(
+            f"{path} is not an mmd-vlae checkpoint: its field '{field}' is missing or has the wrong type"
+        ) from None
     return state
 
 
@@ -197,20 +194,18 @@ def checkpoint_config(state: dict[str, Any], path: Path) -> Config:
 def load_vlae(path: Path, device: torch.device | str = "cpu") -> tuple[VLAE, Config, dict[str, Any]]:
     """Returns the trained model in eval mode, its configuration, and the checkpoint's contents.
 
-    The weights are the averaged ones where the run kept them.
-
-    Raises:
-        CheckpointError: the file cannot be used, or its weights do not fit the model that it describes.
+    The weights are the averaged ones where the run kept them. Raises CheckpointError where the file cannot be used, or
+    its weights do not fit the model that it describes.
     """
     state = read_checkpoint(path)
-    config = checkpoint_config(state, path)
+    config, shape = checkpoint_config(state, path), tuple(state["image_shape"])
     weights = state.get("ema") or state["model"]
     try:
         with torch.device("meta"):  # allocates nothing: a short recipe can describe a model of any size
-            described = VLAE(config.model, tuple(state["image_shape"])).state_dict()
+            described = VLAE(config.model, shape).state_dict()
         if {key: tensor.shape for key, tensor in described.items()} != {k: t.shape for k, t in weights.items()}:
             raise CheckpointError(f"{path} holds another model than it describes: the shapes of its weights differ")
-        vlae = VLAE(config.model, tuple(state["image_shape"]))
+        vlae = VLAE(config.model, shape)
         vlae.load_state_dict(weights)
     except (RuntimeError, ConfigError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path} holds another model than it describes: {first_line(error)}") from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,8 @@ import accelerate
 import numpy as np
 import torch
 
-from pipeline.checkpoint.file import (
-    ARCHIVE,
-    BEST,
-    LATEST,
-    SCHEMA_VERSION,
-    CheckpointError,
-    read_checkpoint,
-    write_checkpoint,
-)
+from pipeline.checkpoint.file import SCHEMA_VERSION, CheckpointError, read_checkpoint, write_checkpoint
+from pipeline.checkpoint.folder import checkpoint_files
 from pipeline.config.schema import TrainingConfig
 from pipeline.run.state import Run
 
@@ -29,6 +22,8 @@ from pipeline.run.state import Run
 def checkpoint_state(run: Run) -> dict[str, Any]:
     """Returns the contents of a checkpoint (docs/formats.md): plain values and tensors only."""
     scaler, source, manifest = run.accelerator.scaler, run.data.source, run.data.source.manifest
+    device = run.accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({os.cpu_count()} cores)"
     return {
         "schema_version": SCHEMA_VERSION,
         "config": run.config.plain(),
@@ -37,7 +32,7 @@ def checkpoint_state(run: Run) -> dict[str, Any]:
             "crop": manifest.crop.model_dump(mode="json"),
             "resample": manifest.resample,
             "image_shape": list(manifest.image_shape),
-            "source_size": list(size) if (size := getattr(manifest, "source_size", None)) else None,
+            "source_size": list(manifest.source_size) if manifest.source_size else None,
         },
         "model": run.model.vlae.state_dict(),
         "ema": run.model.average.module.state_dict() if run.config.training.ema_images else None,
@@ -57,21 +52,9 @@ def checkpoint_state(run: Run) -> dict[str, Any]:
         "order": run.sample_order,
         "attribute_names": list(manifest.attribute_names),
         "factor_names": list(manifest.factor_names),
-        "versions": {
-            "torch": str(torch.__version__),
-            "accelerate": str(accelerate.__version__),
-            "numpy": str(np.__version__),
-        },
-        "hardware": hardware(run.accelerator),
+        "versions": {module.__name__: str(module.__version__) for module in (torch, accelerate, np)},
+        "hardware": f"{run.accelerator.num_processes} x {name}",  # such as 4 x NVIDIA H100 80GB HBM3
     }
-
-
-def hardware(accelerator: accelerate.Accelerator) -> str:
-    """Names the devices of the run, such as '4 x NVIDIA H100 80GB HBM3' or '1 x CPU (2 cores)'."""
-    device = accelerator.device
-    cpu = f"CPU ({os.cpu_count()} cores)" if device.type == "cpu" else device.type
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
-    return f"{accelerator.num_processes} x {name}"
 
 
 def snapshot(value: Any) -> Any:
@@ -95,87 +78,57 @@ class CheckpointManager:
     """Writes the checkpoints of a run, one at a time, in a thread. Only the main process has one."""
 
     def __init__(self, folder: Path, training: TrainingConfig, best: float = math.inf) -> None:
-        """Creates the manager.
-
-        Args:
-            folder: the run's folder.
-            training: sets the intervals and the number of checkpoints kept.
-            best: the lowest validation L1 so far.
-        """
+        """Writes into the run's ``folder``; ``best`` is the lowest validation L1 so far."""
         self._folder, self._training, self._best = folder, training, best
         self._saved_at = time.monotonic()
         self.postponed = False
-        self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def _is_best(self, valid_l1: float | None) -> bool:
+        return valid_l1 is not None and valid_l1 < self._best
 
     def is_due(self, step: int, valid_l1: float | None) -> bool:
         """Whether to save after ``step``: by steps, by minutes, or because the validation L1 is the lowest so far."""
         minutes, every = self._training.checkpoint_every_minutes, self._training.checkpoint_every_steps
         late = minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
-        better = valid_l1 is not None and valid_l1 < self._best
-        return self.postponed or late or better or (every > 0 and step % every == 0)
+        return self.postponed or late or self._is_best(valid_l1) or (every > 0 and step % every == 0)
 
     def postpone(self) -> None:
         """Makes a checkpoint due after every step until one is saved, because this step was not finite."""
         self.postponed = True
 
     def save(self, state: dict[str, Any], valid_l1: float | None = None) -> bool:
-        """Copies ``state`` and writes it while training continues.
+        """Copies ``state``, of `checkpoint_state`, and writes the copy while training continues.
 
-        Args:
-            state: from `checkpoint_state`.
-            valid_l1: of the validation after this step, if there was one.
-
-        Returns:
-            False if the weights are not finite: then nothing is written and the older checkpoints remain.
-
-        Raises:
-            OSError: the previous checkpoint could not be written.
+        ``valid_l1`` is that of a validation after this step. Returns False if the weights are not finite: then nothing
+        is written and the older checkpoints remain. Raises OSError if the previous checkpoint could not be written.
         """
         self.wait()
         state = snapshot(state)
-        if not has_finite_weights(state):
-            self.postpone()
+        self.postponed = not has_finite_weights(state)
+        if self.postponed:
             return False
-        is_best = valid_l1 is not None and valid_l1 < self._best
+        is_best = self._is_best(valid_l1)
         if is_best and valid_l1 is not None:
             self._best = valid_l1
         state["progress"]["best_l1"] = self._best
-        self._thread = threading.Thread(target=self._write, args=(state, is_best), name="checkpoint")
-        self._thread.start()
-        self._saved_at, self.postponed = time.monotonic(), False
+        keep = self._training.keep_checkpoints
+        self._writing = self._thread.submit(write_checkpoint, self._folder, state, keep, is_best)
+        self._saved_at = time.monotonic()
         return True
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on the disk. Raises OSError if it could not be written."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _write(self, state: dict[str, Any], is_best: bool) -> None:
-        try:
-            write_checkpoint(self._folder, state, self._training.keep_checkpoints, is_best)
-        except OSError as error:
-            self._error = error
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a run, unread: the newest first, the best one last."""
-    archive = sorted((folder / ARCHIVE).glob("step-*.pt"), reverse=True)
-    return [*archive, *(path for name in (LATEST, BEST) if (path := folder / name).exists())]
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def newest_valid(folder: Path) -> tuple[Path, dict[str, Any], dict[Path, str]] | None:
-    """Finds the newest checkpoint of a run that is not damaged.
+    """Returns path and contents of a run's newest checkpoint that is not damaged, and why each newer one is.
 
-    Returns:
-        Its path, its contents, and the reason why each newer one cannot be used; None if there is no checkpoint.
-
-    Raises:
-        CheckpointError: there are checkpoints, but all are damaged.
+    None if there is no checkpoint. Raises CheckpointError if there are some, but all are damaged.
     """
     damaged: dict[Path, str] = {}
     for path in checkpoint_files(folder):
@@ -187,9 +140,3 @@ def newest_valid(folder: Path) -> tuple[Path, dict[str, Any], dict[Path, str]] |
         reason = next(iter(damaged.values()))
         raise CheckpointError(f"all checkpoints in {folder} are damaged: {reason}; train into another --out")
     return None
-
-
-def sweep_leftovers(folder: Path) -> None:
-    """Removes the unfinished files of a killed run."""
-    for leftover in [*folder.glob(".*.tmp"), *(folder / ARCHIVE).glob(".*.tmp")]:
-        leftover.unlink(missing_ok=True)

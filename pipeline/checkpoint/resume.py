@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.file import BEST, CheckpointError, checkpoint_config, read_checkpoint
-from pipeline.checkpoint.manager import checkpoint_files, newest_valid
+from pipeline.checkpoint.file import CheckpointError, checkpoint_config, read_checkpoint
+from pipeline.checkpoint.folder import BEST, checkpoint_files
+from pipeline.checkpoint.manager import newest_valid
 from pipeline.config.load import changed_values
 from pipeline.config.schema import Config
 from pipeline.data.shard_checks import refuse_other_shards
@@ -29,72 +30,49 @@ class ResumePoint:
     damaged: dict[Path, str] = field(default_factory=dict)
     """Newer checkpoints that cannot be used, each with the reason."""
     notes: list[str] = field(default_factory=list)
+    """Lines to print once."""
 
 
 def find_resume_point(out: Path, resume: str) -> ResumePoint | None:
-    """Finds the checkpoint to continue from.
+    """Finds the checkpoint to continue from; None for a run that starts at step 0.
 
-    A folder that holds checkpoints continues from its own newest one, so that the same command can be repeated. A file
-    named by --resume is the start of an empty folder.
-
-    Args:
-        out: the run's folder.
-        resume: auto, never, or a checkpoint file.
-
-    Returns:
-        None for a run that starts at step 0.
-
-    Raises:
-        RunFolderError: the folder holds a run that must not be overwritten or that is further than the named file.
-        CheckpointError: the checkpoint cannot be used.
+    A folder ``out`` that holds checkpoints continues from its own newest one, so that the same command can be repeated.
+    A file named by ``resume`` (otherwise auto or never) is the start of an empty folder. Raises RunFolderError where
+    the folder's run must not be overwritten or is further than the named file, CheckpointError for an unusable file.
     """
-    files = checkpoint_files(out)
     if resume == "never":
-        if files:
+        if checkpoint_files(out):
             raise RunFolderError(f"{out} holds a run already; choose another --out, or continue it with --resume auto")
         return None
     given = None if resume == "auto" else Path(resume)
-    if not files:
-        if given is None:
-            return None
-        return ResumePoint(given, read_checkpoint(given), str(given.resolve()))
     found = newest_valid(out)
     if found is None:
-        return None
+        return ResumePoint(given, read_checkpoint(given), str(given.resolve())) if given else None
     path, state, damaged = found
     point = ResumePoint(path, state, state.get("resumed_from"), damaged)
-    if given is not None and str(given.resolve()) != point.resumed_from:
-        _check_named_file(given, out, point)
-    return point
-
-
-def _check_named_file(given: Path, out: Path, point: ResumePoint) -> None:
-    """Refuses to go back inside a folder: the later checkpoints would mix with those of the new branch."""
-    newest = int(point.state["progress"]["step"])
+    if given is None or str(given.resolve()) == point.resumed_from:
+        return point
     if out.resolve() not in given.resolve().parents:
         point.notes.append(f"{out} holds checkpoints already, so the run continues from them and not from {given}")
-        return
-    step = int(read_checkpoint(given)["progress"]["step"])
+        return point
+    # going back inside a folder would mix the later checkpoints with those of the new branch
+    newest, step = (int(contents["progress"]["step"]) for contents in (state, read_checkpoint(given)))
     if step < newest:
         raise RunFolderError(
             f"{out} holds later checkpoints (step {newest}) than {given} (step {step}); to go back, train into another "
             "--out; to continue, use --resume auto"
         )
+    return point
 
 
 def resume_run(run: Run, out: Path, resume: str) -> ResumePoint | None:
-    """Restores the checkpoint that ``resume`` leads to; its notes say what a person should know.
-
-    Raises:
-        CheckpointError, RunFolderError: see `find_resume_point` and `restore`.
-    """
+    """Restores the checkpoint that `find_resume_point` finds; its notes say what a person should know."""
     point = find_resume_point(out, resume)
-    if point is None:
-        return None
-    notes = [f"skipped a checkpoint: {reason}" for reason in point.damaged.values()]
-    point.notes = [*notes, *point.notes, *restore(run, point.state, point.path)]
-    point.notes.append(f"resumed from {point.path} at step {run.step}")
-    run.resumed_from = point.resumed_from
+    if point is not None:
+        skipped = [f"skipped a checkpoint: {reason}" for reason in point.damaged.values()]
+        changes = restore(run, point.state, point.path)
+        point.notes = [*skipped, *point.notes, *changes, f"resumed from {point.path} at step {run.step}"]
+        run.resumed_from = point.resumed_from
     return point
 
 
@@ -103,45 +81,40 @@ def best_l1(out: Path, point: ResumePoint | None) -> float:
     return point.state["progress"].get("best_l1", math.inf) if point and (out / BEST).exists() else math.inf
 
 
-def set_aside(damaged: dict[Path, str]) -> None:
-    """Renames damaged checkpoints to NAME.damaged, so that they do not count among the newest ones."""
-    for path in damaged:
-        path.rename(path.with_name(f"{path.name}.damaged"))
-
-
 def restore(run: Run, state: dict[str, Any], path: Path) -> list[str]:
-    """Continues ``run`` from a checkpoint's contents.
+    """Continues ``run`` from a checkpoint's contents. Returns notes about what changed since the checkpoint.
 
-    Returns:
-        Notes about what changed since the checkpoint.
-
-    Raises:
-        CheckpointError: it was made with other data or an incompatible configuration; names each difference.
+    Raises CheckpointError, with each difference, where it was made with other data or an incompatible configuration.
     """
-    saved = checkpoint_config(state, path)
+    saved, source = checkpoint_config(state, path), run.data.source
     changes = changed_values(saved, run.config)
-    refused = [f"{key}: {old} → {new}" for key, (old, new, allowed) in changes.items() if not allowed]
-    if refused:
+    before, now = str(state.get("order", "planned")), run.sample_order
+    if refused := [f"{key}: {old} → {new}" for key, (old, new, allowed) in changes.items() if not allowed]:
         raise CheckpointError(
             f"{path} was trained with another configuration ({'; '.join(refused)}): set that back, or train into "
             "another --out"
         )
-    before, now = str(state.get("order", "planned")), run.sample_order
     if (before == "planned") != (now == "planned"):
         raise CheckpointError(
             f"{path} was trained in another order of samples ({before}; now {now}): set data.mode as it was, or train "
             "into another --out"
         )
-    if state["manifest_digest"] != run.data.source.digest:
+    if state["manifest_digest"] != source.digest:
         raise CheckpointError(
-            f"{path} was trained on other shards than {run.data.source.address} (the manifests differ); name the same "
+            f"{path} was trained on other shards than {source.address} (the manifests differ); name the same "
             "shards with --data, or train into another --out"
         )
-    if reason := refuse_other_shards(state.get("left_out", []), run.data.source.left_out, str(path)):
+    if reason := refuse_other_shards(state.get("left_out", []), source.left_out, str(path)):
         raise CheckpointError(reason)
     _load(run, state, path)
     run.changed = {key: [old, new] for key, (old, new, _) in changes.items()}
-    return [*_change_notes(run, saved), *_order_note(before, now)]
+    notes = _change_notes(run, saved)
+    if before != now:  # a stream is divided among processes and workers
+        notes.append(
+            f"the images were {before} processes and workers, now {now}: the rest of this epoch will repeat some "
+            "images and skip others"
+        )
+    return notes
 
 
 def _load(run: Run, state: dict[str, Any], path: Path) -> None:
@@ -173,23 +146,3 @@ def _change_notes(run: Run, saved: Config) -> list[str]:
             "optimizer.learning_rate for a smaller jump"
         )
     return notes
-
-
-def _order_note(before: str, now: str) -> list[str]:
-    """A stream is divided among processes and workers, so their number sets which images the epoch still has."""
-    if before == now:
-        return []
-    return [
-        f"the images were {before} processes and workers, now {now}: the rest of this epoch will repeat some images "
-        "and skip others"
-    ]
-
-
-def how_to_continue(out: Path, resume: str) -> str:
-    """Says how to continue a run that ended early."""
-    files = checkpoint_files(out)
-    if not files:
-        return "there is no checkpoint yet; run the same command again"
-    if resume == "never":
-        return f"continue from {files[0]} with --resume auto in place of --resume never"
-    return f"the same command continues from {files[0]}"

@@ -56,7 +56,7 @@ def _refuse_unknown_types(content: bytes) -> None:
         raise UntrustedContentError(f"its values cannot be read ({str(error)[:80]})") from None
 
 
-def check_tensors(state: dict[str, Any], path: Path) -> None:
+def check_tensors(state: Any, path: Path) -> None:
     """Checks that all tensors together are no larger than the file. Raises UntrustedContentError."""
     claimed = 0
     for number, value in enumerate(_values(state, 0)):

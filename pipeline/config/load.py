@@ -6,7 +6,10 @@ YAML and pydantic do the work. OmegaConf was weighed: it would replace `merge` a
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
+import operator
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -35,14 +38,7 @@ def fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tupl
 def flat_values(config: Config) -> dict[str, Any]:
     """Returns every value of a configuration under its dotted key."""
     plain = config.plain()
-
-    def value(key: str) -> Any:
-        found: Any = plain
-        for name in key.split("."):
-            found = found[name]
-        return found
-
-    return {key: value(key) for key, _ in fields()}
+    return {key: functools.reduce(operator.getitem, key.split("."), plain) for key, _ in fields()}
 
 
 def changed_values(before: Config, after: Config) -> dict[str, tuple[Any, Any, bool]]:
@@ -66,14 +62,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def build_config(tree: Any, origin: str) -> Config:
-    """Validates nested plain values.
+    """Validates nested plain values, as read from YAML or from a checkpoint; ``origin`` names their source in errors.
 
-    Args:
-        tree: the recipe as it was read from YAML or from a checkpoint.
-        origin: names the source in error messages.
-
-    Raises:
-        ConfigError: names the key, the value and, for an unknown key, the nearest known one.
+    Raises ConfigError with the key, the value and, for an unknown key, the nearest known one.
     """
     try:
         return Config.model_validate(tree)
@@ -84,7 +75,7 @@ def build_config(tree: Any, origin: str) -> Config:
 def _explain(error: ValidationError) -> str:
     """The first error in words; unknown keys come first, because they often cause the others."""
     errors = error.errors(include_url=False, include_context=False)
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     known = [name for name, _ in fields()]
     if first["type"] == "extra_forbidden":
@@ -138,11 +129,7 @@ def recipe_names() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Returns the file of a recipe that is given by name (``celeba64``) or by path.
-
-    Raises:
-        ConfigError: neither a file nor a known recipe has this name.
-    """
+    """Returns the file of a recipe that is given by name (``celeba64``) or by path. Raises ConfigError if none is."""
     path, known = Path(name), recipe_names()
     if path.is_file():
         return path
@@ -184,7 +171,9 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
             value = _read_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"the value of the override '{word}' is not valid YAML") from None
-        tree = merge(tree, nested(key, _as_number(value)))
+        with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-3 as text
+            value = float(value) if isinstance(value, str) else value
+        tree = merge(tree, nested(key, value))
     return tree
 
 
@@ -193,14 +182,6 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     for name in reversed(key.split(".")):
         value = {name: value}
     return value
-
-
-def _as_number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def resolve(recipe: Path | str, overrides: Mapping[str, Any]) -> Config:

@@ -1,4 +1,4 @@
-"""What all loaders have in common: a batch, their interfaces, and the thread that makes batches ahead."""
+"""What all loaders have in common: a batch, and the thread that makes batches ahead."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.distributed.signals import SIGNALS
 from preprocess.errors import UserError
 
@@ -44,47 +42,25 @@ class StoppedWaiting(Exception):
     """A stop was requested while the trainer waited for a batch."""
 
 
-class BatchLoader:
-    """Loads training batches: this rank's part of one global batch after the other."""
+class WaitingLoader:
+    """A loader that counts how long the trainer has waited for its batches."""
 
     waited_seconds = 0.0
-    """Time that the trainer has spent waiting for batches so far."""
-
-    def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
-        """Yields the batches of optimizer steps ``first`` … ``last`` − 1, made up to ``prefetch`` ahead."""
-        raise NotImplementedError
 
     def add_wait(self, seconds: float) -> None:
         """Counts a wait for a batch."""
         self.waited_seconds += seconds
 
 
-class IndexedLoader(Protocol):
-    """Loads images for validation and pictures: any samples of a split of ``samples`` images."""
-
-    samples: int
-    device: torch.device
-
-    def load(self, indices: np.ndarray) -> Batch:
-        """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
-        ...
-
-
 def prefetched(
     items: Generator[T], depth: int, add_wait: Callable[[float], None] = lambda seconds: None
 ) -> Generator[T]:
-    """Yields ``items`` in order. A thread makes them, a few ahead of the consumer.
+    """Yields ``items`` in order, made ahead in a thread, whose exception is raised here.
 
     At most ``depth`` + 1 items exist at a time: the one that the consumer holds, and ``depth`` that are ready or being
-    made. An item may therefore live in one of ``depth`` + 1 buffers that are reused in turn.
-
-    Args:
-        items: Made in the thread. An exception there is raised here.
-        depth: Items made ahead.
-        add_wait: Called with the seconds of each wait for an item.
-
-    Raises:
-        StoppedWaiting: A stop was requested, and the next item is not there in ``STOP_SECONDS``.
+    made. An item may therefore live in one of ``depth`` + 1 buffers that are reused in turn. ``add_wait`` is called
+    with the seconds of each wait for an item. Raises StoppedWaiting when a stop was requested, and the next item is not
+    there in ``STOP_SECONDS``.
     """
     ready: queue.Queue[T | BaseException] = queue.Queue()
     free, closed = threading.Semaphore(depth + 1), threading.Event()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.schema import ConfigError, DataConfig
-from pipeline.data.batch import Batch, BatchLoader, LoaderError
-from pipeline.data.mapped import MmapLoader, open_region
+from pipeline.data.batch import Batch, LoaderError, WaitingLoader
+from pipeline.data.mapped import MmapLoader, ShardRegion
 from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_reader import ShardSource, load_images
 from pipeline.data.streaming import DEFAULT_WINDOW, StreamingLoader
@@ -19,7 +19,7 @@ from pipeline.data.streaming import DEFAULT_WINDOW, StreamingLoader
 Mode = Literal["mapped", "resident", "streamed"]
 
 
-class InMemoryLoader(BatchLoader):
+class InMemoryLoader(WaitingLoader):
     """Batches of a split that lies on the device as one uint8 array, gathered there without the host."""
 
     def __init__(self, images: Tensor) -> None:
@@ -38,12 +38,14 @@ class InMemoryLoader(BatchLoader):
             yield self.load(sampler.indices(step))
 
 
-def choose_mode(requested: str, source: ShardSource, device: torch.device) -> Mode:
-    """Resolves ``data.mode`` for these shards and this device.
+IndexedLoader = MmapLoader | InMemoryLoader
+"""``load`` returns any samples of a split of ``samples`` images at once, for validation and pictures."""
+TrainLoader = IndexedLoader | StreamingLoader
+"""``batches`` yields this rank's part of one global batch after the other."""
 
-    Raises:
-        ConfigError: The requested mode is not possible.
-    """
+
+def choose_mode(requested: str, source: ShardSource, device: torch.device) -> Mode:
+    """Resolves ``data.mode`` for these shards and this device. Raises ConfigError where it is not possible."""
     mappable = source.local is not None and source.manifest.layout is not None
     if requested == "mapped" and not mappable:
         raise ConfigError(
@@ -58,7 +60,7 @@ def choose_mode(requested: str, source: ShardSource, device: torch.device) -> Mo
 
 def open_train_loader(
     data: DataConfig, mode: Mode, source: ShardSource, device: torch.device, ranks: int
-) -> MmapLoader | InMemoryLoader | StreamingLoader:
+) -> TrainLoader:
     """Opens the loader of the train split. Raises LoaderError."""
     if mode != "streamed":
         return open_indexed_loader(source, "train", None, device, mapped=mode == "mapped")
@@ -73,16 +75,14 @@ def open_train_loader(
 
 def open_indexed_loader(
     source: ShardSource, split: str, limit: int | None, device: torch.device, mapped: bool = True
-) -> MmapLoader | InMemoryLoader:
+) -> IndexedLoader:
     """Opens a loader of at least the first ``limit`` images of a split (None: all), in any order.
 
-    Shards that can be mapped are, unless ``mapped`` is false.
-
-    Raises:
-        LoaderError: They cannot be read, or do not fit into the device's memory.
+    Shards that can be mapped are, unless ``mapped`` is false. Raises LoaderError where the images cannot be read, or
+    do not fit into the device's memory.
     """
     if mapped and source.local is not None and source.manifest.layout is not None:
-        return MmapLoader(open_region(source.local, split), source.manifest.image_shape, device)
+        return MmapLoader(ShardRegion(source.local, split), device)
     try:
         return InMemoryLoader(load_images(source, split, limit).to(device))
     except (MemoryError, RuntimeError) as error:

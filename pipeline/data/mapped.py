@@ -15,7 +15,7 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from pipeline.data.batch import Batch, BatchLoader, LoaderError, prefetched
+from pipeline.data.batch import Batch, LoaderError, WaitingLoader, prefetched
 from pipeline.data.sampler import GlobalBatchSampler
 from preprocess.shards.reader import ShardSet
-from preprocess.shards.tar import BLOCK, Layout
+from preprocess.shards.tar import BLOCK
 
 _PROT_NONE = 0
 _MAP_FIXED = 0x10
@@ -59,17 +59,21 @@ def spare_memory() -> int:
 class ShardRegion:
     """The images of npy shards as one array, in the order of shards and then of records."""
 
-    def __init__(self, paths: Sequence[Path], samples: Sequence[int], layout: Layout) -> None:
-        """Maps every shard and starts to read ahead.
+    def __init__(self, shards: ShardSet, split: str) -> None:
+        """Maps the shards of a split and starts to read ahead.
 
-        Args:
-            paths: The tar files, all of one ``layout``.
-            samples: Records of each file.
-            layout: Where an image lies in a record.
-
-        Raises:
-            OSError: A file cannot be mapped.
+        Raises LoaderError where the split is empty or cannot be mapped, OSError where a file is missing.
         """
+        manifest, layout = shards.manifest, shards.manifest.layout
+        if split not in manifest.splits or not manifest.splits[split].samples:
+            raise LoaderError(f"{shards.folder} has no images in its {split} split")
+        if layout is None:
+            raise LoaderError(
+                f"{shards.folder} holds {manifest.codec} members, which cannot be mapped: train with "
+                "data.mode=resident or streamed, or make npy shards (`preprocess … --codec npy`)"
+            )
+        self.image_shape = manifest.image_shape
+        paths, samples = shards.shard_paths(split), [shard.samples for shard in manifest.splits[split].shards]
         sizes = [path.stat().st_size for path in paths]
         page = mmap.PAGESIZE
         *starts, end = np.cumsum([0, *(-(-size // page) * page for size in sizes)]).tolist()
@@ -122,28 +126,9 @@ class ShardRegion:
     def gather(self, indices: Tensor, out: Tensor) -> None:
         """Copies the images at ``indices`` (n,) int64 into ``out`` (n, image_bytes) uint8, without holding the GIL.
 
-        Raises:
-            IndexError: An index is not in the split.
+        Raises IndexError where an index is not in the split.
         """
         torch.index_select(self._view, 0, self._blocks.index_select(0, indices), out=out)
-
-
-def open_region(shards: ShardSet, split: str) -> ShardRegion:
-    """Maps the images of a split as one array.
-
-    Raises:
-        LoaderError: The split is empty, or the shards are not of a kind that can be mapped.
-    """
-    manifest = shards.manifest
-    if split not in manifest.splits or not manifest.splits[split].samples:
-        raise LoaderError(f"{shards.folder} has no images in its {split} split")
-    if manifest.layout is None:
-        raise LoaderError(
-            f"{shards.folder} holds {manifest.codec} members, which cannot be mapped: train with data.mode=resident or "
-            "streamed, or make npy shards (`preprocess … --codec npy`)"
-        )
-    counts = [shard.samples for shard in manifest.splits[split].shards]
-    return ShardRegion(shards.shard_paths(split), counts, manifest.layout)
 
 
 @dataclass
@@ -156,13 +141,12 @@ class _Slot:
     """Reached when the device no longer reads the buffer."""
 
 
-class MmapLoader(BatchLoader):
+class MmapLoader(WaitingLoader):
     """Batches of a split that lies on this machine's disk as npy shards."""
 
-    def __init__(self, region: ShardRegion, image_shape: tuple[int, int, int], device: torch.device) -> None:
-        """Loads from ``region``; ``image_shape`` is (H, W, C), as stored."""
-        self.region, self.image_shape, self.device = region, image_shape, device
-        self.samples = len(region)
+    def __init__(self, region: ShardRegion, device: torch.device) -> None:
+        """Loads from ``region`` onto ``device``."""
+        self.region, self.device, self.samples = region, device, len(region)
 
     def load(self, indices: np.ndarray) -> Batch:
         """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
@@ -179,7 +163,7 @@ class MmapLoader(BatchLoader):
             yield self._to_device(slot)
 
     def _slot(self, size: int) -> _Slot:
-        buffer = torch.empty((size, math.prod(self.image_shape)), dtype=torch.uint8, pin_memory=self._on_gpu)
+        buffer = torch.empty((size, math.prod(self.region.image_shape)), dtype=torch.uint8, pin_memory=self._on_gpu)
         return _Slot(buffer, torch.empty(0))
 
     def _fill(self, slot: _Slot, indices: np.ndarray) -> _Slot:
@@ -190,7 +174,7 @@ class MmapLoader(BatchLoader):
         return slot
 
     def _to_device(self, slot: _Slot) -> Batch:
-        images = slot.buffer.view(-1, *self.image_shape).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        images = slot.buffer.view(-1, *self.region.image_shape).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         batch = Batch(images, slot.indices.to(self.device, non_blocking=True))
         if self._on_gpu:
             slot.copied = torch.cuda.Event()

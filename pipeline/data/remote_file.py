@@ -51,11 +51,7 @@ class RemoteFile:
     """Reads one file in order. A broken or stalled connection is opened again at the byte where it broke."""
 
     def __init__(self, address: str, file: str) -> None:
-        """Opens ``file`` of ``address``.
-
-        Raises:
-            LoaderError: It cannot be opened; the message has the HTTP status or the system's reason.
-        """
+        """Opens ``file`` of ``address``. Raises LoaderError with the HTTP status or the system's reason."""
         self.name = f"{file} of {address}"
         self._open_at = _transport(address, file)
         self._chunks: Chunks | None = None
@@ -73,15 +69,17 @@ class RemoteFile:
     def read(self, size: int = -1, /) -> bytes:
         """Returns the next ``size`` bytes, fewer only at the end of the file; all that are left for −1.
 
-        Raises:
-            LoaderError: The connection broke, and all further tries failed.
+        Raises LoaderError where the connection broke and all further tries failed.
         """
         parts: list[memoryview] = []
         missing = size if size >= 0 else sys.maxsize
-        while missing and self._unread:
-            parts.append(self._unread[:missing])
-            missing -= len(parts[-1])
-            self._unread = self._unread[len(parts[-1]) :] or memoryview(self._next_chunk())
+        while missing:
+            self._unread = self._unread or memoryview(self._next_chunk())
+            part, self._unread = self._unread[:missing], self._unread[missing:]
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
         return b"".join(parts)
 
     def _close(self) -> None:

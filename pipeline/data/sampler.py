@@ -20,20 +20,18 @@ def shuffled(size: int, *key: int) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tuple[int, ...] = ()) -> np.ndarray:
-    """Returns the order of the samples in one epoch: (samples,) int64, read-only.
+    """Returns the order of the samples in one epoch: (samples,) int64.
 
     Without a ``window`` the whole split is shuffled. Otherwise the ``shards`` (samples of each) are permuted, and the
     samples are shuffled inside one window after the other, so that reading stays near one place at a time.
     """
     if not window:
-        order = shuffled(samples, seed, epoch)
-    else:
-        of_shards = np.split(np.arange(samples), np.cumsum(shards)[:-1])
-        order = np.concatenate([of_shards[number] for number in shuffled(len(shards), seed, epoch)])
-        for start in range(0, samples, window):
-            part = order[start : start + window]
-            order[start : start + window] = part[shuffled(len(part), seed, epoch, start + 1)]
-    order.flags.writeable = False
+        return shuffled(samples, seed, epoch)
+    of_shards = np.split(np.arange(samples), np.cumsum(shards)[:-1])
+    order = np.concatenate([of_shards[number] for number in shuffled(len(shards), seed, epoch)])
+    for start in range(0, samples, window):
+        part = order[start : start + window]
+        part[:] = part[shuffled(len(part), seed, epoch, start + 1)]
     return order
 
 

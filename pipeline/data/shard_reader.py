@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,7 +23,7 @@ from pipeline.data.batch import LoaderError
 from pipeline.data.remote_file import RemoteFile, reason
 from preprocess.errors import UnreadableImage
 from preprocess.images.decode import Decoder
-from preprocess.shards.atomic import replace_file
+from preprocess.shards.atomic import replace_file, write_file
 from preprocess.shards.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard
 from preprocess.shards.reader import ShardSet
 from preprocess.shards.tar import TarDamage, are_records, read_members
@@ -76,13 +76,8 @@ class ShardSource:
 def open_source(path: str, allow_pipe: bool) -> ShardSource:
     """Reads the manifest of the shards at ``path``.
 
-    Args:
-        path: A folder, or an address (see ``remote_file``).
-        allow_pipe: Whether the address may be a command. Otherwise whoever writes a recipe could run programs here.
-
-    Raises:
-        ManifestError: There is no usable manifest.
-        LoaderError: The address cannot be read, or is a command and ``allow_pipe`` is not given.
+    ``path`` is a folder or an address (see ``remote_file``). The address may be a command only with ``allow_pipe``:
+    whoever writes a recipe could otherwise run programs here. Raises ManifestError or LoaderError.
     """
     if not is_address(path):
         shards = ShardSet.open(path)
@@ -125,8 +120,7 @@ class _Checked:
 def stream_shard(source: ShardSource, shard: Shard, skip: int = 0) -> Iterator[np.ndarray]:
     """Yields the shard's images from record ``skip`` on: (k, H, W, C) uint8 blocks, k from 1 to 256.
 
-    Raises:
-        LoaderError: The shard is damaged, too short or cannot be read; the message names it.
+    Raises LoaderError, with the shard's name, where it is damaged, too short or cannot be read.
     """
     name, count = f"{shard.file} of {source.address}", 0
     blocks = _array_blocks if source.manifest.layout else _decoded_blocks
@@ -195,12 +189,8 @@ def load_images(source: ShardSource, split: str, limit: int | None = None) -> Te
 def open_shard_set(location: str) -> ShardSet:
     """Opens a folder of shards, or copies those behind an address into the user's cache and opens the copies.
 
-    Args:
-        location: A folder or an address. An address that went through ``pathlib`` and lost a slash is repaired.
-
-    Raises:
-        ManifestError: There is no usable manifest.
-        LoaderError: The address cannot be read, or is a command.
+    An address that went through ``pathlib`` and lost a slash is repaired. Copies with the manifest's SHA-256 are kept,
+    so a repeated call continues where it stopped. Raises ManifestError or LoaderError.
     """
     address = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", location)
     if Path(location).exists() or not is_address(address):
@@ -210,22 +200,11 @@ def open_shard_set(location: str) -> ShardSet:
     source = open_source(address, allow_pipe=False)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "mmd-vlae" / "shards" / source.digest[:16]
-    splits = list(source.manifest.splits)
-    size = sum(shard.bytes for split in splits for shard in source.shards(split))
-    print(f"copying {size / 1e6:,.0f} MB of shards from {address} to {folder}, once", file=sys.stderr)
-    return copy_shards(source, splits, folder)
-
-
-def copy_shards(source: ShardSource, splits: Sequence[str], folder: Path) -> ShardSet:
-    """Copies the manifest and the shards of some splits from an address into a folder, which may be missing.
-
-    Files that are there already with the manifest's SHA-256 are kept, so a repeated call continues where it stopped.
-
-    Raises:
-        LoaderError: A shard cannot be read, or is not what the manifest says.
-    """
     folder.mkdir(parents=True, exist_ok=True)
-    for shard in (shard for split in splits for shard in source.shards(split)):
+    shards = [shard for split in source.manifest.splits.values() for shard in split.shards]
+    size = sum(shard.bytes for shard in shards)
+    print(f"copying {size / 1e6:,.0f} MB of shards from {address} to {folder}, once", file=sys.stderr)
+    for shard in shards:
         if not damage_reason(folder, shard):
             continue
         with source.open(shard.file) as raw, replace_file(folder / shard.file) as temporary:
@@ -235,6 +214,6 @@ def copy_shards(source: ShardSource, splits: Sequence[str], folder: Path) -> Sha
                     copy.write(data)
             if not stream.is_whole(shard):
                 raise LoaderError(f"{shard.file} of {source.address} is damaged: {_DIFFERS}")
-    with source.open(MANIFEST_NAME) as raw, replace_file(folder / MANIFEST_NAME) as temporary:
-        temporary.write_bytes(raw.read(MAX_MANIFEST_BYTES))
+    with source.open(MANIFEST_NAME) as raw:
+        write_file(folder / MANIFEST_NAME, raw.read(MAX_MANIFEST_BYTES))
     return ShardSet.open(folder)

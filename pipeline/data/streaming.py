@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipeline.data.batch import Batch, BatchLoader, LoaderError, prefetched
+from pipeline.data.batch import Batch, LoaderError, WaitingLoader, prefetched
 from pipeline.data.sampler import GlobalBatchSampler, shuffled
 from pipeline.data.shard_reader import ShardSource, stream_shard
 
@@ -47,32 +47,44 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EpochReader:
-    """Reads one rank's batches, epoch after epoch."""
+class StepReader(IterableDataset):
+    """Reads one rank's batches of the optimizer steps ``first`` … ``last`` − 1."""
 
     source: ShardSource
     sampler: GlobalBatchSampler
     window: int
     """Samples that are shuffled among each other."""
+    first: int
+    last: int
 
-    def steps(self, first: int, last: int, worker: int, workers: int) -> Generator[ImagesAndIndices]:
-        """Yields what ``worker`` makes of the steps ``first`` … ``last`` − 1: every ``workers``-th, in order."""
-        left = len(range(first + worker, last, workers))
-        for images, indices, batches in prefetched(self._windows(first, last, worker, workers), depth=1):
+    def __iter__(self) -> Iterator[ImagesAndIndices | str]:
+        """Yields the part of a DataLoader's worker. Errors are yielded as text: raised, they would be tracebacks."""
+        info = get_worker_info()
+        assert info is not None
+        torch.set_num_threads(1)
+        try:
+            yield from self.steps(info.id, info.num_workers)
+        except LoaderError as error:
+            yield str(error)
+
+    def steps(self, worker: int = 0, workers: int = 1) -> Generator[ImagesAndIndices]:
+        """Yields what ``worker`` makes of the steps: every ``workers``-th, in order."""
+        left = len(range(self.first + worker, self.last, workers))
+        for images, indices, batches in prefetched(self._windows(worker, workers), depth=1):
             for chosen in batches[:left]:
                 yield images.index_select(0, chosen), indices.index_select(0, chosen)
             left = max(0, left - len(batches))
 
-    def _windows(self, first: int, last: int, worker: int, workers: int) -> Generator[Window]:
+    def _windows(self, worker: int, workers: int) -> Generator[Window]:
         """Yields the windows of ``steps``. Their last batches may belong to steps behind ``last``."""
-        step = first + worker
-        while step < last:
+        step = self.first + worker
+        while step < self.last:
             epoch, batch = divmod(step, self.sampler.batches_per_epoch)
             part = part_of(self.sampler, batch % workers, workers)
             for window in self._epoch_windows(epoch, part, batch // workers):
                 yield window
                 step += len(window.batches) * workers
-                if step >= last:
+                if step >= self.last:
                     return
 
     def _epoch_windows(self, epoch: int, part: range, skip: int) -> Iterator[Window]:
@@ -101,7 +113,7 @@ class EpochReader:
             pass
 
     def _samples(self, epoch: int, start: int, stop: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields positions ``start`` … ``stop`` − 1 of the epoch's shards: blocks, and the index of each one's first."""
+        """Yields positions ``start`` … ``stop`` − 1 of the epoch's shards: blocks, and the index of each's first."""
         shards = self.source.shards("train")
         first_indices = np.cumsum([0, *(shard.samples for shard in shards)]).tolist()
         position = 0
@@ -118,47 +130,27 @@ class EpochReader:
             position = end
 
 
-class _StepDataset(IterableDataset):
-    """``EpochReader.steps`` for DataLoader workers. Errors are yielded as text: raised, they would be tracebacks."""
-
-    def __init__(self, reader: EpochReader, first: int, last: int) -> None:
-        self.reader, self.first, self.last = reader, first, last
-
-    def __iter__(self) -> Iterator[ImagesAndIndices | str]:
-        info = get_worker_info()
-        assert info is not None
-        torch.set_num_threads(1)
-        try:
-            yield from self.reader.steps(self.first, self.last, info.id, info.num_workers)
-        except LoaderError as error:
-            yield str(error)
-
-
-class StreamingLoader(BatchLoader):
+class StreamingLoader(WaitingLoader):
     """Batches of a split that is read as a stream, by a thread of this process or by worker processes."""
 
     def __init__(self, source: ShardSource, window: int, device: torch.device, workers: int) -> None:
-        """Loads from ``source`` with ``workers`` processes; 0 reads in a thread. See ``EpochReader.window``."""
+        """Loads from ``source`` with ``workers`` processes; 0 reads in a thread. See ``StepReader.window``."""
         self.source, self.window, self.device, self.workers = source, window, device, workers
 
     def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
         """Yields the batches of optimizer steps ``first`` … ``last`` − 1, read up to ``prefetch`` ahead.
 
-        Raises:
-            LoaderError: A shard is damaged or cannot be read.
+        Raises LoaderError where a shard is damaged or cannot be read.
         """
-        reader = EpochReader(self.source, sampler, self.window)
-        if self.workers:
-            items = prefetched(self._by_workers(_StepDataset(reader, first, last), prefetch), 1, self.add_wait)
-        else:
-            items = prefetched(reader.steps(first, last, 0, 1), prefetch, self.add_wait)
-        for images, indices in items:
+        reader = StepReader(self.source, sampler, self.window, first, last)
+        items, depth = (self._by_workers(reader, prefetch), 1) if self.workers else (reader.steps(), prefetch)
+        for images, indices in prefetched(items, depth, self.add_wait):
             on_device = images.to(self.device, non_blocking=True)
             yield Batch(on_device.permute(0, 3, 1, 2), indices.to(self.device, non_blocking=True))
 
-    def _by_workers(self, dataset: _StepDataset, prefetch: int) -> Generator[ImagesAndIndices]:
+    def _by_workers(self, reader: StepReader, prefetch: int) -> Generator[ImagesAndIndices]:
         for item in DataLoader(
-            dataset,
+            reader,
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=max(1, prefetch // self.workers),

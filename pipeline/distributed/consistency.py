@@ -16,9 +16,6 @@ from pipeline.config.load import flat_values
 from pipeline.config.schema import Config
 from preprocess.errors import UserError
 
-_PACKAGES = ("pipeline", "preprocess")
-_LOCAL_KEYS = ("data.path",)  # each machine may keep the shards elsewhere: their manifests are compared instead
-
 
 class RankMismatchError(UserError):
     """Two ranks differ in config, data or code."""
@@ -27,23 +24,22 @@ class RankMismatchError(UserError):
 def run_fingerprint(config: Config, manifest_digest: str) -> dict[str, Any]:
     """Returns what must be equal on all ranks, under names that a message can use."""
     root = Path(__file__).resolve().parents[2]
-    files = sorted(path for name in _PACKAGES for path in (root / name).rglob("*.py"))
-    code = {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
-    versions = {
-        "Python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "accelerate": str(accelerate.__version__),
-        "numpy": str(np.__version__),
+    files = sorted(path for room in ("pipeline", "preprocess") for path in (root / room).rglob("*.py"))
+    recipe = flat_values(config)
+    del recipe["data.path"]  # each machine may keep the shards elsewhere: their manifests are compared instead
+    versions = {module.__name__: str(module.__version__) for module in (torch, accelerate, np)}
+    return {
+        "recipe": recipe,
+        "data": {"the shards' manifest": manifest_digest[:16]},
+        "code": {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files},
+        "version": {"Python": platform.python_version(), **versions},
     }
-    recipe = {key: value for key, value in flat_values(config).items() if key not in _LOCAL_KEYS}
-    return {"recipe": recipe, "data": {"the shards' manifest": manifest_digest[:16]}, "code": code, "version": versions}
 
 
 def check_ranks_match(fingerprint: dict[str, Any]) -> None:
     """Compares a fingerprint (part → name → plain value) of all ranks. Every rank must call it.
 
-    Raises:
-        RankMismatchError: on every rank; names the first difference.
+    Raises RankMismatchError on every rank, with the first difference.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return

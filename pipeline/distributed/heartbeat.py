@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -52,49 +52,41 @@ class Heartbeat:
     """Writes this rank's heartbeat from now on, and names the ranks whose heartbeat stopped."""
 
     def __init__(self) -> None:
-        self._store_lost = False
-        self._alone = not dist.is_initialized() or dist.get_world_size() == 1
-        if self._alone:
-            return
-        self._rank, self._size = dist.get_rank(), dist.get_world_size()
+        self._rank = dist.get_rank()
+        self._others = [rank for rank in range(dist.get_world_size()) if rank != self._rank]
         shared = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateImportUsage]
         store = shared.clone()  # its own connection: a waiting thread may hold the other one
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = dist.PrefixStore(f"heartbeat-{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
-        self._lock = threading.Lock()
+        self._store_lost, self._lock, self._closed = False, threading.Lock(), threading.Event()
         self._set("process", f"{socket.gethostname()} {os.getpid()}")
-        self._processes = self._get("process", [rank for rank in range(self._size) if rank != self._rank])
+        self._processes = self._get("process")
         self._set("failure", "")
         self._set("count", "0")
-        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def report_failure(self, reason: str) -> None:
         """Tells the other ranks why this rank ends early, if the store can be reached."""
-        if not (self._alone or self._store_lost):
+        if not self._store_lost:
             _within(STORE_SECONDS, lambda: self._set("failure", reason))
 
     def diagnose_lost_ranks(self) -> str:
         """Returns which ranks are lost, and why, in words that follow "lost "."""
-        if self._alone:
-            return "the connection"
         time.sleep(EXIT_SECONDS)
         states = {rank: _local_state(process) for rank, process in self._processes.items()}
-        failures = _within(STORE_SECONDS, lambda: self._get("failure", list(self._processes)))
+        failures = _within(STORE_SECONDS, lambda: self._get("failure"))
         self._store_lost = failures is None
         lost = {rank: state for rank, state in states.items() if state and not (failures or {}).get(rank)}
         if not lost and failures is not None:
             lost = {rank: reason for rank, reason in failures.items() if reason} or self._silent_ranks()
-        if not lost:
-            return (
-                "a rank (unknown which: the store that would tell is lost too)" if failures is None else "a connection"
-            )
-        return " and ".join(f"rank {rank} ({reason})" for rank, reason in list(lost.items())[:3])
+        if lost:
+            return " and ".join(f"rank {rank} ({reason})" for rank, reason in list(lost.items())[:3])
+        return "a connection" if failures else "a rank (unknown which: the store that would tell is lost too)"
 
     def close(self) -> None:
         """Stops the heartbeat."""
-        if not (self._alone or self._store_lost):
+        if not self._store_lost:
             self._closed.set()
             self._thread.join(STORE_SECONDS)
 
@@ -102,9 +94,9 @@ class Heartbeat:
         """The ranks whose heartbeat does not change while this rank listens."""
 
         def listen() -> list[int]:
-            before = self._get("count", list(self._processes))
+            before = self._get("count")
             time.sleep(LISTEN_SECONDS)
-            return [rank for rank, count in self._get("count", list(self._processes)).items() if count == before[rank]]
+            return [rank for rank, count in self._get("count").items() if count == before[rank]]
 
         silent = _within(LISTEN_SECONDS + STORE_SECONDS, listen) or []
         return {rank: _local_state(self._processes[rank]) or "it does not respond" for rank in silent}
@@ -122,10 +114,11 @@ class Heartbeat:
         with self._lock:
             self._store.set(f"{key}/{self._rank}", value)
 
-    def _get(self, key: str, ranks: list[int]) -> dict[int, str]:
+    def _get(self, key: str) -> dict[int, str]:
+        """What the other ranks have set."""
         with self._lock:
-            values = self._store.multi_get([f"{key}/{rank}" for rank in ranks])
-        return {rank: bytes(value).decode() for rank, value in zip(ranks, values, strict=True)}
+            values = self._store.multi_get([f"{key}/{rank}" for rank in self._others])
+        return {rank: bytes(value).decode() for rank, value in zip(self._others, values, strict=True)}
 
 
 @contextmanager
@@ -133,10 +126,11 @@ def watch_ranks(position: Callable[[], str]) -> Iterator[None]:
     """Turns the loss of a rank within the block into a RankLostError.
 
     Any other error that ends the block is reported to the other ranks, which then name this rank as the lost one.
-
-    Args:
-        position: says where the run was and how to continue, for the message.
+    ``position`` says where the run was and how to continue, for the message.
     """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        yield
+        return
     heartbeat = Heartbeat()
     try:
         yield
@@ -144,16 +138,12 @@ def watch_ranks(position: Callable[[], str]) -> Iterator[None]:
         if not is_lost_connection(error):
             heartbeat.report_failure(first_line(error))
             raise
-        sentence = f"lost {heartbeat.diagnose_lost_ranks()} {position()} [{_cause(error)}]"
+        cause = re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This")[0]  # without gloo's file and advice
+        sentence = f"lost {heartbeat.diagnose_lost_ranks()} {position()} [{cause}]"
         heartbeat.report_failure(sentence)
         raise RankLostError(sentence) from error
     finally:
         heartbeat.close()
-
-
-def _cause(error: Exception) -> str:
-    """gloo's message without its source file and its advice."""
-    return re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This")[0]
 
 
 def _local_state(process: str) -> str:
@@ -164,7 +154,7 @@ def _local_state(process: str) -> str:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (OSError, IndexError):
-        return f"its process {pid} is gone"
+        state = "Z"
     return {"Z": f"its process {pid} is gone", "T": f"its process {pid} is stopped"}.get(state, "")
 
 
@@ -173,10 +163,8 @@ def _within(seconds: float, ask: Callable[[], T]) -> T | None:
     answers: list[T] = []
 
     def run() -> None:
-        try:
+        with suppress(RuntimeError):
             answers.append(ask())
-        except RuntimeError:
-            return
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

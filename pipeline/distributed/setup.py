@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -23,10 +25,12 @@ from pipeline.config.schema import Config, ConfigError
 from pipeline.distributed.heartbeat import RankLostError, is_lost_connection
 from pipeline.model.vlae import VLAE
 from pipeline.run.trackers import FOLDER as TRACKING
+from preprocess.build.options import cores
 from preprocess.errors import first_line
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 START_TIMEOUT = timedelta(seconds=300)
+_DEVICE, _ACCUMULATION = "ACCELERATE_TORCH_DEVICE", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 _UNSUPPORTED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -35,33 +39,29 @@ _UNSUPPORTED = {
 }
 
 
-def check_launcher(environment: os._Environ[str] | dict[str, str]) -> None:
+def check_launcher(environment: Mapping[str, str]) -> None:
     """Refuses what the launcher asks for and the trainer does not support.
 
-    Precision and torch.compile are set by the recipe; the launcher's values for them have no effect.
-
-    Raises:
-        ConfigError: names the unsupported setting.
+    Precision and torch.compile are set by the recipe; the launcher's values for them have no effect. Raises ConfigError
+    with the name of the unsupported setting.
     """
-    remedy = (
-        "unset the variable, start with one of the files in launch/accelerate as --config_file, or run "
-        "`accelerate config` again"
-    )
+
+    def refuse(setting: str, variable: str, reason: str) -> NoReturn:
+        raise ConfigError(
+            f"the launcher asks for {setting} ({variable}), {reason}; unset the variable, start with one of the files "
+            "in launch/accelerate as --config_file, or run `accelerate config` again"
+        )
+
     for variable, name in _UNSUPPORTED.items():
         if environment.get(variable, "false").lower() in ("1", "true", "yes", "y", "on", "t"):
-            raise ConfigError(f"the launcher asks for {name} ({variable}), which is not supported here; {remedy}")
-    device = environment.get("ACCELERATE_TORCH_DEVICE", "").partition(":")[0]
+            refuse(name, variable, "which is not supported here")
+    device = environment.get(_DEVICE, "").partition(":")[0]
     if device and device != ("cuda" if torch.cuda.is_available() else "cpu"):
-        raise ConfigError(
-            f"the launcher asks for the device {device} (ACCELERATE_TORCH_DEVICE), which torch does not find or the "
-            f"trainer does not support; {remedy}"
-        )
-    steps = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+        refuse(f"the device {device}", _DEVICE, "which torch does not find or the trainer does not support")
+    steps = environment.get(_ACCUMULATION, "1")
     if steps not in ("", "1"):
-        raise ConfigError(
-            f"the launcher asks for gradient accumulation over {steps} steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS), "
-            f"which is not supported here: the MMD needs the whole batch at once; {remedy}"
-        )
+        reason = "which is not supported here: the MMD needs the whole batch at once"
+        refuse(f"gradient accumulation over {steps} steps", _ACCUMULATION, reason)
 
 
 def use_all_cores() -> None:
@@ -71,7 +71,7 @@ def use_all_cores() -> None:
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local > 1 and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+        torch.set_num_threads(max(1, cores() // local))
 
 
 def keep_freed_memory() -> None:
@@ -108,17 +108,12 @@ def join_after_restart() -> None:
 def make_accelerator(config: Config, out: Path) -> Accelerator:
     """Joins the process group and sets the precision.
 
-    Raises:
-        ConfigError: the device or the trainer does not support what the recipe or the launcher asks for.
-        RankLostError: the other ranks did not arrive in time.
+    Raises ConfigError where the recipe or the launcher asks for what is not supported, RankLostError where the other
+    ranks did not arrive in time.
     """
     check_launcher(os.environ)
     use_all_cores()
     keep_freed_memory()
-    handlers = [
-        InitProcessGroupKwargs(timeout=START_TIMEOUT),
-        DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
-    ]
     try:
         join_after_restart()
         return Accelerator(
@@ -128,7 +123,10 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             log_with=list(config.training.trackers) or None,
             project_config=ProjectConfiguration(str(out), str(out / TRACKING)),
-            kwargs_handlers=handlers,
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=START_TIMEOUT),
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
+            ],
         )
     except (ValueError, ImportError) as error:
         cause = "training.mixed_precision" if "precision" in str(error) else "the launcher's settings cannot be used"

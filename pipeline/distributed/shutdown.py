@@ -31,18 +31,11 @@ class StopRequest:
     """Whether any rank was asked to stop; all ranks get the same answer."""
 
     def __init__(self, device: torch.device, check_every_steps: int, timeout: timedelta | None = None) -> None:
-        """Creates the request.
-
-        Args:
-            device: the device of the run.
-            check_every_steps: steps between two checks.
-            timeout: of the check on GPUs; on CPUs the timeout of all collectives holds.
-        """
-        self._every = check_every_steps
-        # on GPUs the ranks compare over their own gloo group: NCCL would make the host wait for the device
-        needs_group = dist.is_initialized() and device.type != "cpu"
-        group = dist.new_group(backend="gloo", timeout=timeout) if needs_group else None
-        self._group = group if isinstance(group, dist.ProcessGroup) else None
+        """Checks every so many steps; ``timeout`` is that of a check on GPUs, on CPUs that of all collectives holds."""
+        self._every, self._group = check_every_steps, None
+        if dist.is_initialized() and device.type != "cpu":
+            # over a gloo group of their own: NCCL would make the host wait for the device
+            self._group = dist.new_group(backend="gloo", timeout=timeout)
         SIGNALS.begin_steps()
 
     def should_stop(self, step: int) -> bool:
@@ -52,5 +45,5 @@ class StopRequest:
         if step % self._every:
             return False
         flag = torch.tensor([int(SIGNALS.stop_requested)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)  # pyright: ignore[reportArgumentType]
         return bool(flag.item())

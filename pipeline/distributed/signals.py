@@ -6,11 +6,11 @@ main thread returns from torch, which may be in a collective that never ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import threading
-import time
 
 STOPPED_EARLY = 75  # exit code of a run that saved and stopped on a signal (EX_TEMPFAIL: run it again)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
@@ -26,20 +26,18 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.stop_requested = False
-        self._listening = self._stepping = False
-        self._parent = 0
+        self._stepping = False
+        self._parent: int | None = None
 
     def listen(self) -> None:
         """Listens from now on. Must be called in the main thread; further calls do nothing."""
-        if self._listening:
+        if self._parent is not None:
             return
-        self._listening, self._parent = True, os.getppid()
+        self._parent = os.getppid()
         receiver, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            if not _is_ignored_hangup(number):
-                signal.signal(number, lambda *_: None)  # the thread does the work
+        _set_handlers(lambda *_: None)  # the thread does the work
         threading.Thread(target=self._listen, args=(receiver,), name="signals", daemon=True).start()
         os.register_at_fork(after_in_child=_reset_in_child)
 
@@ -57,38 +55,28 @@ class StopSignals:
     def _handle(self, number: int) -> None:
         if not self._stepping:
             if os.environ.get("RANK", "0") == "0":
-                _write_to_stderr(b"stopped before the first step as requested; run the same command again\n")
+                with contextlib.suppress(OSError):  # a closed terminal
+                    os.write(2, b"stopped before the first step as requested; run the same command again\n")
             os._exit(STOPPED_EARLY)
         if self.stop_requested and number == signal.SIGINT:
             os._exit(128 + number)
         self.stop_requested = True
-        if os.getppid() != self._parent:
-            threading.Thread(target=_exit_soon, daemon=True).start()
+        if os.getppid() != self._parent:  # the launcher has ended: this rank gets the time to save, then ends
+            timer = threading.Timer(SECONDS_TO_SAVE, os._exit, [STOPPED_EARLY])
+            timer.daemon = True
+            timer.start()
 
 
-def _is_ignored_hangup(number: int) -> bool:
-    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
-
-
-def _write_to_stderr(text: bytes) -> None:
-    try:
-        os.write(2, text)
-    except OSError:  # a closed terminal
-        return
-
-
-def _exit_soon() -> None:
-    """A rank whose launcher has ended gets the time to save, then ends."""
-    time.sleep(SECONDS_TO_SAVE)
-    os._exit(STOPPED_EARLY)
+def _set_handlers(handler: signal._HANDLER) -> None:
+    for number in STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _reset_in_child() -> None:
     """A forked child shares the socket: its signals would stop the run."""
     signal.set_wakeup_fd(-1)
-    for number in STOP_SIGNALS:
-        if not _is_ignored_hangup(number):
-            signal.signal(number, signal.SIG_DFL)
+    _set_handlers(signal.SIG_DFL)
 
 
 SIGNALS = StopSignals()

@@ -9,14 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from preprocess.errors import first_line
 
@@ -28,23 +21,16 @@ class TrainingLog:
 
     def __init__(self, steps: int, first_step: int, shown: bool) -> None:
         """Starts the log of ``steps`` optimizer steps; every method does nothing where ``shown`` is false."""
-        self._shown, self._steps = shown, steps
-        self._console = Console(stderr=True)
-        self._last_plain = 0.0
+        self._shown, self._steps, self._last_plain = shown, steps, 0.0
         self._failure = ""
         self._report: Callable[[str], None] | None = None
         self._bar: Progress | None = None
-        if shown and self._console.is_terminal:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-                BarColumn(24),
-            )
-            text = TextColumn("{task.fields[text]}")
-            self._bar = Progress(
-                *columns, text, TimeElapsedColumn(), "ETA", TimeRemainingColumn(), console=self._console
-            )
-            self._task = self._bar.add_task("training", total=steps, completed=first_step, text="")
+        console = Console(stderr=True)
+        if shown and console.is_terminal:
+            count, text = TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), TextColumn("{task.fields[text]}")
+            times = (TimeElapsedColumn(), "ETA", TimeRemainingColumn())
+            self._bar = Progress(SpinnerColumn(), count, BarColumn(24), text, *times, console=console)
+            self._bar.add_task("training", total=steps, completed=first_step, text="")
             with self._dropped_on_failure():
                 self._bar.start()
 
@@ -59,18 +45,18 @@ class TrainingLog:
     def step(self, step: int, text: str, images_per_second: float, seconds_left: float) -> None:
         """Shows the progress after ``step`` steps; ``text`` holds the losses."""
         line = f"{text}  {images_per_second:,.0f} images/s"
-        with self._dropped_on_failure():
-            if self._bar is not None:
-                self._bar.update(self._task, completed=step, text=line)
-            elif self._shown and (time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == self._steps):
-                self._last_plain = time.monotonic()
-                minutes, seconds = divmod(round(seconds_left), 60)
-                print(f"step {step}/{self._steps}  {line}  ETA {minutes}:{seconds:02d}", file=sys.stderr, flush=True)
+        if self._bar is not None:
+            with self._dropped_on_failure():
+                self._bar.update(self._bar.task_ids[0], completed=step, text=line)
+        elif time.monotonic() - self._last_plain >= PLAIN_LINE_SECONDS or step == self._steps:
+            self._last_plain = time.monotonic()
+            minutes, seconds = divmod(round(seconds_left), 60)
+            self.say(f"step {step}/{self._steps}  {line}  ETA {minutes}:{seconds:02d}")
 
     def close(self) -> None:
         """Leaves the last state of the progress bar on the terminal."""
-        with self._dropped_on_failure():
-            if self._bar is not None:
+        if self._bar is not None:
+            with self._dropped_on_failure():
                 self._bar.stop()
 
     def on_failure(self, report: Callable[[str], None]) -> None:

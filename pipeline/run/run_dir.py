@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.config.load import to_yaml
 from pipeline.config.schema import Config
 from preprocess.errors import UserError
-from preprocess.shards.atomic import replace_file
+from preprocess.shards.atomic import write_file
 
 METRICS = "metrics.jsonl"
 
@@ -27,8 +27,7 @@ class RunFolderError(UserError):
 def lock_folder(folder: Path) -> FileLock:
     """Locks the folder for this run until the lock is released or the process ends.
 
-    Raises:
-        RunFolderError: another run holds the lock, or the folder cannot be written.
+    Raises RunFolderError where another run holds the lock, or the folder cannot be written.
     """
     if folder.is_symlink() and not folder.exists():
         raise RunFolderError(f"{folder} is a link to {folder.readlink()}, which does not exist; make that folder")
@@ -46,8 +45,7 @@ def lock_folder(folder: Path) -> FileLock:
 
 def write_config(folder: Path, config: Config) -> None:
     """Saves the resolved recipe as config.yaml, atomically."""
-    with replace_file(folder / "config.yaml") as temporary:
-        temporary.write_text(to_yaml(config), encoding="utf-8")
+    write_file(folder / "config.yaml", to_yaml(config).encode())
 
 
 class MetricsLog:
@@ -60,23 +58,17 @@ class MetricsLog:
         show: Callable[[dict[str, Any]], None],
         show_pictures: Callable[[int, dict[str, Image.Image]], None] = lambda *_: None,
     ) -> None:
-        """Opens the log.
+        """Opens the log with the lines that are ``kept``: those up to the step that the run continues from.
 
-        Args:
-            folder: the run's folder.
-            kept: the lines up to the step that the run continues from; others are dropped.
-            show: is called with every new line as well.
-            show_pictures: is called with the step and the pictures of every preview.
+        ``show`` is called with every new line, ``show_pictures`` with the step and the pictures of every preview.
         """
-        self._show = show
-        self.show_pictures = show_pictures
-        with replace_file(folder / METRICS) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._show, self.show_pictures = show, show_pictures
+        write_file(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = (folder / METRICS).open("a", encoding="utf-8")
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds one line; it must have a ``step``. Numbers that are not finite become null."""
-        line = _without_nan(line)
+        line = without_nan(line)
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         self._show(line)
@@ -87,21 +79,19 @@ class MetricsLog:
         self._file.close()
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same plain values with None for numbers that are not finite: JSON has none."""
     if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl, without a last line cut by a kill; [] if there is no log."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    path, lines = folder / METRICS, []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:

@@ -10,8 +10,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from pipeline.config.schema import Config
-from pipeline.data.batch import BatchLoader, IndexedLoader
-from pipeline.data.loader import Mode
+from pipeline.data.loader import IndexedLoader, Mode, TrainLoader
 from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_reader import ShardSource
 from pipeline.model.vlae import VLAE
@@ -25,7 +24,7 @@ class RunData:
     source: ShardSource
     mode: Mode
     sampler: GlobalBatchSampler
-    train: BatchLoader
+    train: TrainLoader
     valid: IndexedLoader | None
     """None where the shards have no valid split of at least two images."""
     preview: IndexedLoader

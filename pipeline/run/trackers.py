@@ -10,21 +10,33 @@ from __future__ import annotations
 import json
 import secrets
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from PIL import Image
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from pipeline.config.load import flat_values
 from pipeline.config.schema import Config
 from preprocess.errors import UserError, first_line
-from preprocess.shards.atomic import replace_file
+from preprocess.shards.atomic import write_file
 
 PROJECT = "mmd-vlae"  # the project of wandb and trackio, the experiment of mlflow
 FOLDER = "tracking"  # of TensorBoard's files, in the run's folder
-STATE = "trackers.json"
+
+
+class _Sent(TypedDict):
+    """What a tracker was sent: the ID of its run, and the last step."""
+
+    id: str
+    sent: int
+
+
+_STATE, _STATE_FILE = TypeAdapter(dict[str, _Sent]), "trackers.json"
 
 
 class TrackerError(UserError):
@@ -47,40 +59,37 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
 
 
 class Trackers:
-    """The started trackers of a run; none on ranks other than the main one."""
+    """The started trackers of a run; none on ranks other than the main one. One that fails is dropped."""
 
     def __init__(self, trackers: dict[str, Any], sent: dict[str, int]) -> None:
         """Takes the trackers by name, and the last step that each was sent already."""
         self._trackers, self._sent = trackers, sent
 
     def log(self, line: dict[str, Any]) -> None:
-        """Shows a line of metrics.jsonl. A tracker that fails is dropped: training continues."""
+        """Shows a line of metrics.jsonl."""
         values = scalars(line)
-        for name, tracker in list(self._trackers.items()):
-            if line["step"] <= self._sent.get(name, -1):
-                continue
-            try:
-                tracker.log(values, step=line["step"])
-            except Exception as error:
-                self._drop(name, error)
+        self._send(line["step"], lambda _, tracker: tracker.log(values, step=line["step"]))
 
     def log_pictures(self, step: int, pictures: dict[str, Image.Image]) -> None:
         """Shows pictures by name in TensorBoard and wandb; the other trackers take numbers only."""
-        for name, tracker in list(self._trackers.items()):
-            if name not in ("tensorboard", "wandb") or step <= self._sent.get(name, -1):
-                continue
-            try:
-                if name == "wandb":
-                    tracker.log_images({f"previews/{key}": [image] for key, image in pictures.items()}, step=step)
-                else:
-                    arrays = {f"previews/{key}": np.asarray(image)[None] for key, image in pictures.items()}
-                    tracker.log_images(arrays, step=step, dataformats="NHWC")
-            except Exception as error:
-                self._drop(name, error)
 
-    def _drop(self, name: str, error: Exception) -> None:
-        del self._trackers[name]
-        warnings.warn(f"{name} failed and gets no more metrics: {first_line(error)}", stacklevel=3)
+        def send(name: str, tracker: Any) -> None:
+            if name == "wandb":
+                tracker.log_images({f"previews/{key}": [image] for key, image in pictures.items()}, step=step)
+            elif name == "tensorboard":
+                arrays = {f"previews/{key}": np.asarray(image)[None] for key, image in pictures.items()}
+                tracker.log_images(arrays, step=step, dataformats="NHWC")
+
+        self._send(step, send)
+
+    def _send(self, step: int, send: Callable[[str, Any], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                if step > self._sent.get(name, -1):
+                    send(name, tracker)
+            except Exception as error:
+                del self._trackers[name]
+                warnings.warn(f"{name} failed and gets no more metrics: {first_line(error)}", stacklevel=3)
 
     def close(self) -> None:
         """Sends the rest and closes the trackers."""
@@ -93,42 +102,37 @@ class Trackers:
 
 
 def start_trackers(accelerator: Accelerator, config: Config, out: Path, step: int, logged: int) -> Trackers:
-    """Starts the recipe's trackers. The hyper-parameters are shown once per run.
+    """Starts the recipe's trackers on the main process. The hyper-parameters are shown once per run.
 
-    Args:
-        accelerator: of this process; only the main process has trackers.
-        config: the recipe.
-        out: the run's folder.
-        step: the step that the run continues from.
-        logged: the last step in metrics.jsonl before that.
-
-    Raises:
-        TrackerError: a tracker does not start.
+    The run continues from ``step``; ``logged`` is the last step in metrics.jsonl, which a killed run may have shown.
+    Raises TrackerError where a tracker does not start.
     """
-    if not accelerator.is_main_process:
+    if not accelerator.is_main_process or not config.training.trackers:
         return Trackers({}, {})
     known = _read_state(out) if step else {}
-    names: list[str] = list(config.training.trackers)
-    state = {name: known.get(name) or {"id": f"{config.name}-{secrets.token_hex(3)}", "sent": -1} for name in names}
-    for name in set(names) & set(known):
+    state: dict[str, _Sent] = {
+        name: known.get(name, {"id": f"{config.name}-{secrets.token_hex(3)}", "sent": -1})
+        for name in config.training.trackers
+    }
+    for name in known.keys() & state.keys():
         state[name]["sent"] = max(state[name]["sent"], logged)
-    options = {name: _options(name, state[name]["id"], name in known, config, out, step) for name in names}
+    options = {name: _options(name, entry["id"], name in known, config, out, step) for name, entry in state.items()}
     try:
         accelerator.init_trackers(PROJECT, init_kwargs=options)
-        started = dict(zip(names, accelerator.trackers, strict=True))
+        started = dict(zip(state, accelerator.trackers, strict=True))
         for name, tracker in started.items():
             if name not in known or name in ("wandb", "trackio"):  # these replace, others would add
-                tracker.store_init_configuration(_hyper_parameters(config))
+                # lists as text, which every tracker can show
+                values = {key: str(v) if isinstance(v, list) else v for key, v in flat_values(config).items()}
+                tracker.store_init_configuration(values)
             if name == "mlflow":  # it chooses its own
                 state["mlflow"]["id"] = tracker.tracker.info.run_id  # pyright: ignore[reportOptionalMemberAccess]
     except Exception as error:
         raise TrackerError(
-            f"a tracker of {', '.join(names)} did not start: {first_line(error)}; fix that, or remove it "
+            f"a tracker of {', '.join(state)} did not start: {first_line(error)}; fix that, or remove it "
             "from training.trackers"
         ) from None
-    if state:
-        with replace_file(out / STATE) as temporary:
-            temporary.write_text(json.dumps(state), encoding="utf-8")
+    write_file(out / _STATE_FILE, json.dumps(state).encode())
     accelerator.trackers = []  # `Trackers.close` closes them, whether or not the run succeeds
     return Trackers(started, {name: entry["sent"] for name, entry in state.items() if name != "tensorboard"})
 
@@ -144,18 +148,8 @@ def _options(name: str, identity: str, resumed: bool, config: Config, out: Path,
     return {"run_id": identity} if resumed else {"run_name": config.name}
 
 
-def _hyper_parameters(config: Config) -> dict[str, Any]:
-    """The values of the recipe; lists as text, which every tracker can show."""
-    return {key: str(value) if isinstance(value, list) else value for key, value in flat_values(config).items()}
-
-
-def _read_state(out: Path) -> dict[str, dict[str, Any]]:
+def _read_state(out: Path) -> dict[str, _Sent]:
     try:
-        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+        return _STATE.validate_json((out / _STATE_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return {
-        name: entry
-        for name, entry in (state.items() if isinstance(state, dict) else ())
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str) and isinstance(entry.get("sent"), int)
-    }

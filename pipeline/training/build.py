@@ -79,9 +79,7 @@ def build_run(config: Config, accelerator: Accelerator, allow_pipe: bool = False
         limit = config.training.validation_samples
         valid_loader = open_indexed_loader(source, "valid", limit, accelerator.device)
     if isinstance(train_loader, StreamingLoader):
-        preview_loader = valid_loader or open_indexed_loader(
-            source, "train", RECONSTRUCTIONS, accelerator.device
-        )
+        preview_loader = valid_loader or open_indexed_loader(source, "train", RECONSTRUCTIONS, accelerator.device)
     else:
         preview_loader = valid_loader or train_loader
     average = MovingAverage(vlae)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, checkpoint_state
+from pipeline.checkpoint.folder import checkpoint_files
+from pipeline.checkpoint.manager import CheckpointManager, checkpoint_state
 from pipeline.data.augment import prepare_batch
 from pipeline.data.batch import Batch, LoaderError, StoppedWaiting
 from pipeline.distributed.heartbeat import set_collective_timeout

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from pipeline.data.batch import IndexedLoader
+from pipeline.data.loader import IndexedLoader
 from pipeline.model.latents import manifold_codes, replace_layer
 from pipeline.model.pixels import to_float, to_rgb
 from pipeline.model.vlae import VLAE

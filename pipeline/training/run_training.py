@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, checkpoint_state, sweep_leftovers
-from pipeline.checkpoint.resume import best_l1, how_to_continue, resume_run, set_aside
+from pipeline.checkpoint.folder import checkpoint_files, how_to_continue, set_aside, sweep_leftovers
+from pipeline.checkpoint.manager import CheckpointManager, checkpoint_state
+from pipeline.checkpoint.resume import best_l1, resume_run
 from pipeline.config.schema import Config
 from pipeline.distributed.consistency import check_ranks_match
 from pipeline.distributed.heartbeat import RankLostError, watch_ranks

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.schema import Config
-from pipeline.data.batch import IndexedLoader
 from pipeline.data.counter_rng import Stream, normal
+from pipeline.data.loader import IndexedLoader
 from pipeline.losses.kernels import make_kernel
 from pipeline.losses.mmd import unbiased_mmd
 from pipeline.model.latents import layer_effects, split_layers

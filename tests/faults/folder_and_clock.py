@@ -27,7 +27,7 @@ YEAR_S = 365 * 86400
     ),
     Mutation(
         "order of checkpoints by step, for resuming",
-        "pipeline.checkpoint.manager:checkpoint_files",
+        "pipeline.checkpoint.folder:checkpoint_files",
         "is_set_to",
         "lambda folder: sorted((folder / ARCHIVE).glob('step-*.pt'), key=lambda path: -path.stat().st_mtime)",
     ),

@@ -22,7 +22,7 @@ BESIDE = Mutation(
     "is_set_to",
     "contextlib.contextmanager(lambda path, temporary=None, durable=True: (path for _ in [0]))",
 )
-SWEPT = Mutation("removal of leftovers", "pipeline.checkpoint.manager:sweep_leftovers", "returns")
+SWEPT = Mutation("removal of leftovers", "pipeline.checkpoint.folder:sweep_leftovers", "returns")
 
 
 @fault(

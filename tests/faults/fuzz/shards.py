@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.batch import LoaderError
-from pipeline.data.mapped import open_region
+from pipeline.data.mapped import ShardRegion
 from pipeline.data.shard_reader import open_source, stream_shard
 from preprocess.images.codecs import encode
 from preprocess.shards.atomic import write_json
@@ -75,7 +75,7 @@ def _read(folder: Path) -> None:
     )
     shards.check_content("train")
     if shards.manifest.layout is not None:
-        region = open_region(shards, "train")
+        region = ShardRegion(shards, "train")
         region.read_ahead.join()
     assert len(shards.annotations("train").keys) == shards.manifest.splits["train"].samples
     source = open_source(str(folder), False)

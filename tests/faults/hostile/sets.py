@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.mapped import open_region
+from pipeline.data.mapped import ShardRegion
 from pipeline.data.shard_reader import open_source, stream_shard
 from preprocess.images.codecs import encode
 from preprocess.shards.manifest import Manifest
@@ -74,7 +74,7 @@ def _read_npy(folder: Path, data: bytes, **changes: Any) -> None:
     problems = verify(open_shard_files(str(folder)), Manifest.read(folder), lambda _: None)
     if problems:
         raise ShardError(problems[0])
-    region = open_region(shards, "train")
+    region = ShardRegion(shards, "train")
     region.read_ahead.join()
     shards.annotations("train")
 

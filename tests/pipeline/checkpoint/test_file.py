@@ -5,7 +5,8 @@ import torch
 
 from pipeline.checkpoint.file import CheckpointError, load_vlae, read_checkpoint
 from pipeline.checkpoint.file import write_checkpoint as write
-from pipeline.checkpoint.manager import newest_valid, sweep_leftovers
+from pipeline.checkpoint.folder import sweep_leftovers
+from pipeline.checkpoint.manager import newest_valid
 from pipeline.config.schema import Config, ModelConfig
 from pipeline.model.vlae import VLAE
 
@@ -108,7 +109,10 @@ def test_other_files_are_named_for_what_they_are(content, message, tmp_path):
 
 def test_a_folder_and_a_file_saved_again_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="is a folder; name a checkpoint in it, such as"):
-        read_checkpoint(tmp_path)
+        read_checkpoint(write(tmp_path, state(), keep=1).parent.parent)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty holds no checkpoint; name the ckpt\.pt of a run"):
+        read_checkpoint(tmp_path / "empty")
     torch.save(state(), tmp_path / "again.pt")
     with pytest.raises(CheckpointError, match="has no checksum: another program saved it"):
         read_checkpoint(tmp_path / "again.pt")

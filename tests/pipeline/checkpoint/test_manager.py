@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.checkpoint.file import CheckpointError, write_checkpoint
-from pipeline.checkpoint.manager import CheckpointManager, checkpoint_files, newest_valid, snapshot
+from pipeline.checkpoint.folder import checkpoint_files
+from pipeline.checkpoint.manager import CheckpointManager, newest_valid, snapshot
 from pipeline.checkpoint.resume import best_l1, find_resume_point
 from pipeline.config.schema import TrainingConfig
 from tests.pipeline.checkpoint.test_file import state

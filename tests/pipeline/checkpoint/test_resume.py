@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.checkpoint.file import read_checkpoint, write_checkpoint
-from pipeline.checkpoint.manager import checkpoint_files
-from pipeline.checkpoint.resume import find_resume_point, how_to_continue, set_aside
+from pipeline.checkpoint.folder import checkpoint_files, how_to_continue, set_aside
+from pipeline.checkpoint.resume import find_resume_point
 from pipeline.run.run_dir import RunFolderError
 from tests.pipeline.checkpoint.test_file import state
 from tests.pipeline.launching import launch

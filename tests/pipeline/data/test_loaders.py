@@ -11,7 +11,7 @@ import torch
 
 from pipeline.data.batch import Batch
 from pipeline.data.loader import InMemoryLoader
-from pipeline.data.mapped import MmapLoader, open_region
+from pipeline.data.mapped import MmapLoader, ShardRegion
 from pipeline.data.sampler import GlobalBatchSampler
 from preprocess.shards.reader import ShardSet
 
@@ -35,9 +35,9 @@ def loader(request, shards: ShardSet, pixels: np.ndarray, monkeypatch: pytest.Mo
         return InMemoryLoader(torch.from_numpy(pixels))
     if request.param == "mapped from files":
         monkeypatch.setattr("pipeline.data.mapped.spare_memory", lambda: 0)
-    region = open_region(shards, "train")
+    region = ShardRegion(shards, "train")
     region.read_ahead.join()
-    return MmapLoader(region, shards.manifest.image_shape, CPU)
+    return MmapLoader(region, CPU)
 
 
 def as_stored(batch: Batch) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_an_index_outside_the_split_is_refused(loader, index: int):
 
 
 def test_an_error_in_the_loaders_thread_is_raised_in_the_trainer(shards: ShardSet):
-    loader = MmapLoader(open_region(shards, "train"), shards.manifest.image_shape, CPU)
+    loader = MmapLoader(ShardRegion(shards, "train"), CPU)
     too_many = GlobalBatchSampler(10**6, 32, seed=0, rank=0, world_size=1)
     with pytest.raises(IndexError):
         list(loader.batches(too_many, 0, 10, 2))
@@ -73,7 +73,7 @@ def test_an_error_in_the_loaders_thread_is_raised_in_the_trainer(shards: ShardSe
 
 
 def test_closing_the_batches_ends_the_thread(shards: ShardSet):
-    loader = MmapLoader(open_region(shards, "train"), shards.manifest.image_shape, CPU)
+    loader = MmapLoader(ShardRegion(shards, "train"), CPU)
     batches = loader.batches(GlobalBatchSampler(loader.samples, 32, 0, 0, 1), 0, 10**6, 2)
     next(batches)
     batches.close()
@@ -81,7 +81,7 @@ def test_closing_the_batches_ends_the_thread(shards: ShardSet):
 
 
 def test_the_loaders_thread_does_not_change_the_trainers_thread_count(shards: ShardSet):
-    loader = MmapLoader(open_region(shards, "train"), shards.manifest.image_shape, CPU)
+    loader = MmapLoader(ShardRegion(shards, "train"), CPU)
     torch.set_num_threads(2)
     try:
         next(loader.batches(GlobalBatchSampler(loader.samples, 32, 0, 0, 1), 0, 10, 2))

@@ -13,7 +13,7 @@ import torch
 from pipeline.data.batch import LoaderError
 from pipeline.data.sampler import GlobalBatchSampler
 from pipeline.data.shard_reader import ShardSource, load_images, open_source, stream_shard
-from pipeline.data.streaming import EpochReader, StreamingLoader
+from pipeline.data.streaming import StepReader, StreamingLoader
 from preprocess.shards.reader import ShardSet
 from tests.conftest import run_command
 from tests.pipeline.launching import launch, weights
@@ -50,9 +50,9 @@ def test_every_sample_once_an_epoch_and_equal_steps_on_every_rank(face_shards, p
         seen = []
         for rank in range(ranks):
             sampler = GlobalBatchSampler(len(pixels), batch, 1, rank, ranks)
-            reader = EpochReader(source, sampler, 64)
             first, last = epoch * sampler.batches_per_epoch, (epoch + 1) * sampler.batches_per_epoch
-            made = [b for w in range(workers) for b in reader.steps(first, last, w, workers)]
+            reader = StepReader(source, sampler, 64, first, last)
+            made = [b for w in range(workers) for b in reader.steps(w, workers)]
             assert len(made) == sampler.batches_per_epoch
             for images, indices in made:
                 assert len(indices) == sampler.local_batch_size
