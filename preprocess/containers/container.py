@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -55,7 +55,6 @@ class FileReader(ABC):
         """Yields the files' contents, in order."""
 
     def pixels(self) -> Iterator[np.ndarray | UnreadableImage]:
-        """Yields uint8 (h, w, 3) for each image, or the reason why it cannot be read."""
         return decoded(self.files())
 
 
@@ -70,36 +69,24 @@ def decoded(files: Iterator[bytes | UnreadableImage]) -> Iterator[np.ndarray | U
 
 
 class Container(ABC):
-    """A folder or archive with image files in it.
+    """A folder or archive with image files in it."""
 
-    Attributes:
-        path: of the folder or archive.
-        names: the image files' names relative to it, with slashes, sorted.
-        versions: for each image a text that changes when the image does (size, checksum).
-        left_out: pictures in it that cannot be used.
-        ignored: its other files.
-        notes: lines for the terminal.
-        lists: names of the lists (.txt, .csv) inside an archive; none of a folder, whose lists are files.
-        unpack: puts what `reader` needs into the scratch folder; None where images can be read at random.
-        stamp: a number, of this machine only, that changes when an image is written again with its old size.
-    """
-
-    lists: Collection[str] = ()
-    unpack: Callable[[Path], None] | None = None
-    stamp = 0
+    lists: Collection[str] = ()  # names of the lists (.txt, .csv) inside an archive; those of a folder are files
+    unpack: Callable[[Path], None] | None = None  # puts what `reader` needs into the scratch folder, if it needs that
+    stamp = 0  # a number, of this machine only, that changes when an image is written again with its old size
 
     def __init__(self, path: Path) -> None:
         """Starts without images."""
         self.path = path
-        self.names: list[str] = []
-        self.versions: dict[str, str] = {}
-        self.left_out: list[LeftOut] = []
-        self.ignored: list[IgnoredFile] = []
-        self.notes: list[str] = []
+        self.names: list[str] = []  # of the image files, relative to the path, with slashes, sorted
+        self._images: dict[str, tuple[str, Any]] = {}  # for each a text that changes when it does, and where it lies
+        self.left_out: list[LeftOut] = []  # pictures that cannot be used
+        self.ignored: list[IgnoredFile] = []  # other files
+        self.notes: list[str] = []  # lines for the terminal
 
     def identity(self) -> Iterator[tuple[str, str]]:
-        """Yields each image's name and version, then the pictures of an archive that are left out."""
-        yield from ((name, self.versions[name]) for name in self.names)
+        """Yields each image's name and version (size, checksum), then an archive's pictures that are left out."""
+        yield from ((name, self._images[name][0]) for name in self.names)
         if self.path.is_file():
             yield from (("refused", left.key) for left in self.left_out)
 
@@ -147,20 +134,16 @@ class Container(ABC):
 
     def _refuse(self, name: str, link: bool) -> bool:
         """Whether a member of an archive is not read for its name or because it is a link; it is then counted."""
-        *folders, file_name = PurePosixPath(name).parts
-        if reason := _unsafe_reason(name, link):
-            if link and not has_image_suffix(file_name):
-                self._ignore(name, reason)
-            else:
-                self.left_out.append(LeftOut(key=printable(name)[:100], reason=reason))
-        elif reason := next(filter(None, map(ignored_folder, folders)), "") or ignored_file(file_name):
+        member = PurePosixPath(name)
+        if (reason := _unsafe_reason(member, link)) and (has_image_suffix(member.name) or not link):
+            self.left_out.append(LeftOut(key=printable(name)[:100], reason=reason))
+        elif reason := reason or next(filter(None, map(ignored_folder, member.parts[:-1])), ignored_file(member.name)):
             self._ignore(name, reason)
         return bool(reason)
 
 
-def _unsafe_reason(name: str, link: bool) -> str:
+def _unsafe_reason(member: PurePosixPath, link: bool) -> str:
     """Why a member is not read, or "". No name is used as a path, but a regular archive has neither."""
-    member = PurePosixPath(name)
     if member.is_absolute() or ".." in member.parts:
         return "a name that leaves the archive's folder: repack the archive with relative names"
     return "a link: repack the archive with the files themselves (tar -h)" if link else ""

@@ -67,20 +67,19 @@ def ignored_folder(name: str) -> str:
 
 def ignored_file(name: str) -> str:
     """Why a file of this name is not read; "" where it is."""
-    if name.startswith("._"):
-        return "a macOS resource fork"
     if name.lower() in _SYSTEM_FILES:
         return SYSTEM_REASON
-    return "a hidden file" if name.startswith(".") else ""
+    if not name.startswith("."):
+        return ""
+    return "a macOS resource fork" if name.startswith("._") else "a hidden file"
 
 
 def unread_picture(name: str, found: FileType) -> str:
     """Why a picture of this name, and this type by its content, cannot be read; "" where the decoder should try."""
     suffix = suffix_of(name)
-    if suffix in _RAW_SUFFIXES:
-        return f"a camera's raw picture ({suffix}), which is not read: convert it to JPEG or PNG"
-    if suffix in _OTHER_PICTURES:
-        return f"a {suffix} picture, which is not read: convert it to JPEG or PNG"
+    if suffix in _RAW_SUFFIXES or suffix in _OTHER_PICTURES:
+        what = f"a camera's raw picture ({suffix})" if suffix in _RAW_SUFFIXES else f"a {suffix} picture"
+        return f"{what}, which is not read: convert it to JPEG or PNG"
     unread = found.family == "picture" and found.remedy.startswith("convert")
     return f"{found.name}, which is not read: {found.remedy}" if unread else ""
 
@@ -100,7 +99,7 @@ def type_of(path: Path) -> FileType:
 
 
 def check_source(path: Path, option: str = "") -> Path:
-    """The path of a folder or file that exists, with `~` replaced; `option` names the option in messages.
+    """The path of a folder or file that can be read, with `~` replaced; `option` names the option in messages.
 
     Raises:
         UsageError: it is an address or a pattern, does not exist, is a link to nothing, or is a pipe or device.
@@ -140,37 +139,37 @@ def refuse_file(path: Path, damaged: bool = False) -> UsageError:
     folder, quoted = shlex.quote(str(path.parent)), shlex.quote(str(path))
     if advice := part_advice(path, found):
         return UsageError(f"{path} {advice}")
-    if found is EMPTY:
-        advice = "is empty: download it again"
-    elif damaged or (found is UNKNOWN and path.name.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet"))):
+    if damaged or (found is UNKNOWN and path.name.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet"))):
         kind = "zip archive" if damaged else f"{path.suffix[1:]} file"
-        advice = f"is not a whole {kind}: it was cut short or damaged; download it again"
-    elif found.family == "archive":
+        return UsageError(f"{path} is not a whole {kind}: it was cut short or damaged; download it again")
+    if found is EMPTY:
+        return UsageError(f"{path} is empty: download it again")
+    if found.family == "archive":
         remedy = (found.remedy or "unpack it").replace("{path}", quoted)
-        advice = f"is {found.name}, which is not read: {remedy}, and give its folder"
+        advice = f", which is not read: {remedy}, and give its folder"
     elif found.family == "picture":
-        advice = f"is {found.name}, one image and not a data set: give the folder of images ({folder})"
+        advice = f", one image and not a data set: give the folder of images ({folder})"
     elif found.family == "parquet":
-        advice = f"is {found.name}: make shards of it with `preprocess celeba --source {quoted}`"
+        advice = f": make shards of it with `preprocess celeba --source {quoted}`"
     elif found.remedy:
-        advice = f"is {found.name}: {found.remedy}"
+        advice = f": {found.remedy}"
     elif found is TEXT:
-        advice = f"is {found.name}, not images: give the folder that holds the list and the images ({folder})"
+        advice = f", not images: give the folder that holds the list and the images ({folder})"
     else:
-        advice = f"is {found.name}, not images: give a folder of images, a zip or tar archive, or parquet files"
-    return UsageError(f"{path} {advice}")
+        advice = ", not images: give a folder of images, a zip or tar archive, or parquet files"
+    return UsageError(f"{path} is {found.name}{advice}")
 
 
 def part_advice(path: Path, found: FileType) -> str:
     """What to do with one part of a split archive, or with a download that is not finished; "" for other files."""
-    suffix, whole = path.suffix.lower(), path.with_suffix("")
+    suffix = path.suffix.lower()
     if suffix in _UNFINISHED:
         return "is a download that has not finished: start it again"
     if _ZIP_PART.fullmatch(suffix) or (suffix == ".zip" and path.with_suffix(".z01").exists()):
         last = shlex.quote(str(path.with_suffix(".zip")))
         return f"is one part of a split zip archive: join the parts with `zip -s 0 {last} --out whole.zip`"
     if _PART.fullmatch(suffix) and (found.family != "archive" or not found.remedy):
-        joined = shlex.quote(str(whole))
+        joined = shlex.quote(str(path.with_suffix("")))
         return f"looks like one part of a split archive: join the parts with `cat {joined}.* > {joined}`"
     return ""
 

@@ -19,11 +19,7 @@ _USUAL_FILE_BYTES = 1 << 16
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
+    """The entries of a folder; raises UsageError where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -51,16 +47,12 @@ class FolderContainer(Container):
     """The images directly inside one folder, or of the whole tree below it."""
 
     def __init__(self, path: Path, deep: bool = False) -> None:
-        """Lists the folder, and the folders below it if `deep`.
+        """Lists the folder, and the folders below it if `deep`; raises UsageError where one cannot be read.
 
         Real folders come before links, so that an image keeps its own name where a link leads to it as well.
-
-        Raises:
-            UsageError: a folder cannot be read.
         """
         super().__init__(path)
         self._deep, self._resolved = deep, str(path.resolve())
-        self._changed: dict[str, int] = {}  # name -> time of change in ns
         waiting, links = [("", str(path))], []
         seen: set[tuple[int, int]] = set()
         while waiting or links:
@@ -85,8 +77,8 @@ class FolderContainer(Container):
                     self._ignore(f"{name}/", reason, sum(len(files) for _, _, files in os.walk(entry.path)))
                 else:
                     (links if entry.is_symlink() else waiting).append((f"{name}/", entry.path))
-        self.names = sorted(self.versions)
-        self.stamp = hash(tuple(self._changed[name] for name in self.names))
+        self.names = sorted(self._images)
+        self.stamp = hash(tuple(self._images[name][1] for name in self.names))
 
     def _add_file(self, name: str, entry: os.DirEntry[str]) -> None:
         """Puts one file where it belongs: the images, what is left out, or what is ignored."""
@@ -101,7 +93,7 @@ class FolderContainer(Container):
                 self._ignore(name, "a pipe, socket or device")
             elif has_image_suffix(entry.name) or self._is_image(name, read_head(entry.path)):
                 status = entry.stat()
-                self.versions[name], self._changed[name] = f"{status.st_size}", status.st_mtime_ns
+                self._images[name] = f"{status.st_size}", status.st_mtime_ns
         except OSError as error:
             self.left_out.append(LeftOut(key=file_key(name), reason=f"cannot be read: {error.strerror}"))
 

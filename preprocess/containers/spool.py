@@ -23,11 +23,7 @@ _BUFFER = 1 << 20
 
 
 def write_spool(folder: Path, files: Iterator[bytes | UnreadableImage]) -> None:
-    """Writes the files' contents, or the reasons why they cannot be read, and where each ends.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to.
-    """
+    """Writes the files' contents, or the reasons why they cannot be read, and where each ends."""
     end = 0
     with (folder / _CONTENTS).open("wb", _BUFFER) as spool, (folder / _ENDS).open("wb", _BUFFER) as ends:
         for content in files:
@@ -49,7 +45,7 @@ class SpoolImages(FileReader):
         spans = np.stack([starts, ends[self.rows] - starts], axis=1)
         contents = SpanImages(f"{self.folder}/{_CONTENTS}", spans).files()
         for content, is_reason in zip(contents, unread[self.rows], strict=True):
-            yield UnreadableImage(bytes(content).decode()) if is_reason else content
+            yield UnreadableImage(content.decode()) if is_reason and isinstance(content, bytes) else content
 
 
 @dataclass(frozen=True)

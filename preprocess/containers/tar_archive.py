@@ -48,17 +48,11 @@ class TarContainer(Container):
     """The images of a tar archive."""
 
     def __init__(self, path: Path) -> None:
-        """Lists the archive; a compressed one is read to its end for that.
-
-        Raises:
-            UsageError: it is damaged, cut short or not a tar.
-        """
+        """Lists the archive, a compressed one to its end; raises UsageError where it is damaged or not a tar."""
         super().__init__(path)
-        self._status = _status(path)
-        self.stamp = hash(self._status)
+        self.stamp = _stamp(path)
         self._compressed = type_of(path) in _OPENERS
-        self.unpack = self._unpack if self._compressed else None
-        self._spans: dict[str, tuple[int, int]] = {}  # where an image begins, and its size
+        self.unpack = (lambda scratch: write_spool(scratch, self._contents())) if self._compressed else None
         self.lists = self._lists = dict[str, tuple[int, int] | bytes]()
         self._list_bytes = 0
         end = 0
@@ -66,17 +60,20 @@ class TarContainer(Container):
             for member, file in _members(path):
                 self._add(member, file)
                 end = member.offset_data + member.size
-        if not self._compressed and end + tarfile.BLOCKSIZE > self._status[0]:  # a compressed one ends with a checksum
-            self.notes.append(f"{path} has no end mark: it may have been cut short after {len(self._spans):,} images")
-        self.names = sorted(self._spans)
-        self._numbers = {span: number for number, span in enumerate(sorted(set(self._spans.values())))}
+        if (
+            not self._compressed and end + tarfile.BLOCKSIZE > path.stat().st_size
+        ):  # a compressed one ends with a checksum
+            self.notes.append(f"{path} has no end mark: it may have been cut short after {len(self._images):,} images")
+        self.names = sorted(self._images)
+        spans = {span for _, span in self._images.values()}  # where an image begins, and its size
+        self._numbers = {span: number for number, span in enumerate(sorted(spans))}
 
     def list_again(self) -> TarContainer:
         """Returns the archive as it is now; it is read again only if the file has changed."""
-        return self if self._status == _status(self.path) else TarContainer(self.path)
+        return self if self.stamp == _stamp(self.path) else TarContainer(self.path)
 
     def reader(self, names: Sequence[str], scratch: Path) -> FileReader:
-        spans = [self._spans[name] for name in names]
+        spans = [self._images[name][1] for name in names]
         if self._compressed:
             return SpoolImages(str(scratch), [self._numbers[span] for span in spans])
         return SpanImages(str(self.path.resolve()), np.array(spans, np.int64).reshape(-1, 2))
@@ -87,7 +84,7 @@ class TarContainer(Container):
         return super().first_pixels(count)
 
     def content_hash(self, name: str) -> str:
-        return self.versions[name].partition("\0")[2] if self._compressed else super().content_hash(name)
+        return self._images[name][0].partition("\0")[2] if self._compressed else super().content_hash(name)
 
     def text(self, name: str) -> bytes:
         found = self._lists[name]
@@ -101,45 +98,30 @@ class TarContainer(Container):
     def _add(self, member: tarfile.TarInfo, file: Any) -> None:
         """Puts one member where it belongs: the images, the lists, or what is not used."""
         name, first_name = _plain_name(member.name), _plain_name(member.linkname)
-        same = member.islnk() and first_name in self._spans  # a hard link has the content of an earlier member
+        same = member.islnk() and first_name in self._images  # a hard link has the content of an earlier member
         link = member.issym() or (member.islnk() and not same)
         if member.isdir() or not name or self._refuse(name, link):
             return
         if same:
-            self._spans[name], self.versions[name] = self._spans[first_name], self.versions[first_name]
+            self._images[name] = self._images[first_name]
         elif member.issparse():
             self._ignore(name, "a sparse file: repack the archive without `tar -S`")
         elif not member.isreg():
             self._ignore(name, "a device or pipe")
         else:
-            named = has_image_suffix(name.rpartition("/")[2])
-            head = b"" if named else file.read(min(HEAD_BYTES, member.size))
-            if named or self._is_image(name, head):
-                self._add_image(name, member, head, file)
-            elif suffix_of(name) in LIST_SUFFIXES:
-                self._add_list(name, member, head, file)
+            self._add_file(name, member, file)
 
-    def _add_image(self, name: str, member: tarfile.TarInfo, head: bytes, file: Any) -> None:
-        if name in self._spans:
-            self._ignore(name, "replaced by a later version in the archive")
-        version = f"{member.mtime}"
-        if self._compressed and member.size > MAX_FILE_BYTES:
-            version = f"{member.size} bytes"
-        elif self._compressed:
-            content = head + _exactly(file, member.size - len(head))
-            version = hashlib.sha256(content).hexdigest()
-        self._spans[name] = member.offset_data, member.size
-        self.versions[name] = f"{member.size}\0{version}"
-
-    def _add_list(self, name: str, member: tarfile.TarInfo, head: bytes, file: Any) -> None:
-        self._lists[name] = member.offset_data, member.size
-        if self._compressed:
-            self._list_bytes += member.size
+    def _add_file(self, name: str, member: tarfile.TarInfo, file: Any) -> None:
+        content = _exactly(file, min(member.size, MAX_FILE_BYTES if self._compressed else HEAD_BYTES))
+        if has_image_suffix(name.rpartition("/")[2]) or self._is_image(name, content[:HEAD_BYTES]):
+            if name in self._images:
+                self._ignore(name, "replaced by a later version in the archive")
+            version = hashlib.sha256(content).hexdigest() if self._compressed else f"{member.mtime}"
+            self._images[name] = f"{member.size}\0{version}", (member.offset_data, member.size)
+        elif suffix_of(name) in LIST_SUFFIXES:
+            self._lists[name] = content if self._compressed else (member.offset_data, member.size)
+            self._list_bytes += member.size if self._compressed else 0
             refuse_long_list(self._list_bytes, f"the lists in {self.path}, up to {name},")
-            self._lists[name] = head + _exactly(file, member.size - len(head))
-
-    def _unpack(self, scratch: Path) -> None:
-        write_spool(scratch, self._contents())
 
     def _contents(self) -> Iterator[bytes | UnreadableImage]:
         """Yields the images' contents in the archive's order."""
@@ -209,11 +191,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Any]]:
 
 
 def _next_archive(file: Any, offset: int) -> int | None:
-    """Where another archive begins in the same file, beyond the end mark of the first; None where there is none.
-
-    Raises:
-        tarfile.ReadError: the archive did not end at its end mark but at a damaged header.
-    """
+    """Where another archive begins in the same file, beyond the end mark of the first; None where there is none."""
     file.seek(offset)
     ended = False
     while len(block := file.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE:
@@ -258,6 +236,6 @@ def _exactly(file: Any, size: int) -> bytes:
     return content
 
 
-def _status(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> int:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return hash((status.st_size, status.st_mtime_ns))

@@ -26,13 +26,8 @@ class ZipContainer(Container):
     """The images of a zip archive."""
 
     def __init__(self, path: Path) -> None:
-        """Lists the archive.
-
-        Raises:
-            UsageError: it is damaged or cut short.
-        """
+        """Lists the archive; raises UsageError where it is damaged or cut short."""
         super().__init__(path)
-        self._images: dict[str, zipfile.ZipInfo] = {}
         self.lists = self._lists = dict[str, zipfile.ZipInfo]()
         try:
             with zipfile.ZipFile(path) as archive:
@@ -44,7 +39,6 @@ class ZipContainer(Container):
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         except Exception:  # zipfile raises nearly anything on hostile archives
             raise refuse_file(path, damaged=True) from None
-        self.versions = {name: f"{info.file_size}\0{info.CRC}" for name, info in self._images.items()}
         self.names = sorted(self._images)
 
     def _add(self, info: zipfile.ZipInfo, archive: zipfile.ZipFile) -> None:
@@ -56,7 +50,7 @@ class ZipContainer(Container):
         if has_image_suffix(name.rpartition("/")[2]) or self._is_image(name, _head(archive, info)):
             if name in self._images:
                 raise UsageError(f"{self.path} holds {name} twice: unpack it and give the folder of images")
-            self._images[name] = info
+            self._images[name] = f"{info.file_size}\0{info.CRC}", info
         elif suffix_of(name) in LIST_SUFFIXES:
             self._lists[name] = info
 
@@ -64,7 +58,7 @@ class ZipContainer(Container):
         return ZipContainer(self.path)
 
     def reader(self, names: Sequence[str], scratch: Path | None = None) -> ZipImages:
-        infos = [self._images[name] for name in names]
+        infos: list[zipfile.ZipInfo] = [self._images[name][1] for name in names]
         members = [(i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC, i.flag_bits) for i in infos]
         return ZipImages(str(self.path.resolve()), np.array(members, np.int64).reshape(-1, 6))
 

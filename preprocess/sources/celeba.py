@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,27 +17,8 @@ from preprocess.containers.folder import is_folder, scan
 from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import LeftOut, Source
-from preprocess.sources.celeba_layouts import (
-    LIST_STEMS,
-    LOOKED_AT,
-    Kind,
-    default_crop,
-    find_images,
-    own_images,
-    recognize,
-    recognized,
-    usual_size,
-)
-from preprocess.sources.celeba_lists import (
-    Columns,
-    list_key,
-    read_attributes,
-    read_factors,
-    read_identities,
-    read_landmarks,
-    read_partition,
-    stem_of,
-)
+from preprocess.sources import celeba_layouts as layouts
+from preprocess.sources.celeba_lists import LISTS, Columns, list_key, stem_of
 from preprocess.sources.index import Catalogue, empty_splits, fingerprint, group_ignored, safe_key, seeded_split
 from preprocess.sources.list_lines import unpacked_list
 
@@ -49,53 +29,16 @@ _SPLIT_BY_HASH = "splitting 80/10/10 by a seeded hash of the name"
 
 
 @dataclass(frozen=True)
-class _ListKind:
-    """One of CelebA's lists: its usual names, its reader, and the note where there is none."""
-
-    names: tuple[str, ...]
-    read: Callable[[bytes, str], Columns]
-    absent: str = ""
-
-
-_KINDS = {
-    "attributes": _ListKind(
-        ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
-        read_attributes,
-        "no attribute list (list_attr_celeba.txt): continuing without attributes",
-    ),
-    "partition": _ListKind(
-        ("list_eval_partition.txt", "list_eval_partition.csv"),
-        read_partition,
-        f"no partition list (list_eval_partition.txt): {_SPLIT_BY_HASH}",
-    ),
-    "identities": _ListKind(
-        ("identity_CelebA.txt", "identity_CelebA.csv"),
-        read_identities,
-        "no identity list (identity_CelebA.txt): continuing without identities",
-    ),
-    "landmarks": _ListKind(
-        ("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"),
-        read_landmarks,
-        "no landmark list (list_landmarks_align_celeba.txt): continuing without landmarks",
-    ),
-    "factors": _ListKind(("factors.csv",), read_factors),
-}
-
-
-@dataclass(frozen=True)
 class _List:
-    """A list that was found: its path (or that of the archive and the member), its name in messages, its content."""
+    """A list that was found; `path` is its own, or that of the archive and the member."""
 
     path: Path
-    where: str
+    where: str  # its name in messages
     read: Callable[[], bytes]
 
 
 def find_source(given: Path | None) -> Path | None:
-    """Finds the source to read: the given one, else $CELEBA_ROOT, else data/celeba.
-
-    Returns:
-        The source, or None where none of them exists.
+    """Finds the source to read: the given one, else $CELEBA_ROOT, else data/celeba; None where none of them exists.
 
     Raises:
         UsageError: the given one does not exist.
@@ -117,7 +60,7 @@ def no_source() -> UsageError:
     )
 
 
-def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
+def open_celeba(path: Path, seed: int, forced: layouts.Kind | None = None) -> Catalogue:
     """Lists the images and reads the annotations of one CelebA-format source.
 
     Args:
@@ -128,28 +71,31 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
     Raises:
         UsageError: there are no images, or an annotation file is damaged.
     """
-    container, notes, beside = find_images(path, forced)
+    container, notes, beside = layouts.find_images(path, forced)
     if container is None:
-        if importlib.util.find_spec("pyarrow") is None:
-            raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'")
-        from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415 - needs an extra
+        try:
+            import pyarrow  # noqa: F401, PLC0415 - an extra # pyright: ignore[reportMissingImports]
 
+            from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415
+        except ImportError:
+            raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'") from None
         return open_parquet(path, seed, forced, notes, beside)
-    chosen, others = own_images(container)
+    chosen, others = layouts.own_images(container)
     names = [name for name in chosen if stem_of(name)]
     if not names:
         raise no_images(container)
     lists, list_notes = _find_lists(container, path)
     contents = {what: unpacked_list(found.read()) for what, found in lists.items()}
-    columns = {what: _KINDS[what].read(content, lists[what].where) for what, content in contents.items()}
+    columns = {what: LISTS[what][0](content, lists[what].where) for what, content in contents.items()}
+    column_names = {what: found.names for what, found in columns.items()}
     stems = [list_key(name) for name in names]
     _check_names(container, names, stems, columns, lists)
     table = _table(names, stems, columns)
     split = _split(table, stems, columns.get("partition"), seed)
-    size = usual_size(container.first_pixels(LOOKED_AT))
+    size = layouts.usual_size(container.first_pixels(layouts.LOOKED_AT))
     has_csv = any(found.path.suffix == ".csv" for what, found in lists.items() if what != "factors")
-    kind = recognize(container, size, has_csv, forced)
-    crop, crop_notes = default_crop(kind, size)
+    kind = layouts.recognize(container, size, has_csv, forced)
+    crop, crop_notes = layouts.default_crop(kind, size)
     used = {found.path.resolve() for found in lists.values()}
     unused = [file for file in container.ignored if (container.path / file.name).resolve() not in used]
     unused += [file for file in beside if (path / file.name).resolve() not in used]
@@ -168,7 +114,7 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
         refingerprint=lambda: container.refingerprint(identify),
         default_crop=crop,
         notes=(
-            recognized(kind, forced, container.path, len(names)),
+            layouts.recognized(kind, forced, container.path, len(names)),
             *notes,
             *container.notes,
             *(f"not used: {counted(file.files, 'image')} in {file.name} ({file.reason})" for file in others),
@@ -176,9 +122,9 @@ def open_celeba(path: Path, seed: int, forced: Kind | None = None) -> Catalogue:
             *_notes(stems, columns),
             *empty_splits(split),
         ),
-        attribute_names=columns["attributes"].names if "attributes" in columns else (),
-        factor_names=columns["factors"].names if "factors" in columns else (),
-        landmark_names=columns["landmarks"].names if "landmarks" in columns else (),
+        attribute_names=column_names.get("attributes", ()),
+        factor_names=column_names.get("factors", ()),
+        landmark_names=column_names.get("landmarks", ()),
         left_out=(*container.left_out, *_missing(stems, columns, lists)),
         ignored=group_ignored([*others, *unused]),
         unpack=container.unpack,
@@ -194,46 +140,47 @@ def _find_lists(container: Container, source: Path) -> tuple[dict[str, _List], l
         name = PurePosixPath(member).name  # of two lists of one name, the one nearest to the top
         where = f"{name} in {container.path}"
         inside[name.lower()] = _List(container.path / member, where, partial(container.text, member))
-    places = [inside, *(_list_files(folder) for folder in _list_folders(container.path, source))]
+    places = [inside]
+    for folder in _list_folders(container.path, source):
+        files = _list_files(folder).items()
+        places.append({name: _List(path, str(path), partial(_read_list, path)) for name, path in files})
     lists: dict[str, _List] = {}
     notes, unused = [], []
-    for what, kind in _KINDS.items():
-        wanted = [f"{name}{end}".lower() for name in kind.names for end in _LIST_ENDS]
+    for what, (_, names, noun) in LISTS.items():
+        wanted = [f"{name}{end}".lower() for name in names for end in _LIST_ENDS]
         lying = [[place[name] for name in wanted if name in place] for place in places]
         if found := next(filter(None, lying), None):
-            lists[what], *others = [*found, *lying[1]] if found is lying[0] else found
+            beside = next(filter(None, lying[1:]), []) if found is lying[0] else []
+            lists[what], *others = [*found, *beside]
             if others:
                 these = ", ".join(other.where for other in others)
                 unused.append(f"not used, because {lists[what].where} is read: {these}")
-        elif kind.absent:
-            stem = PurePosixPath(kind.names[0].lower()).stem
+        elif noun:
+            remedy = _SPLIT_BY_HASH if what == "partition" else f"continuing without {what}"
+            stem = PurePosixPath(names[0].lower()).stem
             similar = next((file.path for at in places[1:] for name, file in at.items() if name.startswith(stem)), None)
             end = similar.suffix.lower() if similar and similar.suffix.lower() in LIST_SUFFIXES else ".csv"
             rename = f"; {similar} is not used: save or rename it as {stem}{end} to have it read" if similar else ""
-            notes.append(kind.absent + rename)
+            notes.append(f"no {noun} list ({names[0]}): {remedy}{rename}")
     return lists, notes + unused
 
 
-def _list_files(folder: Path) -> dict[str, _List]:
+def _list_files(folder: Path) -> dict[str, Path]:
     """The lists of a folder and of its folders for lists, by their names in small letters."""
     try:
         entries = sorted(scan(folder), key=lambda entry: entry.name)
     except UsageError:  # a folder above the images may be closed; its files may be read by name
-        known = (folder / name for kind in _KINDS.values() for name in kind.names)
-        return {path.name.lower(): _list_file(path) for path in known if os.access(path, os.R_OK)}
-    files: dict[str, _List] = {}
+        known = (folder / name for _, names, _ in LISTS.values() for name in names)
+        return {path.name.lower(): path for path in known if os.access(path, os.R_OK)}
+    files: dict[str, Path] = {}
     for entry in entries:
         name, path = entry.name.lower(), folder / entry.name
         if name in _LIST_FOLDERS and is_folder(entry):
             files = {**_list_files(path), **files}
-        elif name.startswith(LIST_STEMS) or name == "factors.csv":
+        elif name.startswith(layouts.LIST_STEMS) or name == "factors.csv":
             own = path / entry.name  # some archives unpack into a folder of the file's name
-            files[name] = _list_file(own if is_folder(entry) and own.is_file() else path)
+            files[name] = own if is_folder(entry) and own.is_file() else path
     return files
-
-
-def _list_file(path: Path) -> _List:
-    return _List(path, str(path), partial(_read_list, path))
 
 
 def _read_list(path: Path) -> bytes:
@@ -248,13 +195,8 @@ def _read_list(path: Path) -> bytes:
 
 def _list_folders(images: Path, source: Path) -> list[Path]:
     """Where lists may lie: beside the images as they are named, in the source, then beside the target of a link."""
-    folders: list[Path] = []
-    for path in (_absolute(images), images.resolve()):
-        near = [path.parent, path.parent.parent] if path.is_file() else [path, path.parent, path.parent.parent]
-        folders += [*near, source] if source.is_dir() and not folders else near
-    if images.is_dir():
-        folders[0] = images  # named as the user did
-    return list(dict.fromkeys(folders))
+    named, real = _absolute(images), images.resolve()
+    return list(dict.fromkeys((images, *named.parents[:2], source, real, *real.parents[:2])))
 
 
 def _absolute(path: Path) -> Path:

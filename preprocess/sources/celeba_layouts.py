@@ -147,8 +147,7 @@ def own_images(container: Container) -> tuple[list[str], list[IgnoredFile]]:
 def recognize(container: Container, size: tuple[int, int] | None, has_csv: bool, forced: Kind | None) -> Kind:
     """Recognizes the kind of CelebA: by --kind, the size (H, W) of most images if known, and whether its lists are CSV.
 
-    Raises:
-        UsageError: --kind is kaggle and Kaggle's lists are not there.
+    Raises UsageError where --kind is kaggle and Kaggle's lists are not there.
     """
     if forced == "kaggle" and not has_csv:
         raise UsageError(

@@ -8,6 +8,7 @@ tabs or UTF-16, and columns that are empty. An image is known by its stem, so th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -16,7 +17,7 @@ import unicodedata
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -29,6 +30,12 @@ from preprocess.sources.list_lines import read_lines
 UNKNOWN = -1
 _AMBIGUOUS = 2  # the code of -1 until the whole column is read; it means no, or is an error where 0 occurs too
 _EMPTY = frozenset(("", "nan", "na", "n/a", "null", "none", "?"))
+_ATTRIBUTE_CODES = {
+    **dict.fromkeys(("1", "true", "yes", "y", "t"), 1),
+    **dict.fromkeys(("0", "-0", "false", "no", "n", "f"), 0),
+    **dict.fromkeys(_EMPTY, UNKNOWN),
+    "-1": _AMBIGUOUS,
+}
 _FILE_COLUMNS = frozenset(("image_id", "image", "image_name", "filename", "file_name", "file", "img", "path"))
 _ROW_NUMBERS = frozenset(("", "index", "unnamed: 0", "id"))  # headers that pandas writes before the column of files
 _MAX_DIGITS = 19  # of an int64
@@ -40,20 +47,15 @@ _COUNT = re.compile(r"[0-9]{1,3}(?:[,.'][0-9]{3})+")  # with separators of thous
 class Columns:
     """One annotation file: a row of values per image.
 
-    Attributes:
-        names: the columns' names.
-        rows: `list_key` of a file's name -> row number.
-        files: the image files' names as listed, in the file's order.
-        values: (n, columns): int8 for attributes (1, 0, or -1 where unknown), int32 for landmarks, int64 for
-            partitions and identities (-1 where unknown), float64 for factors (NaN where unknown).
-        notes: lines for the terminal about oddities of the file.
+    `values` are int8 for attributes (1, 0, or -1 where unknown), int32 for landmarks, int64 for partitions and
+    identities (-1 where unknown), float64 for factors (NaN where unknown).
     """
 
-    names: tuple[str, ...]
-    rows: dict[str, int]
-    files: list[str]
-    values: np.ndarray
-    notes: tuple[str, ...] = ()
+    names: tuple[str, ...]  # of the columns
+    rows: dict[str, int]  # `list_key` of a file's name -> row number
+    files: list[str]  # the image files' names as listed, in the file's order
+    values: np.ndarray  # (n, columns)
+    notes: tuple[str, ...]  # lines for the terminal about oddities of the file
 
 
 def stem_of(name: str) -> str:
@@ -69,37 +71,19 @@ def list_key(name: str) -> str:
     return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
 
-class _AttributeCodes(dict[str, int]):
+@lru_cache(1024)
+def attribute_code(text: str) -> int:
     """The code of one cell of an attribute list: 1, 0, -1 where empty, 2 for "-1"; a KeyError for anything else."""
-
-    def __missing__(self, text: str) -> int:
-        plain = text.lower().replace("\u2212", "-")
-        if plain not in self:
-            try:
-                plain = f"{float(plain):g}"
-            except ValueError:
-                raise KeyError(text) from None
-            if plain not in {"1", "0", "-0", "-1", "nan"}:
-                raise KeyError(text)
-        return self.setdefault(text, self[plain])
-
-
-ATTRIBUTE_CODES = _AttributeCodes(
-    {
-        **dict.fromkeys(("1", "true", "yes", "y", "t"), 1),
-        **dict.fromkeys(("0", "-0", "false", "no", "n", "f"), 0),
-        **dict.fromkeys(_EMPTY, UNKNOWN),
-        "-1": _AMBIGUOUS,
-    }
-)
+    plain = text.lower().replace("\u2212", "-")
+    with contextlib.suppress(ValueError):
+        plain = f"{float(plain):g}"
+    if plain not in _ATTRIBUTE_CODES:
+        raise KeyError(text)
+    return _ATTRIBUTE_CODES[plain]
 
 
 def attribute_values(codes: np.ndarray, where: str) -> np.ndarray:
-    """Turns codes of `ATTRIBUTE_CODES` into int8 values: 1, 0, or -1 where unknown.
-
-    Raises:
-        UsageError: there are both 0 and -1, so that it is not clear which of them means no.
-    """
+    """Turns codes of `attribute_code` into int8: 1, 0, or -1 where unknown. Raises UsageError for both 0 and -1."""
     signed = codes == _AMBIGUOUS
     if signed.any() and (codes == 0).any():
         raise UsageError(
@@ -114,13 +98,8 @@ def _read_list(
 ) -> Columns:
     """Reads a list: perhaps the number of rows, a header, and one row for each image.
 
-    Args:
-        code: of the array of values, as in `array.array`.
-        convert: one cell; a KeyError where it is not valid.
-        valid: what a valid cell is, for messages.
-        content: of the file.
-        where: names it in messages.
-        single: the name of the only column of a list that may lack a header.
+    Each cell goes through `convert` (a KeyError where it is not what `valid` says) into an `array` of type `code`. A
+    list with only one column of values, named `single`, may lack a header.
 
     Raises:
         UsageError: naming file and line, where a row has another number of columns or another value.
@@ -274,7 +253,7 @@ def read_attributes(content: bytes, where: str) -> Columns:
             holds both 0 and -1.
     """
     valid = "an attribute's 1 or -1 (or 0, True, False, or empty): correct it, or remove that column"
-    found = _read_list("b", ATTRIBUTE_CODES.__getitem__, valid, content, where)
+    found = _read_list("b", attribute_code, valid, content, where)
     return replace(found, values=attribute_values(found.values, where))
 
 
@@ -288,3 +267,20 @@ _VALID_IDENTITY = "a valid identity: write one whole number for each person"
 read_identities = partial(_read_list, "q", _whole, _VALID_IDENTITY, single="identity")
 # factors.csv: a header `image,<factor>,…` and one real number per factor; NaN where empty
 read_factors = partial(_read_list, "d", _real, "a finite number")
+
+# what a list says: its reader, its usual names, and the word for one row of it; nobody misses a list without that word
+LISTS: dict[str, tuple[Callable[[bytes, str], Columns], tuple[str, ...], str]] = {
+    "attributes": (
+        read_attributes,
+        ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt"),
+        "attribute",
+    ),
+    "partition": (read_partition, ("list_eval_partition.txt", "list_eval_partition.csv"), "partition"),
+    "identities": (read_identities, ("identity_CelebA.txt", "identity_CelebA.csv"), "identity"),
+    "landmarks": (
+        read_landmarks,
+        ("list_landmarks_align_celeba.txt", "list_landmarks_align_celeba.csv"),
+        "landmark",
+    ),
+    "factors": (read_factors, ("factors.csv",), ""),
+}

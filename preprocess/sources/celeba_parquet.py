@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from preprocess.errors import UsageError
 from preprocess.shards.annotations import NO_LANDMARK, SampleTable
 from preprocess.shards.manifest import SPLITS, Source
 from preprocess.sources.celeba_layouts import Kind, default_crop, recognized, usual_size
-from preprocess.sources.celeba_lists import ATTRIBUTE_CODES, attribute_values, stem_of
+from preprocess.sources.celeba_lists import attribute_code, attribute_values, stem_of
 from preprocess.sources.index import (
     Catalogue,
     empty_splits,
@@ -51,18 +50,6 @@ LANDMARK_NAMES = tuple(
 )
 
 
-@dataclass(frozen=True)
-class _Annotations:
-    """All columns but the images' bytes, one row per image of all files."""
-
-    table: SampleTable
-    split: np.ndarray  # int8 (n,), an index into manifest.SPLITS, or -1 where no column says
-    attribute_names: tuple[str, ...]  # of the columns that hold only yes and no (booleans, 0/1, ±1, …) and unknown
-    label_names: tuple[str, ...]
-    landmark_names: tuple[str, ...]  # the ten of CelebA's landmark list, or none
-    notes: list[str]
-
-
 def open_parquet(
     path: Path, seed: int, forced: Kind | None, notes: Sequence[str] = (), beside: Sequence[IgnoredFile] = ()
 ) -> Catalogue:
@@ -86,31 +73,26 @@ def open_parquet(
     paths, columns = _read_columns(parts, image)
     if not paths:
         raise UsageError(f"{path} holds no images: its parquet files have no rows")
-    found = _annotations(paths, columns, image, parts[0])
+    fields, found_notes = _annotations(parts, paths, columns, image, seed)
     below = [printable(str(each)) for each in (list_paths(path)[1] if path.is_dir() else ())]
     unused = [f"not used, because of those above them: {counted(len(below), 'parquet file')} in folders"]
-    split, split_notes = _split(parts, found.split, found.table.keys, seed)
     size = usual_size(decoded(read_images(parts, image, paths)))
     crop, crop_notes = default_crop("hq" if size and size[0] == size[1] else "parquet", size)
     return Catalogue(
         source=Source(kind="celeba parquet", fingerprint=_fingerprint(parts), images=len(paths)),
-        table=found.table,
-        split=split,
         reader=lambda rows, scratch: SpoolImages(str(scratch), list(rows)),
         refingerprint=lambda: _fingerprint(list_parts(path)),
         default_crop=crop,
         notes=(
             recognized("parquet", forced, path, len(paths)),
             *(*notes, *(unused if below else ()), *missing_parts(parts)),
-            *(*split_notes, *found.notes, *empty_splits(split)),
+            *(*found_notes, *empty_splits(fields["split"])),
         ),
-        attribute_names=found.attribute_names,
-        label_names=found.label_names,
-        landmark_names=found.landmark_names,
         ignored=group_ignored([*beside, *(IgnoredFile(name, "a parquet file below others") for name in below)]),
         unpack=lambda scratch: write_spool(scratch, read_images(parts, image, paths)),
         source_size=size,
         crop_notes=crop_notes,
+        **fields,
     )
 
 
@@ -152,7 +134,7 @@ def _read_columns(parts: list[ParquetPart], image: str) -> tuple[list[str], dict
     plain = {each.name: each.type for each in schema if each.name != image and _is_plain(each.type)}
     wanted = [*plain, *([f"{image}.path"] if has_path else [])]
     paths: list[str] = []
-    chunks: dict[str, list[Any]] = {name: [] for name in plain}
+    tables = []
     for part in parts:
         own = part.schema
         if set(own.names) != set(schema.names) or pa.types.is_struct(own.field(image).type) != pa.types.is_struct(kind):
@@ -161,28 +143,32 @@ def _read_columns(parts: list[ParquetPart], image: str) -> tuple[list[str], dict
             table = open_parquet_file(part.path).read(columns=wanted)
             if wanted and table.num_rows != part.rows:
                 raise UsageError(f"{part.path} is damaged: it announces {part.rows:,} rows and has {table.num_rows:,}")
-            for name, own_type in plain.items():
-                chunks[name] += table[name].cast(own_type).chunks
+            tables.append(table.select(list(plain)).cast(pa.schema(plain.items())))
             found = [row["path"] or "" if row else "" for row in table[image].to_pylist()] if has_path else None
         paths += found or [""] * part.rows
-    return paths, {name: pa.chunked_array(chunks[name], own_type) for name, own_type in plain.items()}
+    whole = pa.concat_tables(tables)
+    return paths, {name: whole[name] for name in plain}
 
 
 def _is_plain(kind: Any) -> bool:
     return pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or is_text(kind)
 
 
-def _annotations(paths: list[str], columns: dict[str, Any], image: str, part: ParquetPart) -> _Annotations:
-    """Recognizes the columns by name, type and values."""
-    rows = len(paths)
+def _annotations(
+    parts: list[ParquetPart], paths: list[str], columns: dict[str, Any], image: str, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Recognizes the columns by name, type and values: the fields of the catalogue that they make, and notes."""
+    rows, part = len(paths), parts[0]
+    keys = _keys(paths)
     identity_name = next((name for name in _IDENTITY_NAMES if name in columns), "")
     landmark_names = LANDMARK_NAMES if set(LANDMARK_NAMES) <= set(columns) else ()
-    split_name, split = _split_column(columns, rows)
+    split_name, split, notes = _split(parts, columns, keys, seed)
     names_of = class_names(part.schema)
     taken = {identity_name, split_name, *landmark_names}
     named = (n for n, names in names_of.items() if n in columns and n not in taken and len(names) > 2)
     label_name = "label" if "label" in columns else next(named, "")  # or the first with names of three classes and more
-    label, label_names, notes = _labels(columns.get(label_name), names_of.get(label_name, []), rows)
+    label, label_names, label_notes = _labels(columns.get(label_name), names_of.get(label_name, []), rows)
+    notes += label_notes
     used = {image, label_name, *taken}
     others = [name for name in columns if name not in {*used, *_IDENTITY_NAMES, *LANDMARK_NAMES}]
     codes = {name: code for name in others if (code := _attribute_codes(columns[name])) is not None}
@@ -200,7 +186,7 @@ def _annotations(paths: list[str], columns: dict[str, Any], image: str, part: Pa
         notes.append(f"columns that are not used: {', '.join(ignored)}")
     pixels = np.array([_integers(columns[name]) for name in landmark_names], np.int64).reshape(-1, rows).T
     table = SampleTable(
-        keys=_keys(paths),
+        keys=keys,
         sources=[printable(name) or f"row {row}" for row, name in enumerate(paths)],
         attributes=np.stack(values, axis=1) if values else np.empty((rows, 0), np.int8),
         factors=np.empty((rows, 0)),
@@ -208,22 +194,8 @@ def _annotations(paths: list[str], columns: dict[str, Any], image: str, part: Pa
         label=label,
         landmarks=np.where(np.abs(pixels) <= _MAX_PIXEL, pixels, NO_LANDMARK).astype(np.int32),
     )
-    return _Annotations(table, split, tuple(codes), label_names, landmark_names, notes)
-
-
-def _split_column(columns: dict[str, Any], rows: int) -> tuple[str, np.ndarray]:
-    """The column of splits ("" where there is none), and an index into manifest.SPLITS for each row (or -1)."""
-    for name in (name for name in _SPLIT_COLUMNS if name in columns):
-        split = [_split_index(value) for value in columns[name].to_pylist()]
-        if min(split, default=-1) >= 0:
-            return name, np.array(split, np.int8)
-    return "", np.full(rows, -1, np.int8)
-
-
-def _split_index(value: object) -> int:
-    if isinstance(value, str):
-        return split_named(value)
-    return int(value) if isinstance(value, (int, float)) and value in range(len(SPLITS)) else -1
+    names = {"attribute_names": tuple(codes), "label_names": label_names, "landmark_names": landmark_names}
+    return {"table": table, "split": split, **names}, notes
 
 
 def _labels(column: Any, names: list[str], rows: int) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
@@ -253,7 +225,7 @@ def _attribute_codes(column: Any) -> np.ndarray | None:
     if len(words) > _MAX_WORDS or (text and not any(words)):
         return None
     try:
-        codes = np.array([ATTRIBUTE_CODES[word] for word in words], np.int8)
+        codes = np.array([attribute_code(word) for word in words], np.int8)
     except KeyError:
         return None
     return codes[encoded.indices.to_numpy()]
@@ -279,11 +251,13 @@ def _keys(paths: list[str]) -> list[str]:
 
 
 def _split(
-    parts: list[ParquetPart], column: np.ndarray, keys: Sequence[str], seed: int
-) -> tuple[np.ndarray, list[str]]:
-    """The split of each image by the column of splits, else by the files' names, else by the key; and notes."""
-    if (column >= 0).all():
-        return column, []
+    parts: list[ParquetPart], columns: dict[str, Any], keys: Sequence[str], seed: int
+) -> tuple[str, np.ndarray, list[str]]:
+    """The column of splits ("" where there is none), an index into manifest.SPLITS for each image, and notes."""
+    for name in (name for name in _SPLIT_COLUMNS if name in columns):
+        split = np.array([_split_index(value) for value in columns[name].to_pylist()], np.int8)
+        if split.min(initial=2) >= 0:
+            return name, split, []
     named = {part.split for part in parts}
     split = np.repeat([part.split for part in parts], [part.rows for part in parts]).astype(np.int8)
     if named in ({0}, {1}, {2}):
@@ -291,7 +265,12 @@ def _split(
     unknown = np.flatnonzero(split < 0).tolist()
     for row in unknown:
         split[row] = seeded_split(seed, keys[row])
-    if not unknown:
-        return split, []
     which = f"the files name one split only ({SPLITS[named.pop()]})" if -1 not in named else "files name no split"
-    return split, [f"{which}: splitting {counted(len(unknown), 'image')} 80/10/10 by a seeded hash of the key"]
+    note = f"{which}: splitting {counted(len(unknown), 'image')} 80/10/10 by a seeded hash of the key"
+    return "", split, [note] if unknown else []
+
+
+def _split_index(value: object) -> int:
+    if isinstance(value, str):
+        return split_named(value)
+    return int(value) if isinstance(value, (int, float)) and value in range(len(SPLITS)) else -1

@@ -29,45 +29,25 @@ _MAX_NAMES, _MAX_NAME = 5_000, 200  # of ignored files in a manifest, for each r
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """One source, listed but not read.
+    """One source, listed but not read."""
 
-    Attributes:
-        source: kind, fingerprint and number of images.
-        table: n samples in the source's own order.
-        split: int8 (n,), an index into manifest.SPLITS.
-        reader: makes a reader of the pixels of chosen rows, for a worker; its second argument is the scratch folder.
-        refingerprint: lists the source again; another value means that the source has changed.
-        default_crop: the crop unless a user asks for another.
-        notes: lines for the terminal, for example that there are no attributes.
-        attribute_names: names of the table's attribute columns.
-        factor_names: names of the table's factor columns.
-        label_names: names of the labels: label i is label_names[i]. Empty where labels are only numbers.
-        landmark_names: names of the table's landmark columns.
-        channels: of every image (3 or 1).
-        left_out: images that are known to be unusable before anything is read.
-        ignored: files of the source that are not images of it, grouped by reason.
-        unpack: for a source without random access: puts what `reader` needs into the scratch folder.
-        source_size: height and width of most images; None where they are not known or differ.
-        crop_notes: lines for the terminal where the default crop is used.
-    """
-
-    source: Source
-    table: SampleTable
-    split: np.ndarray
-    reader: Callable[[Sequence[int], Path], PixelReader]
-    refingerprint: Callable[[], str]
-    default_crop: Crop
-    notes: tuple[str, ...]
+    source: Source  # kind, fingerprint and number of images
+    table: SampleTable  # n samples in the source's own order
+    split: np.ndarray  # int8 (n,), an index into manifest.SPLITS
+    reader: Callable[[Sequence[int], Path], PixelReader]  # of chosen rows, for a worker; the path is the scratch folder
+    refingerprint: Callable[[], str]  # lists the source again; another value means that the source has changed
+    default_crop: Crop  # unless a user asks for another
+    notes: tuple[str, ...]  # lines for the terminal, for example that there are no attributes
     attribute_names: tuple[str, ...] = ()
     factor_names: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()  # label i is label_names[i]; empty where labels are only numbers
     landmark_names: tuple[str, ...] = ()
-    channels: int = 3
-    left_out: tuple[LeftOut, ...] = ()
-    ignored: tuple[IgnoredFiles, ...] = ()
-    unpack: Callable[[Path], None] | None = None
-    source_size: tuple[int, int] | None = None
-    crop_notes: tuple[str, ...] = ()
+    channels: int = 3  # of every image; or 1
+    left_out: tuple[LeftOut, ...] = ()  # images that are known to be unusable before anything is read
+    ignored: tuple[IgnoredFiles, ...] = ()  # files of the source that are not images of it
+    unpack: Callable[[Path], None] | None = None  # puts what `reader` needs into the scratch folder, if it needs that
+    source_size: tuple[int, int] | None = None  # (H, W) of most images; None where they are not known or differ
+    crop_notes: tuple[str, ...] = ()  # lines for the terminal where the default crop is used
 
 
 def group_ignored(files: Iterable[IgnoredFile]) -> tuple[IgnoredFiles, ...]:
@@ -75,14 +55,11 @@ def group_ignored(files: Iterable[IgnoredFile]) -> tuple[IgnoredFiles, ...]:
     groups: dict[str, list[IgnoredFile]] = {}
     for file in files:
         groups.setdefault(file.reason, []).append(file)
-    grouped = [
-        IgnoredFiles(
-            reason=reason,
-            files=sum(file.files for file in found),
-            names=tuple(name[:_MAX_NAME] for name in sorted(file.name for file in found)[:_MAX_NAMES]),
-        )
-        for reason, found in groups.items()
-    ]
+    grouped = []
+    for reason, found in groups.items():
+        names = sorted(file.name for file in found)[:_MAX_NAMES]
+        count = sum(file.files for file in found)
+        grouped.append(IgnoredFiles(reason=reason, files=count, names=tuple(name[:_MAX_NAME] for name in names)))
     return tuple(sorted(grouped, key=lambda group: (-group.files, group.reason)))
 
 

@@ -32,10 +32,7 @@ _VALID_SHARE = 10  # one training digit out of ten validates
 
 
 def find_mnist(given: Path | None) -> Path | None:
-    """Finds the folder to read: the given one, else $MNIST_ROOT, else data/mnist.
-
-    Returns:
-        The folder, or None where none of them exists.
+    """Finds the folder to read: the given one, else $MNIST_ROOT, else data/mnist; None where none of them exists.
 
     Raises:
         UsageError: the given one is not a folder.
@@ -124,11 +121,7 @@ def _find(folder: Path, start: str) -> Path:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, magic: int) -> np.ndarray:
-    """The content of an IDX file: uint8 (n, 28, 28) or (n,).
-
-    Raises:
-        UsageError: the file is damaged or another kind.
-    """
+    """The content of an IDX file: uint8 (n, 28, 28) or (n,); UsageError where it is damaged or another kind."""
     kind = type_of(path)
     try:
         with gzip.open(path) if kind is GZIP else path.open("rb") as file:  # browsers unpack what has this suffix

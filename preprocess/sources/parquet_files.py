@@ -19,7 +19,7 @@ from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
 from preprocess.containers.file_kinds import ignored_folder, is_parquet_name, printable, refuse_file, type_of
 from preprocess.containers.folder import is_folder, scan
-from preprocess.errors import UnreadableImage, UsageError, first_line
+from preprocess.errors import UnreadableImage, UsageError, UserError, first_line
 from preprocess.images.file_types import PARQUET
 from preprocess.shards.manifest import SPLITS
 from preprocess.sources.index import split_named
@@ -37,36 +37,21 @@ _ROWS_AT_A_TIME = 128
 
 @dataclass(frozen=True)
 class ParquetPart:
-    """One file.
-
-    Attributes:
-        path: of the file.
-        split: the one that its name or folder says, an index into manifest.SPLITS, or -1.
-        rows: how many it has.
-        schema: the pyarrow schema of its columns.
-        footer_sha256: changes with its content: the footer holds offset, size and count of each column chunk.
-    """
+    """One file."""
 
     path: Path
-    split: int
+    split: int  # the one that its name or folder says, an index into manifest.SPLITS, or -1
     rows: int
-    schema: Any
-    footer_sha256: str
+    schema: Any  # of pyarrow
+    footer_sha256: str  # changes with the content: the footer holds offset, size and count of each column chunk
 
 
 def list_parts(path: Path) -> list[ParquetPart]:
-    """Lists the parquet files of a source: train first, then valid and test, each by name.
-
-    Raises:
-        UsageError: there are no such files, or one of them is damaged.
-    """
+    """Lists the parquet files of a source, train first, then valid and test; UsageError where one is damaged."""
     paths = [path] if path.is_file() else list_paths(path)[0]
     if not paths:
         raise UsageError(f"{path} holds no parquet files: looked for *.parquet there and in folders below")
-    parts = []
-    for each in paths:
-        file = open_parquet_file(each)
-        parts.append(ParquetPart(each, split_of(each), file.metadata.num_rows, file.schema_arrow, _footer_sha256(each)))
+    parts = map(_part, paths)
     return sorted(parts, key=lambda part: (part.split % (len(SPLITS) + 1), str(part.path)))
 
 
@@ -75,26 +60,19 @@ def list_paths(folder: Path) -> tuple[list[Path], list[Path]]:
 
     Files of the folder `data` are on a level of their own, as on the hub.
     """
-    levels: list[list[Path]] = []
+    found: list[tuple[int, bool, Path]] = []  # level, whether it is not in `data`, path
     folders = [folder]
     for depth in range(_DEPTH):
-        entries = [(each / entry.name, entry) for each in folders for entry in scan(each)]
-        levels.append(sorted(path for path, entry in entries if is_parquet_name(entry.name) and entry.is_file()))
-        folders = sorted(path for path, entry in entries if is_folder(entry) and not ignored_folder(entry.name))
-        if depth == 0:
-            levels.append([])
-            if folder / "data" in folders:
-                levels[-1] = sorted(p for p in (folder / "data").iterdir() if is_parquet_name(p.name) and p.is_file())
-    first, *others = [level for level in levels if level] or [[]]
-    return first, [path for level in others for path in level if path not in first]
+        entries = [(each, entry) for each in folders for entry in scan(each)]
+        files = [(each, entry.name) for each, entry in entries if is_parquet_name(entry.name) and entry.is_file()]
+        found += sorted((depth, each != folder / "data", each / name) for each, name in files)
+        folders = sorted(each / e.name for each, e in entries if is_folder(e) and not ignored_folder(e.name))
+    first = [path for depth, apart, path in found if (depth, apart) == found[0][:2]]
+    return first, [path for _, _, path in found[len(first) :]]
 
 
 def open_parquet_file(path: Path) -> parquet.ParquetFile:
-    """Opens one file for reading page by page, which keeps memory flat even where its row groups are large.
-
-    Raises:
-        UsageError: the file is damaged.
-    """
+    """Opens one file for reading page by page, which keeps memory flat even where its row groups are large."""
     with one_sentence(path):
         size = path.stat().st_size
         if type_of(path) is not PARQUET:
@@ -109,8 +87,8 @@ def open_parquet_file(path: Path) -> parquet.ParquetFile:
 
 
 @contextlib.contextmanager
-def one_sentence(path: Path) -> Iterator[None]:
-    """Turns the many errors of pyarrow on damaged files into a UsageError that names the file."""
+def one_sentence(path: Path, kind: type[UserError] = UsageError) -> Iterator[None]:
+    """Turns the many errors of pyarrow on damaged files into an error for users that names the file."""
     try:
         yield
     except UsageError:
@@ -119,23 +97,17 @@ def one_sentence(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:
         reason = printable(first_line(error))
-        raise UsageError(f"{path} is damaged, or not a whole parquet file ({reason}); download it again") from None
+        raise kind(f"{path} is damaged, or not a whole parquet file ({reason}); download it again") from None
 
 
 def read_images(parts: Sequence[ParquetPart], column: str, paths: Sequence[str]) -> Iterator[bytes | UnreadableImage]:
-    """Yields the bytes of every image, in order, or why there are none.
+    """Yields the bytes of every image, in order, or why there are none; UserError where a file is damaged.
 
-    Args:
-        parts: the files.
-        column: of images: a struct with a field `bytes`, or plain bytes.
-        paths: the path of each image, for the message where there is nothing else.
-
-    Raises:
-        UsageError: a file is damaged.
+    `column` is a struct with a field `bytes`, or plain bytes; `paths` are those of the images, for messages.
     """
     rows = iter(paths)
     for part in parts:
-        with one_sentence(part.path):
+        with one_sentence(part.path, UserError):
             in_struct = pa.types.is_struct(part.schema.field(column).type)
             wanted = [f"{column}.bytes" if in_struct else column]
             for batch in open_parquet_file(part.path).iter_batches(_ROWS_AT_A_TIME, columns=wanted):
@@ -201,10 +173,12 @@ def missing_parts(parts: list[ParquetPart]) -> list[str]:
     ]
 
 
-def _footer_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _part(path: Path) -> ParquetPart:
+    file = open_parquet_file(path)
+    with path.open("rb") as footer:
         size = path.stat().st_size
-        file.seek(size - _FOOTER_END)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - _FOOTER_END - length))
-        return hashlib.sha256(file.read()).hexdigest()
+        footer.seek(size - _FOOTER_END)
+        length = int.from_bytes(footer.read(4), "little")
+        footer.seek(max(0, size - _FOOTER_END - length))
+        digest = hashlib.sha256(footer.read()).hexdigest()
+    return ParquetPart(path, split_of(path), file.metadata.num_rows, file.schema_arrow, digest)
