@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 def run_command(*words: object, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
     """Runs a console script of this environment in the repository, as a user would."""
-    return processes.run(words, processes.environment(env or {}), timeout)
+    return processes.run(words, processes.environment(env), timeout)
 
 
 Shared = Callable[[str, Callable[[Path], object]], Path]
@@ -31,6 +31,17 @@ def succeed(*words: object) -> None:
     """Runs a command that must end with 0."""
     done = run_command(*words)
     assert done.returncode == 0, done.stderr
+
+
+def make_faces(out: Path) -> None:
+    """Makes a CelebA-format tree of 420 drawn faces."""
+    succeed("preprocess", "faces", "--count", 420, "--seed", 3, "--workers", 1, "--out", out)
+
+
+def make_shards(faces: Path, out: Path, *options: object) -> None:
+    """Makes 32x32 shards of faces, several a split."""
+    words = ("--size", 32, "--shard-size", 100, "--workers", 1, *options)
+    succeed("preprocess", "celeba", "--source", faces, "--out", out, *words)
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +65,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 @pytest.fixture(scope="session")
 def faces_tree(shared: Shared) -> Path:
     """A CelebA-format tree of 420 drawn faces."""
-    words = ("preprocess", "faces", "--count", 420, "--seed", 3, "--workers", 1, "--out")
-    return shared("faces", lambda folder: succeed(*words, folder / "tree")) / "tree"
+    return shared("faces", lambda folder: make_faces(folder / "tree")) / "tree"
 
 
 @pytest.fixture(scope="session")
 def face_shards(shared: Shared, faces_tree: Path) -> Path:
     """The 32x32 shards of ``faces_tree``, several a split."""
-    words = ("preprocess", "celeba", "--source", faces_tree, "--size", 32, "--shard-size", 100, "--workers", 1, "--out")
-    return shared("face-shards", lambda folder: succeed(*words, folder / "shards")) / "shards"
+    return shared("face-shards", lambda folder: make_shards(faces_tree, folder / "shards")) / "shards"

@@ -15,22 +15,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 READ_AT_IMPORT = ("PYTHONPATH", "TORCH_COMPILE_DISABLE", "FAULT_MUTATION")
 """Variables that a forked process would not heed."""
-
-_CONTEXT = multiprocessing.get_context("forkserver")
-_IMPORTED = [
+IMPORTED = [
     *("torch._dynamo", "torchvision", "pipeline.cli", "pipeline.training.run_training"),
     *("preprocess.cli", "preprocess.build.worker", "analysis.cli", "analysis.report.report"),
 ]
+"""What the forked process has imported; Python skips silently what does not exist."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Forked:
@@ -92,7 +95,7 @@ class Server:
         if not cls.is_running():
             cls.end()
             os.environ["OMP_NUM_THREADS"] = "1"
-            _CONTEXT.set_forkserver_preload(_IMPORTED)
+            _CONTEXT.set_forkserver_preload(IMPORTED)
             forkserver.ensure_running()
             cls._process = cls._of_python._forkserver_pid
 
@@ -106,9 +109,10 @@ class Server:
 Process = Forked | subprocess.Popen[bytes]
 
 
-def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """The variables of this process, those of every command in a test, and some more."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of this process, those of every command in a test (on the CPU), and some more."""
+    every = {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **every, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **(more or {})}
 
 
 def start(
@@ -123,7 +127,7 @@ def start(
             return Forked(REPOSITORY / rest[0], rest[1:], cwd, env, out, err)
     with out.open("ab") as stdout, err.open("ab") as stderr:
         return subprocess.Popen(
-            [str(BIN / program), *rest],
+            [program, *rest],
             cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -150,6 +154,25 @@ def run(
                 process.kill()
         out, err = ("".join(path.read_text() for path in paths) for paths in zip(*logs, strict=True))
         return subprocess.CompletedProcess(list(map(str, words)), next(filter(None, codes), 0), out, err)
+
+
+@contextmanager
+def no_survivors(running: Sequence[Process]) -> Iterator[None]:
+    """Kills the commands and every process of their sessions when the block ends."""
+    try:
+        yield
+    finally:
+        for process in running:
+            _kill_session(process.pid)
+        for process in running:
+            process.wait()
+
+
+def _kill_session(session: int) -> None:
+    for process in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process) == session:
+                os.kill(process, signal.SIGKILL)
 
 
 def rank_environment(rank: int, world: int, port: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.tar import BLOCK
 from tests.faults.every_sample_once import rows_of_an_epoch
-from tests.faults.fault import Mutation, Workspace, fault
+from tests.faults.fault import Mutation, Workspace, fault, one_sentence
 from tests.faults.trainer_runs import finish
+from tests.launch.runs import logged_step
 from tests.pipeline.launching import launch_words
 
 TRAINED_STEPS = 30  # more than an epoch of the shards: a stream has then read every byte
@@ -77,14 +77,6 @@ def damaged_copy(workspace: Workspace, name: str, damage: Callable[[Path, int], 
     return copy
 
 
-def one_sentence(error: str, *words: str) -> None:
-    """Asserts that a command gave up with one sentence in which all words are."""
-    sentences = [line for line in error.splitlines() if "error: " in line]
-    before = error.partition("error: ")[0]  # behind it the launcher adds a traceback of its own
-    assert len(sentences) == 1 and "Traceback" not in before, f"{len(sentences)} sentences:\n{error}"
-    assert all(word in sentences[0] for word in words), f"{words} not in {sentences[0]!r}"
-
-
 def training(workspace: Workspace, shards: Path, out: Path, mode: str, *more: str) -> str:
     """Trains on shards in one feed mode; what it says on stderr, with the exit code in front."""
     data = f"file://{shards}" if mode == "streamed" else ""
@@ -95,7 +87,8 @@ def training(workspace: Workspace, shards: Path, out: Path, mode: str, *more: st
 
 @fault(
     "damaged shards",
-    "8 of 8 damages found before or while reading, the shard named, by every feed, `verify` and the report",
+    "cut at a member, in a header, in data; header bit, data bit; empty; deleted; swapped: all found before or while "
+    "reading, the shard named, by every feed, `verify` and the report",
     Mutation(
         "comparison of a shard's SHA-256",
         "preprocess.shards.verify:damage_reason",
@@ -131,7 +124,8 @@ def damaged_shards(workspace: Workspace) -> str:
 
 @fault(
     "training without a damaged shard",
-    "only with data.damaged=skip; the shard and its images named; one plan on all ranks; resumed only without the same",
+    "only with data.damaged=skip; the shard named once; the same images on all ranks; resumed only without the same "
+    "shard",
     Mutation(
         "exchange of damaged shards between ranks",
         "pipeline.data.shard_checks:_on_all_ranks",
@@ -170,8 +164,7 @@ def training_without_a_damaged_shard(workspace: Workspace) -> str:
     flip_in_data(shards / "train-000001.tar", 20_000)
     resumed = workspace.run(*launch_words(shards, run, skip, steps=8))
     assert resumed.returncode == 0 and "at step 4" in resumed.stderr, resumed.stderr
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] >= 5
+    assert logged_step(run) >= 5
 
     streamed = workspace.run(*launch_words(shards, workspace.folder / "streamed", skip, data=f"file://{shards}"))
     assert streamed.returncode != 0, "a stream was trained on with data.damaged=skip"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.fault import Mutation, NotSupportedHere, Workspace, fault
+from tests.faults.fault import UNFINISHED_NAME, Mutation, NotSupportedHere, Workspace, fault, one_sentence
+from tests.faults.folder_hashes import hashes
 from tests.faults.trainer_runs import EVERY_STEP, resumed_at
-from tests.launch.runs import trainer_words
+from tests.pipeline.launching import launch_words
 
-TRAIN = ("python", "pipeline/train.py")
 SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_checkpoints=100")
 
 
@@ -22,18 +20,14 @@ SETTINGS = (*EVERY_STEP, "training.checkpoint_every_steps=2", "training.keep_che
     "disk full",
     "a full disk in preprocessing, training, the report: one clear sentence, earlier results intact, no partial file "
     "under a final name, resumable",
-    Mutation(
-        "temporary name of an unfinished file",
-        "preprocess.shards.atomic:replace_file",
-        "is_set_to",
-        "contextlib.contextmanager(lambda path, temporary=None, durable=True: (path for _ in [0]))",
-    ),
+    UNFINISHED_NAME,
     Mutation("message for torch's failed write", "pipeline.checkpoint.file:write_checkpoint", "shows_causes"),
     Mutation(
         "temporary name of an unfinished shard",
         "preprocess.build.worker:_write_shard",
         "is_set_to",
-        "lambda task, file: original(task, (task.folder / task.file).open('wb', buffering=0))",
+        "lambda task, file: (lambda named: original(task, type('Both', (), {'write': lambda self, data: "
+        "(named.write(data), file.write(data))[1]})()))((task.folder / task.file).open('wb', buffering=0))",
     ),
     Mutation(
         "message for a full disk",
@@ -53,16 +47,16 @@ def _preprocess(workspace: Workspace) -> str:
     whole = workspace.folder / "whole"
     assert workspace.run(*words, "--out", whole).returncode == 0
     with small_disk(workspace.subfolder("preprocess"), 1000) as disk:
-        out = disk.folder / "shards"
+        out = disk / "shards"
         full = workspace.run(*words, "--out", out)
-        _one_sentence(full, "is full")
+        _fails(full, "is full")
         finished = {path.name for path in out.glob("*.tar")}
         assert finished, "nothing fitted at all: the test's disk is too small"
         expected = hashes(whole)
         wrong = [name for name in finished if hashes(out)[name] != expected[name]]
         assert not wrong, f"half-written under its final name: {wrong}"
         assert not (out / "manifest.json").exists()
-        disk.grow()
+        grow(disk)
         again = workspace.run(*words, "--out", out)
         assert again.returncode == 0, again.stderr
         assert f"{len(finished)} of {len(expected) - 1} shards are already finished" in again.stderr, again.stderr
@@ -72,16 +66,14 @@ def _preprocess(workspace: Workspace) -> str:
 
 def _train(workspace: Workspace) -> str:
     with small_disk(workspace.subfolder("train"), 3000) as disk:
-        out = disk.folder / "run"
-        words = [*TRAIN, *trainer_words(workspace.shards, out, *SETTINGS, steps=200)]
-        full = workspace.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
-        _one_sentence(full, "the checkpoints written so far are complete")
+        out = disk / "run"
+        full = workspace.run(*launch_words(workspace.shards, out, *SETTINGS, steps=200))
+        _fails(full, "the checkpoints written so far are complete")
         steps = [int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.pt")]
         assert steps, "not one checkpoint fitted: the test's disk is too small"
         assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
-        disk.grow()
-        words = [*TRAIN, *trainer_words(workspace.shards, out, *SETTINGS, steps=max(steps) + 2)]
-        again = workspace.run(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+        grow(disk)
+        again = workspace.run(*launch_words(workspace.shards, out, *SETTINGS, steps=max(steps) + 2))
         assert again.returncode == 0, again.stderr
         assert "skipped a checkpoint" not in again.stderr, f"half-written under its final name: {again.stderr}"
         assert resumed_at(again.stderr) == max(steps), again.stderr
@@ -91,53 +83,39 @@ def _train(workspace: Workspace) -> str:
 
 def _report(workspace: Workspace, run: Path) -> str:
     with small_disk(workspace.subfolder("small"), 300) as disk:
-        out = disk.folder / "report"
+        out = disk / "report"
         words = ["analysis", "report", run / "ckpt.pt", "--samples", 40, "--out", out]
         full = workspace.run(*words)
-        _one_sentence(full, "No space left on device")
+        _fails(full, "No space left on device")
         assert not (out / "index.html").exists(), "a page without its pictures"
         assert not list(out.rglob(".*.tmp")), "a temporary file still takes up the full disk"
         if not workspace.full:
             return "the report left nothing"
-        disk.grow()
+        grow(disk)
         again = workspace.run(*words)
         assert again.returncode == 0, again.stderr
         assert (out / "index.html").read_text().rstrip().endswith("</html>")
     return "the report was made again"
 
 
-def hashes(shards: Path) -> dict[str, str]:
-    """SHA-256 of each shard and of the manifest."""
-    files = [*shards.glob("*.tar"), *shards.glob("manifest.json")]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _one_sentence(done: subprocess.CompletedProcess[str], words: str) -> None:
+def _fails(done: subprocess.CompletedProcess[str], words: str) -> None:
     assert done.returncode == 1, f"exit code {done.returncode}: {done.stderr[-2000:]}"
-    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and words in said[0], f"not one sentence with '{words}': {done.stderr[-2000:]}"
-    assert "Traceback" not in done.stderr, done.stderr[-2000:]
-
-
-@dataclass
-class SmallDisk:
-    """A file system in memory."""
-
-    folder: Path
-
-    def grow(self) -> None:
-        """Makes room."""
-        subprocess.run(["mount", "-o", "remount,size=200m", self.folder], check=True)
+    one_sentence(done.stderr, words)
 
 
 @contextmanager
-def small_disk(folder: Path, kibibytes: int) -> Iterator[SmallDisk]:
-    """Mounts one. Raises NotSupportedHere where that is not permitted."""
+def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
+    """Mounts a file system in memory. Raises NotSupportedHere where that is not permitted."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
         raise NotSupportedHere(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
     try:
-        yield SmallDisk(folder)
+        yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+def grow(disk: Path) -> None:
+    """Makes room."""
+    subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)

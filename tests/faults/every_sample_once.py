@@ -37,8 +37,8 @@ def rows_of_an_epoch(
 
 @fault(
     "every sample once",
-    "1, 2, 3 ranks x 0, 1, 2 workers, each feed: each sample once an epoch but for less than one global batch; equal "
-    "steps on all ranks; no hang",
+    "1, 2, 3 ranks × 0, 1, 2 workers, shards that do not divide, each feed: every sample once an epoch but for less "
+    "than one global batch; the same steps on all ranks; no hang",
     Mutation(
         "position of a rank in the global batch",
         "pipeline.data.sampler:GlobalBatchSampler.first_position",

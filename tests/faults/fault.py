@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tests import processes
-from tests.processes import BIN, REPOSITORY
+from tests.processes import REPOSITORY
 
 FAULTS: list[Fault] = []
 MUTATED = REPOSITORY / "tests/faults/mutated"
@@ -48,6 +46,15 @@ class Mutation:
             found = getattr(found, part)
 
 
+UNFINISHED_NAME = Mutation(
+    "temporary name of an unfinished file",
+    "preprocess.shards.atomic:replace_file",
+    "is_set_to",
+    "lambda path, temporary=None, durable=True: "
+    "original(path, temporary, durable) if temporary else contextlib.nullcontext(path)",
+)
+
+
 @dataclass
 class Workspace:
     """Where a fault test runs: an empty ``folder``, small shards, and how far to go."""
@@ -62,11 +69,6 @@ class Workspace:
     mutation: Mutation | None = None
     """The protection that is removed, if any."""
 
-    @property
-    def code(self) -> Path:
-        """The working tree."""
-        return REPOSITORY
-
     def environment(self, env: dict[str, str] | None = None) -> dict[str, str]:
         """The variables of each process of the test."""
         mutated = self.mutation.environment() if self.mutation else {}
@@ -78,40 +80,11 @@ class Workspace:
         """Runs a console script of this environment (``preprocess``, ``accelerate``, …) to its end."""
         return processes.run(words, self.environment(env), timeout, ranks)
 
-    @contextmanager
-    def started(self, *words: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-        """The same while it runs, in a session of its own: no process outlives the block."""
-        program, *rest = map(str, words)
-        process = subprocess.Popen(
-            [str(BIN / program), *rest],
-            cwd=REPOSITORY,
-            env=self.environment(env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            kill_session(process.pid)
-            process.communicate()
-
     def subfolder(self, name: str) -> Path:
         """A new folder for one part of the test."""
         folder = self.folder / name
         folder.mkdir(parents=True)
         return folder
-
-
-def kill_session(session: int) -> None:
-    """Kills every process of a session (Linux: ``accelerate`` starts its ranks in the launcher's session)."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rsplit(")", 1)[1].split()[3]) == session:
-                os.kill(int(stat.parent.name), signal.SIGKILL)
-        except OSError:
-            continue
 
 
 @dataclass(frozen=True)
@@ -135,16 +108,13 @@ def fault(name: str, must_hold: str, *mutations: Mutation) -> Callable[[Callable
     return register
 
 
-def make_material(folder: Path) -> tuple[Path, Path]:
-    """The faces and the shards that every fault test reads. Raises RuntimeError if the commands fail."""
-    faces, shards = folder / "faces", folder / "shards"
-    for words in (
-        ["faces", "--out", faces, "--count", 420, "--seed", 3],
-        ["celeba", "--source", faces, "--out", shards, "--size", 32, "--shard-size", 100],
-    ):
-        done = subprocess.run(
-            [str(BIN / "preprocess"), *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-    return faces, shards
+def patience(seconds: float) -> float:
+    """A time limit: longer on a machine with more to do than it has cores, where everything takes longer."""
+    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
+def one_sentence(error: str, *words: str) -> None:
+    """Asserts that a command gave up with one sentence in which all words are, and without a traceback."""
+    sentences = [line for line in error.splitlines() if "error: " in line]
+    assert len(sentences) == 1 and "Traceback" not in error, f"{len(sentences)} sentences:\n{error}"
+    assert all(word in sentences[0] for word in words), f"{words} not in {sentences[0]!r}"

@@ -1,10 +1,11 @@
-"""Spoilt files by the thousand, read in processes whose memory is measured."""
+"""Damaged files by the thousand, read in processes whose memory is measured."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from tests.conftest import REPOSITORY
 from tests.faults.fault import Mutation, Workspace, fault
 
 KINDS = ("annotation", "manifest", "recipe", "checkpoint", "zip", "tar", "parquet", "idx", "npy shard", "png shard")
@@ -24,7 +25,7 @@ def fuzzed(workspace: Workspace, kinds: tuple[str, ...], count: int) -> dict[str
         assert not findings, f"{len(findings)} of {count} files of kind {kind}, the first: {findings[0]}"
         assert result["outcomes"].get("refused", 0) > count // 10, f"{kind}: hardly a file is spoilt: {result}"
         assert result["peak_mib"] < MEMORY, f"{kind}: {result['peak_mib']} MiB"
-    assert not list(room.rglob("canary")) and not (workspace.code / "canary").exists(), "something was executed"
+    assert not list(room.rglob("canary")) and not (REPOSITORY / "canary").exists(), "something was executed"
     return found
 
 
@@ -38,7 +39,7 @@ def _summary(found: dict[str, Any]) -> str:
 
 @fault(
     "fuzzed images",
-    "10,000 spoilt images: pixels or a reason; no crash, no hang, memory below 1 GiB",
+    "10,000 damaged images: pixels or a reason; no crash; no hang; memory below 1 GiB",
     Mutation("reason for errors of Pillow", "preprocess.images.decode:_decode_with_pillow", "shows_causes"),
     Mutation("reason for a JPEG that cannot be decoded", "preprocess.images.decode:_decode_jpeg", "shows_causes"),
 )
@@ -48,8 +49,8 @@ def fuzzed_images(workspace: Workspace) -> str:
 
 @fault(
     "fuzzed files",
-    "1,000 spoilt annotation, manifest, recipe, checkpoint, zip, tar, parquet, idx and shard files each: read or "
-    "refused in one sentence; no crash, no hang, nothing executed, memory below 1 GiB",
+    "1,000 damaged files of each of 10 kinds (lists, manifests, recipes, checkpoints, zip, tar, parquet, IDX, npy and "
+    "png shards): read or refused in one sentence; no crash; no hang; nothing executed; memory below 1 GiB",
     Mutation("limit of a list's lines", "preprocess.sources.list_lines:_MAX_LINE", "is_set_to", "1 << 60"),
     Mutation("message for errors of the YAML parser", "pipeline.config.load:read_recipe", "shows_causes"),
     Mutation("message for errors of torch.load", "pipeline.checkpoint.file:read_checkpoint", "shows_causes"),

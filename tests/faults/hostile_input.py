@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
-from tests.faults.damaged_shards import one_sentence
-from tests.faults.fault import Mutation, Workspace, fault
+from tests.conftest import REPOSITORY
+from tests.faults.fault import Mutation, Workspace, fault, one_sentence
 from tests.pipeline.launching import launch_words
 
 MEMORY, SECONDS = 1024, 30  # MiB with torch, which takes half of it; for one file
@@ -17,7 +17,7 @@ def refused(workspace: Workspace, group: str) -> str:
     room = workspace.folder / group
     done = workspace.run("python", "-m", "tests.faults.hostile", group, room, timeout=600)
     assert done.returncode == 0, f"the reading process died ({done.returncode}): {done.stderr[-1500:]}"
-    canaries = [path for folder in (workspace.folder, workspace.code) for path in folder.rglob("canary*")]
+    canaries = [path for folder in (workspace.folder, REPOSITORY) for path in folder.rglob("canary*")]
     assert not canaries, f"a canary was made: {canaries}"
     said = json.loads(done.stdout)
     for each in said:
@@ -140,7 +140,7 @@ MARKUP = "<img/src=x/onerror=alert(1)>$\\frac{$</script>"
 
 @fault(
     "markup in names",
-    "an attribute called like HTML or TeX is shown as text in the report",
+    "an attribute named like HTML or TeX is shown as text in the page and its charts",
     Mutation(
         "escaping in the report",
         "analysis.report.page:jinja2",

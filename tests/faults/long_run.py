@@ -9,7 +9,8 @@ import numpy as np
 import psutil
 
 from tests.faults.fault import Mutation, Workspace, fault
-from tests.faults.trainer_runs import EVERY_STEP, Started, launched, logged_step
+from tests.faults.trainer_runs import EVERY_STEP, Started, launched
+from tests.launch.runs import logged_step
 
 # 30 minutes with a checkpoint a minute are 30 checkpoints: the same happens in fewer minutes, more densely
 SETTINGS = (

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from tests.faults.fault import Mutation, Workspace, fault
+from tests import processes
+from tests.faults.fault import Mutation, Workspace, fault, patience
 from tests.faults.folder_hashes import hashes
+from tests.launch.runs import wait_until
+from tests.processes import Process
 
 SHARD_SIZE = 15
 WORKERS = 2
@@ -57,41 +61,35 @@ def words(workspace: Workspace, out: Path) -> list[object]:
 
 def kill_parent(workspace: Workspace, out: Path, after: int, chance: random.Random) -> dict[str, tuple[str, int]]:
     """Kills the command once so many shards are there. The shards that it leaves: SHA-256 and time of change."""
-    with workspace.started(*words(workspace, out)) as parent:
-        wait_for_shards(parent, out, after, chance)
+    with started(workspace, out, after, chance) as (parent, _):
         family = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
-        assert not psutil.wait_procs(family, timeout=10)[1], "a worker outlived the command by 10 s"
+        assert not psutil.wait_procs(family, timeout=patience(10))[1], "a worker outlived the command by 10 s"
         assert parent.wait() == -signal.SIGKILL, "the command ended before it was killed"
-    return {path.name: (sha, path.stat().st_mtime_ns) for path, sha in shards_of(out)}
+    found = hashes(out) if out.exists() else {}
+    return {name: (sha, (out / name).stat().st_mtime_ns) for name, sha in found.items() if name.endswith(".tar")}
 
 
 def kill_worker(workspace: Workspace, out: Path, after: int, chance: random.Random, expected: dict[str, str]) -> None:
     """Kills one worker once so many shards are there; the command itself must make the set whole."""
-    with workspace.started(*words(workspace, out)) as parent:
-        wait_for_shards(parent, out, max(1, after), chance)
+    with started(workspace, out, max(1, after), chance) as (parent, log):
         workers = [w for server in psutil.Process(parent.pid).children() for w in server.children()]
         assert workers, "no worker was found to kill"
         os.kill(workers[0].pid, signal.SIGKILL)
-        _, errors = parent.communicate(timeout=60)
-    assert parent.returncode == 0, f"a dead worker ended the command: {errors}"
+        assert parent.wait(60) == 0, f"a dead worker ended the command: {log.read_text()}"
     assert hashes(out) == expected, "other bytes after a worker died"
 
 
-def wait_for_shards(parent: subprocess.Popen[str], out: Path, count: int, chance: random.Random) -> None:
-    """Until so many shards are there, and a moment longer; none: a moment of the start."""
-    time.sleep(chance.uniform(0.1, 1.5) if not count else 0)
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("*.tar"))) < count:
-        assert parent.poll() is None, "the command ended before it was killed"
-        assert time.monotonic() < deadline, "no shards in 60 s"
-        time.sleep(0.001)
-    time.sleep(chance.uniform(0, 0.02))
-
-
-def shards_of(out: Path) -> list[tuple[Path, str]]:
-    found = hashes(out) if out.exists() else {}
-    return [(out / name, sha) for name, sha in found.items() if name.endswith(".tar")]
+@contextmanager
+def started(workspace: Workspace, out: Path, count: int, chance: random.Random) -> Iterator[tuple[Process, Path]]:
+    """The command and its log once so many shards are there, and a moment later; none: a moment of the start."""
+    log = workspace.folder / f"{out.name}.log"
+    parent = processes.start(words(workspace, out), workspace.environment(), log, log, fork=False)
+    with processes.no_survivors([parent]):
+        time.sleep(chance.uniform(0.1, 1.5) if not count else 0)
+        wait_until(lambda: len(list(out.glob("*.tar"))) >= count, f"{count} shards", parent)
+        time.sleep(chance.uniform(0, 0.02))
+        yield parent, log
 
 
 def rerun(workspace: Workspace, out: Path, before: dict[str, tuple[str, int]], expected: dict[str, str]) -> None:

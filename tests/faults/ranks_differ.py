@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.conftest import REPOSITORY, make_shards
 from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.trainer_runs import ranked
 
@@ -85,11 +86,7 @@ def _elsewhere(out: Path) -> Callable[[list[str]], list[str]]:
 
 def _other_data(workspace: Workspace) -> Path:
     other = workspace.folder / "other shards"
-    done = workspace.run(
-        *("preprocess", "celeba", "--source", workspace.faces, "--out", other),
-        *("--size", 32, "--shard-size", 90, "--workers", 1),
-    )
-    assert done.returncode == 0, done.stderr
+    make_shards(workspace.faces, other, "--shard-size", 90)
     return other
 
 
@@ -97,7 +94,7 @@ def _other_code(workspace: Workspace) -> Path:
     """A copy of the code with one comment more."""
     other = workspace.folder / "other code"
     for name in ("pipeline", "preprocess", "launch"):
-        shutil.copytree(workspace.code / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (other / "pipeline/losses/mmd.py").open("a") as file:
         file.write("# another version\n")
     return other

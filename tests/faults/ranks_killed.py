@@ -14,11 +14,10 @@ from tests.faults.trainer_runs import (
     finish,
     gone,
     launched,
-    logged_steps,
     ranked,
-    ranks_of,
     resumed_at,
 )
+from tests.launch.runs import logged_steps, ranks_of
 
 OFTEN = ("training.checkpoint_every_steps=5", *EVERY_STEP)
 TO_END_S, TO_LEAVE_S = 10.0, 5.0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import signal
 from pathlib import Path
 
 import torch
 
 from tests.faults.fault import Mutation, Workspace, fault
-from tests.faults.trainer_runs import EVERY_STEP, finish, ranked, resumed_at, send
+from tests.faults.trainer_runs import EVERY_STEP, finish, ranked, resumed_at
+from tests.launch.runs import logged
 from tests.pipeline.launching import weights
 
 HALF, WHOLE, BATCH = 10, 20, 24
@@ -63,7 +62,8 @@ def same_weights(workspace: Workspace) -> str:
         killed = workspace.subfolder(f"killed {world}") / "run"
         with ranked(workspace, killed, *SETTINGS, world=world, batch=BATCH, steps=WHOLE) as run:
             run.until((killed / f"checkpoints/step-{HALF:08d}.pt").exists, f"step {HALF}")
-            send(signal.SIGKILL, [process.pid for process in run.processes])
+            for process in run.processes:
+                process.kill()
         assert not (killed / f"checkpoints/step-{WHOLE:08d}.pt").exists(), "it ended before it was killed"
         if world == 2:
             shutil.copytree(killed, changed)
@@ -83,11 +83,7 @@ def same_weights(workspace: Workspace) -> str:
 
 def losses(out: Path) -> dict[int, float]:
     """The loss of each step."""
-    return {
-        line["step"]: line["loss"]
-        for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-        if "loss" in line
-    }
+    return {line["step"]: line["loss"] for line in logged(out) if "loss" in line}
 
 
 def _order(workspace: Workspace, world: int) -> list[str]:

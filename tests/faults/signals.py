@@ -16,13 +16,12 @@ from tests.faults.trainer_runs import (
     LAUNCHED,
     Started,
     finish,
+    gone,
     launched,
-    logged_step,
-    logged_steps,
     ranked,
     resumed_at,
-    send,
 )
+from tests.launch.runs import logged_step, logged_steps
 
 SETTINGS = ("training.checkpoint_every_steps=4", *EVERY_STEP)
 STOPPED, TO_END_S = 75, 30.0
@@ -85,8 +84,8 @@ def _stop(
     """Starts the run, stops it at ``moment``; at which step it stands now, and how many seconds it took to end."""
     with ranked(workspace, out, *SETTINGS, imports=moment in {"import", "start"}) as run:
         _wait_for(moment, run, out, before, chance)
-        victims = [process.pid for process in run.processes]
-        send(number, victims[1:] if moment == "one rank" else victims)
+        for victim in run.processes[moment == "one rank" :]:
+            victim.send_signal(number)
         began = time.monotonic()
         codes = run.ends(TO_END_S)
         took = time.monotonic() - began
@@ -133,9 +132,7 @@ def _at_the_launcher(workspace: Workspace, how: tuple[str, ...], world: int, num
         began = time.monotonic()
         run.processes[0].send_signal(number)
         run.ends(TO_END_S)
-        while any(rank.is_running() and rank.status() != "zombie" for rank in ranks):
-            assert time.monotonic() - began < TO_END_S, "a rank lives on"
-            time.sleep(0.02)
+        assert gone(ranks, TO_END_S), "a rank lives on"
         took = time.monotonic() - began
         assert (out / "ckpt.pt").exists(), f"{world} ranks: all steps are lost: {run.said()[-3000:]}"
     step = torch.load(out / "ckpt.pt", weights_only=True)["progress"]["step"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import time
@@ -15,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from tests import processes
-from tests.faults.fault import Workspace, kill_session
-from tests.launch.runs import logged_step, trainer_words, wait_until
-from tests.processes import BIN, Process, free_port, rank_environment
+from tests.faults.fault import Workspace, patience
+from tests.launch.runs import TRAINER, logged_step, ranks_of, trainer_words, wait_until
+from tests.processes import Process, free_port, rank_environment
 
 EVERY_STEP = ("training.log_every_steps=1", "optimizer.schedule=constant")
 LAUNCHED = ("accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml", "--main_process_port", "0")
@@ -42,8 +40,8 @@ class Started:
         return [line for line in self.said().splitlines() if re.match(r"(\[rank \d+\] )?error: ", line)]
 
     def ends(self, seconds: float) -> list[int]:
-        """The exit codes. Raises AssertionError where one lives on after so many seconds."""
-        deadline = time.monotonic() + seconds
+        """The exit codes. Raises AssertionError where one lives on after so many seconds (on an idle machine)."""
+        deadline = time.monotonic() + patience(seconds)
         codes: list[int] = []
         for process in self.processes:
             try:
@@ -55,7 +53,7 @@ class Started:
     def until(self, happened: Callable[[], bool], what: str) -> None:
         """Waits for something. Raises AssertionError where the run ends before it, with what it said."""
         try:
-            wait_until(happened, what, self.processes[0])  # type: ignore[arg-type]
+            wait_until(happened, what, self.processes[0])
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.said()[-3000:]}") from None
 
@@ -67,33 +65,26 @@ class Started:
         """The living ranks in their order. Raises AssertionError where they are not so many."""
         if len(self.processes) == count > 1:
             return [psutil.Process(process.pid) for process in self.processes]
-        found = sorted(ranks_of(self.out), key=lambda process: int(process.environ().get("RANK", "0")))
+        found = ranks_of(self.out)
         assert len(found) == count, f"{len(found)} ranks live, not {count}: {self.said()[-3000:]}"
-        return found
-
-
-def ranks_of(out: Path) -> list[psutil.Process]:
-    """The living ranks of the run in ``out``."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "pipeline/train.py" in words and str(out) in words and not {"launch"} & set(words):
-            found.append(process)
-    return found
+        return [found[rank] for rank in range(count)]
 
 
 def gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    """Whether all processes end within so many seconds; one that nobody has asked after yet has ended."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in _still(processes)):
-            return True
+    """Whether all processes end within so many seconds (on an idle machine); zombies have ended."""
+    deadline = time.monotonic() + patience(seconds)
+    while any(map(_lives, processes)):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
-    return False
+    return True
 
 
-def _still(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if psutil.pid_exists(process.pid)]
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
@@ -102,12 +93,10 @@ def launched(
     out: Path,
     *overrides: str,
     how: Sequence[str] = LAUNCHED,
-    steps: int = FOR_EVER,
-    batch: int = 24,
 ) -> Iterator[Started]:
-    """A run under accelerate's launcher, as the documents have it."""
-    words = [*how, "pipeline/train.py", *trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch)]
-    with _started(workspace, out, [(words, {})]) as run:
+    """A run without an end under accelerate's launcher, as the documents have it."""
+    words = [*how, TRAINER, *trainer_words(workspace.shards, out, *overrides, steps=FOR_EVER)]
+    with _started(workspace, out, [(words, {})], fork=False) as run:
         yield run
 
 
@@ -129,10 +118,8 @@ def ranked(
     ``imports`` each rank imports torch by itself.
     """
     port = free_port()
-    words = ["python", "pipeline/train.py"]
-    words += trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch)
-    if before:
-        words = [*before, str(BIN / words[0]), *words[1:]]
+    program = [*before, "python"]
+    words = [*program, TRAINER, *trainer_words(workspace.shards, out, *overrides, steps=steps, batch=batch)]
     commands = [(differs(rank, words), rank_environment(rank, world, port)) for rank in range(world)]
     with _started(workspace, out, commands, fork=not imports) as run:
         yield run
@@ -140,28 +127,19 @@ def ranked(
 
 @contextmanager
 def _started(
-    workspace: Workspace,
-    out: Path,
-    commands: list[tuple[list[str], dict[str, str]]],
-    fork: bool = False,
+    workspace: Workspace, out: Path, commands: list[tuple[list[str], dict[str, str]]], fork: bool
 ) -> Iterator[Started]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    run = Started(out, [], [])
-    try:
-        for number, (words, env) in enumerate(commands):
-            log = out.parent / f"{out.name}.{number}.log"
-            log.unlink(missing_ok=True)
-            run.logs.append(log)
-            environment = workspace.environment({"CUDA_VISIBLE_DEVICES": "", **env})
-            run.processes.append(processes.start(words, environment, log, log, fork))
-        yield run
-    finally:
-        for process in run.processes:
-            kill_session(process.pid)
-        for process in ranks_of(out):  # torchrun gives each a session of its own
-            process.kill()
-        for process in run.processes:
-            process.wait()
+    logs = [out.parent / f"{out.name}.{number}.log" for number in range(len(commands))]
+    started: list[Process] = []
+    with processes.no_survivors(started):
+        try:
+            for log, (words, env) in zip(logs, commands, strict=True):
+                log.unlink(missing_ok=True)
+                started.append(processes.start(words, workspace.environment(env), log, log, fork))
+            yield Started(out, [*started], logs)
+        finally:
+            for process in ranks_of(out).values():  # torchrun gives each a session of its own
+                process.kill()
 
 
 def finish(workspace: Workspace, out: Path, *overrides: str, world: int = 2, steps: int, batch: int = 24) -> Started:
@@ -177,18 +155,3 @@ def resumed_at(said: str) -> int:
     found = re.findall(r"resumed from .+ at step (\d+)", said)
     assert found, f"nothing was resumed: {said[-3000:]}"
     return int(found[-1])
-
-
-def logged_steps(out: Path) -> list[int]:
-    """The training steps in a run's metrics.jsonl, in its order."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line["step"] for line in lines if "loss" in line]
-
-
-def send(number: int, processes: Sequence[int]) -> None:
-    """A signal to each process that still lives."""
-    for process in processes:
-        try:
-            os.kill(process, number)
-        except ProcessLookupError:
-            continue

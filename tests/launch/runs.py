@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.processes import BIN, REPOSITORY, Process
+import psutil
+
+from tests import processes
+from tests.processes import REPOSITORY, Process
 
 PATIENCE_S = 120
+TRAINER = "pipeline/train.py"
 
 
-def trainer_words(shards: Path, out: Path, *overrides: str, steps: int = 10, batch: int = 24) -> list[str]:
+def trainer_words(shards: Path | str, out: Path, *overrides: str, steps: int = 10, batch: int = 24) -> list[str]:
     """The words after ``pipeline/train.py`` for a small run on the CPU."""
     options = ["--data", str(shards), "--out", str(out), "--steps", str(steps), "--global-batch-size", str(batch)]
     options += ["--recipe", str(REPOSITORY / "tests/pipeline/small.yaml")]
     return [*options, *overrides]
 
 
-def start(words: list[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts a program of this environment in a session of its own, all it says going to ``log``."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    with log.open("a") as file:
-        return subprocess.Popen(
-            words,
-            cwd=REPOSITORY,
-            env={**environment, "CUDA_VISIBLE_DEVICES": "", **(env or {})},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+def start(words: Sequence[object], log: Path, env: Mapping[str, str] | None = None) -> Process:
+    """Starts a program in a session of its own; all it says is added to ``log``."""
+    return processes.start(words, processes.environment(env), log, log, fork=False)
 
 
-def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Popen[str] | Process | None = None) -> None:
+def wait_until(happened: Callable[[], bool], what: str, process: Process | None = None) -> None:
     """Polls ``happened``; fails when it does not come, or when ``process`` has ended before it came."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -47,24 +39,31 @@ def wait_until(happened: Callable[[], bool], what: str, process: subprocess.Pope
     raise AssertionError(f"did not come in {PATIENCE_S} s: {what}")
 
 
-def logged_step(out: Path) -> int:
-    """The last step in a run's metrics.jsonl; -1 before the first. A line that is being written does not count."""
+def logged(out: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl; a line that is being written does not count."""
     path = out / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    return json.loads(lines[-1])["step"] if lines else -1
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def ranks_of(run: Path) -> dict[int, int]:
-    """{rank: process id} of the living trainers that write into ``run`` (Linux)."""
-    found: dict[int, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+def logged_step(out: Path) -> int:
+    """The last step in a run's metrics.jsonl; -1 before the first."""
+    return next((line["step"] for line in reversed(logged(out))), -1)
+
+
+def logged_steps(out: Path) -> list[int]:
+    """The training steps in a run's metrics.jsonl, in its order."""
+    return [line["step"] for line in logged(out) if "loss" in line]
+
+
+def ranks_of(out: Path) -> dict[int, psutil.Process]:
+    """The living trainers that a launcher started and that write into ``out``, by rank."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
+            words = process.cmdline()
+            if str(out) in words and TRAINER in words and all(w[0] == "-" for w in words[1 : words.index(TRAINER)]):
+                found[int(process.environ().get("RANK", "0"))] = process
+        except psutil.Error:
             continue
-        ranks = [entry for entry in environment if entry.startswith(b"RANK=")]
-        if ranks and b"pipeline/train.py" in words and str(run).encode() in words:
-            found[int(ranks[0].removeprefix(b"RANK="))] = int(folder.name)
     return found

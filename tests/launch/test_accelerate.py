@@ -56,7 +56,7 @@ def alone(face_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_real_launch(file: str, flags: tuple[object, ...], expected: int, face_shards: Path, tmp_path: Path) -> None:
     words = [*accelerate(file, *flags), *trainer_words(face_shards, tmp_path / "run", steps=STEPS)]
-    done = run_command(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+    done = run_command(*words)
     assert done.returncode == 0, done.stderr
     assert world_size(done.stderr) == expected
     assert torch.load(tmp_path / "run/ckpt.pt", weights_only=True)["progress"]["step"] == STEPS

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.launch.runs import logged_step, ranks_of, start, trainer_words, wait_until
+from tests.launch.runs import logged_step, logged_steps, ranks_of, start, trainer_words, wait_until
 from tests.pipeline.launching import launch, weights
-from tests.processes import free_port
+from tests.processes import Process, free_port
 
 STEPS = 80  # many more than the tests look at: the kill must come in time on a busy machine
 EVERY = ("training.checkpoint_every_steps=6", "training.log_every_steps=1")
@@ -42,11 +39,11 @@ def undisturbed(face_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return weights(out)
 
 
-def kill_rank_1(out: Path, launchers: list[subprocess.Popen[str]]) -> list[int]:
+def kill_rank_1(out: Path, launchers: list[Process]) -> list[int]:
     """Kills rank 1 in mid-epoch (of 14 steps) and returns the launchers' exit codes."""
     try:
         wait_until(lambda: logged_step(out) >= 9, "step 9", launchers[0])
-        os.kill(ranks_of(out)[1], signal.SIGKILL)
+        ranks_of(out)[1].kill()
         return [launcher.wait(150) for launcher in launchers]
     finally:
         for launcher in launchers:
@@ -56,8 +53,7 @@ def kill_rank_1(out: Path, launchers: list[subprocess.Popen[str]]) -> list[int]:
 def assert_as_if_nothing_had_happened(out: Path, said: str, undisturbed: dict[str, torch.Tensor]) -> None:
     (resumed,) = re.findall(r"resumed from \S+ at step (\d+)", said)
     assert 6 <= int(resumed) < STEPS and int(resumed) % 6 == 0, said
-    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, STEPS + 1)), "a step is missing in the log, or stands in it twice"
+    assert logged_steps(out) == list(range(1, STEPS + 1)), "a step is missing in the log, or stands in it twice"
     found = weights(out)
     assert all(torch.equal(value, found[key]) for key, value in undisturbed.items())
 
@@ -84,7 +80,7 @@ def test_sigterm_to_the_launcher_saves_and_restarts_nothing(face_shards: Path, t
     out, log = tmp_path / "run", tmp_path / "log"
     launcher = start(run(face_shards, out), log)
     wait_until(lambda: logged_step(out) >= 2, "step 2", launcher)
-    os.kill(launcher.pid, signal.SIGTERM)
+    launcher.send_signal(signal.SIGTERM)
     assert launcher.wait(60) != 0
     assert "stopped at step" in log.read_text() and "resumed" not in log.read_text()
     stopped = torch.load(out / "ckpt.pt", weights_only=True)["progress"]["step"]

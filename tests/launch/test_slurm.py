@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.distributed.signals import STOPPED_EARLY
-from tests.conftest import BIN, REPOSITORY
+from tests.conftest import BIN, REPOSITORY, run_command
 from tests.launch.runs import logged_step, ranks_of, start, trainer_words, wait_until
 from tests.preprocess.trees import hashes
-from tests.processes import free_port
+from tests.processes import Process, free_port
 
 FOLDER = REPOSITORY / "launch/slurm"
 STUBS = Path(__file__).parent / "slurm_stub"
@@ -44,14 +43,14 @@ def slurm(tmp_path: Path, tasks: int = 2) -> dict[str, str]:
     }
 
 
-def train(shards: Path, out: Path, tmp_path: Path) -> subprocess.Popen[str]:
+def train(shards: Path, out: Path, tmp_path: Path) -> Process:
     words = trainer_words(shards, out, *EVERY, steps=STEPS)
     return start(["bash", "launch/slurm/train.sbatch", *words], tmp_path / "log", slurm(tmp_path))
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.sbatch")), ids=lambda file: file.name)
 def test_shellcheck_finds_nothing(file: Path) -> None:
-    done = subprocess.run([BIN / "shellcheck", file], capture_output=True, text=True, check=False)
+    done = run_command("shellcheck", file)
     assert done.returncode == 0, done.stdout
 
 
@@ -67,7 +66,7 @@ def test_usr1_before_the_time_limit_requeues_and_the_next_start_resumes(face_sha
     job = train(face_shards, out, tmp_path)
     wait_until(lambda: logged_step(out) >= 5, "step 5", job)
     for process in ranks_of(out).values():
-        os.kill(process, signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
     assert job.wait(60) == STOPPED_EARLY, (tmp_path / "log").read_text()
     assert (tmp_path / "requeued").read_text().strip()
     stopped = torch.load(out / "ckpt.pt", weights_only=True)["progress"]["step"]

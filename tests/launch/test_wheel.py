@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests import processes
+from tests.conftest import REPOSITORY, run_command
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +26,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def command(site: Path, *words: object) -> subprocess.CompletedProcess:
-    """Runs an installed command with the wheel's modules, in an empty folder."""
-    program, *rest = [str(word) for word in words]
-    return subprocess.run(
-        [site / "bin" / program, *rest],
-        cwd=site.parent,
-        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+def command(site: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command with the wheel's modules, in an empty folder."""
+    done = processes.run(words, processes.environment({"PYTHONPATH": str(site)}), 200, cwd=site.parent)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_the_three_stages_run_from_the_wheel(installed: Path) -> None:
@@ -54,20 +47,13 @@ def test_the_three_stages_run_from_the_wheel(installed: Path) -> None:
         ("preprocess", "faces", "--out", "faces", "--count", 60, "--workers", 1),
         ("preprocess", "celeba", "--source", "faces", "--out", "shards", *size),
         ("mmd-vlae-train", "--recipe", "demo", "--data", "shards", "--out", "run", "--global-batch-size", 8, *small),
-        ("analysis", "export", "run/ckpt.pt", "--out", "exported"),
+        ("analysis", "report", "run/ckpt.pt", "--samples", 40, "--out", "report"),
     )
-    for words in stages:
-        done = command(installed, *words)
-        assert done.returncode == 0, done.stderr
-    assert list((installed.parent / "exported").rglob("*.safetensors"))
-    where = subprocess.run(
-        [sys.executable, "-c", "import pipeline.config.load as load; print(load.find_recipe('celeba64'))"],
-        cwd=installed.parent,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    for program, *words in stages:
+        command(installed, installed / "bin" / program, *words)
+    assert (installed.parent / "report/index.html").read_text().rstrip().endswith("</html>")
+    script = "import pipeline.config.load as load; print(load.find_recipe('celeba64'))"
+    where = command(installed, "python", "-c", script)
     assert Path(where.stdout.strip()) == installed / "pipeline/config/recipes/celeba64.yaml"
 
 
@@ -87,9 +73,7 @@ def test_mistakes_are_answered_without_importing_torch(words: tuple[str, ...], m
         "from pipeline.cli import run\n"
         "run()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = run_command("python", "-c", script, *words)
     text = " ".join((done.stdout + done.stderr).replace("│", " ").split())
     assert message.lower() in text.lower(), text
     assert done.returncode == code
@@ -108,5 +92,5 @@ def test_a_core_install_has_all_that_training_and_reports_import() -> None:
         "        if module.name != 'pipeline.train' and not module.name.startswith('analysis.explorer.'):\n"
         "            importlib.import_module(module.name)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = run_command("python", "-c", script)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tests import processes
-from tests.conftest import REPOSITORY
+from tests.launch.runs import TRAINER, trainer_words
 
 
 def launch(
@@ -19,7 +19,7 @@ def launch(
     The fault tests and tests/launch/test_accelerate.py have the launcher start them.
     """
     words = launch_words(shards, out, *overrides, steps=steps, batch=batch, data=data)
-    return processes.run(words, processes.environment({"CUDA_VISIBLE_DEVICES": ""}), 300, ranks)
+    return processes.run(words, processes.environment(), 300, ranks)
 
 
 def launch_words(
@@ -30,18 +30,7 @@ def launch_words(
     if processes > 1:
         how = ["accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml"]
         how += ["--num_processes", str(processes), "--main_process_port", "0"]
-    options = [
-        "--data",
-        data or str(shards),
-        "--out",
-        str(out),
-        "--steps",
-        str(steps),
-        "--global-batch-size",
-        str(batch),
-    ]
-    options += ["--recipe", str(REPOSITORY / "tests/pipeline/small.yaml")]
-    return [*how, "pipeline/train.py", *options, *overrides]
+    return [*how, TRAINER, *trainer_words(data or shards, out, *overrides, steps=steps, batch=batch)]
 
 
 def weights(run: Path, of: str = "model") -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pipeline.checkpoint.file import CheckpointError, load_vlae, write_checkpoin
 from pipeline.config.load import resolve, to_yaml
 from pipeline.config.schema import Config, ConfigError, ModelConfig
 from pipeline.model.vlae import VLAE
+from preprocess.containers.container import Container
 from preprocess.containers.tar_archive import TarContainer
 from preprocess.containers.zip_archive import ZipContainer
 from preprocess.errors import UnreadableImage, UsageError, UserError
@@ -136,10 +138,10 @@ def checksummed(content: bytes) -> bytes:
     return content + b"sha256:" + hashlib.sha256(content).hexdigest().encode()
 
 
-def small_checkpoint(folder: Path) -> bytes:
-    """A whole checkpoint of a small model, without its checksum."""
+def small_checkpoint() -> dict[str, Any]:
+    """What a checkpoint of a small model holds."""
     model = ModelConfig(layers=("8/2", "fc16"), latents=(2, 2))
-    state = {
+    return {
         "schema_version": 1,
         "config": Config(model=model).plain(),
         "image_shape": [3, 8, 8],
@@ -149,12 +151,12 @@ def small_checkpoint(folder: Path) -> bytes:
         "manifest_digest": "0" * 64,
         "data": "shards",
     }
-    return write_checkpoint(folder, state, keep=1).read_bytes()[:-71]
 
 
 def checkpoints(folder: Path) -> Target:
     """Spoilt and checksummed again, half of them inside the pickle of an otherwise whole archive."""
-    whole, path = small_checkpoint(folder), folder / "fuzzed.pt"
+    whole = write_checkpoint(folder, small_checkpoint(), keep=1).read_bytes()[:-71]  # without its checksum
+    path = folder / "fuzzed.pt"
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     pickled = next(name for name in members if name.endswith("data.pkl"))
@@ -182,23 +184,34 @@ def _read_all(images: object) -> None:
         assert isinstance(image, UnreadableImage) or (image.dtype == np.uint8 and image.ndim == 3), image
 
 
+def _archived() -> dict[str, bytes]:
+    """Names and contents of the members of an archive: images and a list."""
+    images = {f"img_align_celeba/{number:06d}.jpg": image for number, image in enumerate(image_seeds()[:4])}
+    return images | {"list_eval_partition.txt": b"000000.jpg 0\n000001.jpg 1\n"}
+
+
+def _read_container(container: Container, scratch: Path) -> None:
+    assert all(isinstance(text, str) for pair in container.identity() for text in pair)
+    for name in container.lists:
+        container.text(name)
+    if container.unpack:
+        container.unpack(scratch)
+    _read_all(container.reader(container.names, scratch).pixels())
+
+
 def zips(folder: Path) -> Target:
     """Archives of images and a list, stored and deflated."""
     seeds, path = [], folder / "fuzzed.zip"
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", method) as archive:
-            for number, image in enumerate(image_seeds()[:4]):
-                archive.writestr(f"img_align_celeba/{number:06d}.jpg", image)
-            archive.writestr("list_eval_partition.txt", "000000.jpg 0\n000001.jpg 1\n")
+            for name, content in _archived().items():
+                archive.writestr(name, content)
         seeds.append(out.getvalue())
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        container = ZipContainer(path)
-        assert all(isinstance(text, str) for pair in container.identity() for text in pair)
-        container.text("list_eval_partition.txt")
-        _read_all(container.reader(container.names).pixels())
+        _read_container(ZipContainer(path), folder)
 
     return Target(lambda chance: mutated(seeds, chance), read, (UsageError,))
 
@@ -210,8 +223,7 @@ def tars(folder: Path) -> Target:
     for mode in ("w", "w:gz", "w:xz"):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode=mode) as archive:
-            members = {f"img_align_celeba/{n:06d}.jpg": image for n, image in enumerate(image_seeds()[:4])}
-            for name, content in {**members, "list_eval_partition.txt": b"000000.jpg 0\n"}.items():
+            for name, content in _archived().items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
@@ -219,13 +231,7 @@ def tars(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        container = TarContainer(path)
-        assert all(isinstance(text, str) for pair in container.identity() for text in pair)
-        for name in container.lists:
-            container.text(name)
-        if container.unpack:
-            container.unpack(scratch)
-        _read_all(container.reader(container.names, scratch).pixels())
+        _read_container(TarContainer(path), scratch)
 
     return Target(lambda chance: mutated(seeds, chance), read, (UsageError,))
 

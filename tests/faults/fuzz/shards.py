@@ -19,33 +19,39 @@ from preprocess.shards.storage import open_shard_files
 from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record, layout_of
 from preprocess.shards.verify import verify
 from tests.faults.fuzz.files import small_manifest
-from tests.faults.fuzz.mutations import BINARY, mutated
+from tests.faults.fuzz.mutations import mutated
 from tests.faults.fuzz.target import Target
 
+SHAPE = (32, 32, 3)
 _KEYS = [f"{number:06d}" for number in range(10)]
 _TEXTS = [f'{{"key":"{key}","attributes":{{"Male":1}}}}'.encode() for key in _KEYS]
+_IMAGES = np.zeros((10, *SHAPE), np.uint8)
+
+
+def npy_shard() -> bytes:
+    """A shard of 10 images that can be mapped."""
+    return bytes(RecordWriter(layout_of(SHAPE, 300), SHAPE, 10).records(_KEYS, _IMAGES, _TEXTS)) + END_OF_ARCHIVE
+
+
+def png_shard(texts: list[bytes] = _TEXTS) -> bytes:
+    """A compressed shard of 10 images with these annotations."""
+    samples = zip(_KEYS, _IMAGES, texts, strict=True)
+    return b"".join(encoded_record(key, "png", encode(image, "png"), text) for key, image, text in samples) + (
+        END_OF_ARCHIVE
+    )
 
 
 def npy_shards(folder: Path) -> Target:
     """Mapped, gathered and streamed."""
-    return _shards(folder, "npy")
+    return _shards(folder, "npy", npy_shard())
 
 
 def png_shards(folder: Path) -> Target:
     """Streamed only."""
-    return _shards(folder, "png")
+    return _shards(folder, "png", png_shard())
 
 
-def _shards(folder: Path, codec: Codec) -> Target:
-    shape, images = (32, 32, 3), np.zeros((10, 32, 32, 3), np.uint8)
-    if codec == "npy":
-        records = bytes(RecordWriter(layout_of(shape, 300), shape, 10).records(_KEYS, images, _TEXTS))
-    else:
-        encoded = (encode(image, codec) for image in images)
-        records = b"".join(
-            encoded_record(key, codec, *parts) for key, *parts in zip(_KEYS, encoded, _TEXTS, strict=True)
-        )
-    whole = records + END_OF_ARCHIVE
+def _shards(folder: Path, codec: Codec, whole: bytes) -> Target:
     plain = small_manifest()
 
     def read(data: bytes) -> None:
@@ -63,7 +69,6 @@ def _shards(folder: Path, codec: Codec) -> Target:
         data = mutated([whole], chance)  # npy shards of another length are refused by the manifest: keep some
         return data if codec != "npy" or chance.random() < 0.2 else data[: len(whole)].ljust(len(whole), b"\0")
 
-    assert BINARY
     return Target(make, read, (ShardError, LoaderError, ManifestError))
 
 

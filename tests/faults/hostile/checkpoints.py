@@ -11,34 +11,18 @@ import torch
 
 from pipeline.checkpoint.file import load_vlae, write_checkpoint
 from pipeline.config.load import resolve, to_yaml
-from pipeline.config.schema import Config, ModelConfig
-from pipeline.model.vlae import VLAE
-from tests.faults.fuzz.files import checksummed
+from pipeline.config.schema import Config
+from tests.faults.fuzz.files import checksummed, small_checkpoint
 from tests.faults.hostile.case import Bomb, Case, Payload
-
-_MODEL = ModelConfig(layers=("8/2", "fc16"), latents=(2, 2))
-
-
-def _state() -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "config": Config(model=_MODEL).plain(),
-        "image_shape": [3, 8, 8],
-        "model": VLAE(_MODEL, (3, 8, 8)).state_dict(),
-        "ema": None,
-        "progress": {"step": 3, "samples": 30},
-        "manifest_digest": "0" * 64,
-        "data": "shards",
-    }
 
 
 def _load_with(folder: Path, **changes: object) -> None:
-    load_vlae(write_checkpoint(folder, _state() | changes, keep=1))
+    load_vlae(write_checkpoint(folder, small_checkpoint() | changes, keep=1))
 
 
 def _compressed(folder: Path) -> None:
     """Zeros, a thousand times smaller."""
-    whole = write_checkpoint(folder, _state() | {"zeros": torch.zeros(1 << 24)}, keep=1)
+    whole = write_checkpoint(folder, small_checkpoint() | {"zeros": torch.zeros(1 << 24)}, keep=1)
     out = io.BytesIO()
     with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as copy:
         for info in archive.infolist():
@@ -50,7 +34,7 @@ def _compressed(folder: Path) -> None:
 
 
 def _config(**model: object) -> dict[str, Any]:
-    plain = Config(model=_MODEL).plain()
+    plain = small_checkpoint()["config"]
     return plain | {"model": plain["model"] | model}
 
 

@@ -11,36 +11,18 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.data.mapped import ShardRegion
 from pipeline.data.shard_reader import open_source, stream_shard
-from preprocess.images.codecs import encode
 from preprocess.shards.manifest import Manifest
 from preprocess.shards.reader import ShardError, ShardSet
 from preprocess.shards.storage import open_shard_files
-from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record, layout_of, member_header
+from preprocess.shards.tar import END_OF_ARCHIVE, layout_of, member_header
 from preprocess.shards.verify import verify
 from tests.faults.fuzz.files import small_manifest
+from tests.faults.fuzz.shards import SHAPE, npy_shard, png_shard
 from tests.faults.hostile.case import Case, Payload
 
-_KEYS = [f"{number:06d}" for number in range(10)]
-_SHAPE = (32, 32, 3)
-_RECORD = layout_of(_SHAPE, 300).record_bytes
-_IMAGES = np.zeros((10, *_SHAPE), np.uint8)
-
-
-def _texts(text: bytes = b"") -> list[bytes]:
-    return [text or f'{{"key":"{key}"}}'.encode() for key in _KEYS]
-
-
-def _png(extra: bytes = b"", text: bytes = b"") -> bytes:
-    samples = zip(_KEYS, _IMAGES, _texts(text), strict=True)
-    return (
-        extra
-        + b"".join(encoded_record(key, "png", encode(image, "png"), line) for key, image, line in samples)
-        + (END_OF_ARCHIVE)
-    )
+_RECORD = layout_of(SHAPE, 300).record_bytes
 
 
 def _member(name: str, content: bytes, kind: bytes = b"0", link: str = "") -> bytes:
@@ -53,17 +35,22 @@ def _member(name: str, content: bytes, kind: bytes = b"0", link: str = "") -> by
     return out.getvalue()[: 512 + -(-info.size // 512) * 512]
 
 
-def _read_png(folder: Path, data: bytes, samples: int = 10) -> None:
+def _read_png(folder: Path, data: bytes) -> None:
     """Streams and verifies a compressed shard; raises what either says."""
-    plain = _manifest(data, samples) | {"codec": "png", "layout": None}
+    plain = _manifest(data, 10) | {"codec": "png", "layout": None}
     _write(folder, plain, data)
     problems = verify(open_shard_files(str(folder)), Manifest.read(folder), lambda _: None)
     source = open_source(str(folder), False)
     for block in stream_shard(source, source.shards("train")[0]):
-        assert block.shape[1:] == _SHAPE
+        assert block.shape[1:] == SHAPE
     if problems:
         raise ShardError(problems[0])
     ShardSet.open(folder).annotations("train")
+
+
+def _with_member(folder: Path, *member: Any) -> None:
+    """Reads a compressed shard that begins with one more member."""
+    _read_png(folder, _member(*member) + png_shard())
 
 
 def _read_npy(folder: Path, data: bytes, **changes: Any) -> None:
@@ -92,18 +79,13 @@ def _write(folder: Path, plain: dict[str, Any], data: bytes) -> None:
     (folder / "manifest.json").write_text(json.dumps(plain))
 
 
-def _npy() -> bytes:
-    writer = RecordWriter(layout_of(_SHAPE, 300), _SHAPE, 10)
-    return bytes(writer.records(_KEYS, _IMAGES, _texts())) + END_OF_ARCHIVE
-
-
 def _payload(folder: Path, name: str) -> None:
-    _read_png(folder, _png(_member(name, pickle.dumps(Payload(folder / "canary")))))
+    _with_member(folder, name, pickle.dumps(Payload(folder / "canary")))
 
 
 def _npy_payload(folder: Path) -> None:
     """A record whose image is called a pickle."""
-    data = bytearray(_npy())
+    data = bytearray(npy_shard())
     size = int(bytes(data[124:135]), 8)
     data[:512] = member_header(b"000000.image.pyd", size)
     _read_npy(folder, bytes(data))
@@ -116,11 +98,11 @@ def _sparse(folder: Path) -> None:
     header[483:495] = b"%011o\0" % (8 << 30)
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
-    _read_png(folder, _png(bytes(header)))
+    _read_png(folder, bytes(header) + png_shard())
 
 
 def _named(folder: Path, name: str) -> None:
-    data = _npy()
+    data = npy_shard()
     plain = _manifest(data, 10)
     plain["splits"]["train"]["shards"][0]["file"] = name
     _write(folder, plain, data)
@@ -128,7 +110,7 @@ def _named(folder: Path, name: str) -> None:
 
 
 def _linked(folder: Path) -> None:
-    data, inside = _npy(), folder / "set"
+    data, inside = npy_shard(), folder / "set"
     inside.mkdir()
     _write(inside, _manifest(data, 10), data)
     (inside / "train-000000.tar").rename(folder / "elsewhere.tar")
@@ -137,9 +119,9 @@ def _linked(folder: Path) -> None:
 
 
 def _claims(folder: Path, samples: int, size: int) -> None:
-    plain = _manifest(_npy(), samples)
+    plain = _manifest(npy_shard(), samples)
     plain["splits"]["train"]["shards"][0]["bytes"] = size
-    _write(folder, plain, _npy())
+    _write(folder, plain, npy_shard())
     shards = ShardSet.open(folder)
     shards.check_sizes()
     shards.annotations("train")
@@ -160,10 +142,10 @@ CASES = (
         for name in ("000000.pyd", "000000.pkl", "000000.pth")
     ),
     Case("a pickle in a mapped record", _npy_payload, "one of its records is not an image"),
-    Case("a name with ../", lambda room: _read_png(room, _png(_member("../../canary.png", b"x"))), "../../canary.png"),
-    Case("an absolute name", lambda room: _read_png(room, _png(_member("/tmp/canary.png", b"x"))), "/tmp/canary.png"),
-    Case("a symlink", lambda room: _read_png(room, _png(_member("0.json", b"", b"2", "/etc/passwd"))), "a link"),
-    Case("a hard link", lambda room: _read_png(room, _png(_member("0.json", b"", b"1", "/etc/passwd"))), "a link"),
+    Case("a name with ../", lambda room: _with_member(room, "../../canary.png", b"x"), "../../canary.png"),
+    Case("an absolute name", lambda room: _with_member(room, "/tmp/canary.png", b"x"), "/tmp/canary.png"),
+    Case("a symlink", lambda room: _with_member(room, "0.json", b"", b"2", "/etc/passwd"), "a link"),
+    Case("a hard link", lambda room: _with_member(room, "0.json", b"", b"1", "/etc/passwd"), "a link"),
     Case("a hole of 8 GB", _sparse, "special entry"),
     Case(
         "a compressed shard", lambda room: _read_png(room, gzip.compress(bytes(1 << 28)) + bytes(30_000)), "is damaged"
@@ -171,20 +153,22 @@ CASES = (
     Case("a member of 8 GB", _claimed_size, "claims to have"),
     Case(
         "JSON nested 100,000 deep",
-        lambda room: _read_png(room, _png(text=b"[" * 100_000)),
+        lambda room: _read_png(room, png_shard([b"[" * 100_000] * 10)),
         "annotations of its sample 0",
     ),
     Case(
-        "JSON of other names", lambda r: _read_png(r, _png(text=b'{"key":"a","attributes":{"x":1}}')), "does not name"
+        "JSON of other names",
+        lambda r: _read_png(r, png_shard([b'{"key":"a","attributes":{"x":1}}'] * 10)),
+        "does not name",
     ),
     Case("a shard named ../x.tar", lambda room: _named(room, "../x.tar"), "plain file name"),
     Case("a shard named /etc/passwd", lambda room: _named(room, "/etc/passwd"), "plain file name"),
     Case("a shard that is a link", _linked, "a link out of its folder"),
-    Case("10^12 samples", lambda room: _claims(room, 10**12, len(_npy())), "cannot hold"),
+    Case("10^12 samples", lambda room: _claims(room, 10**12, len(npy_shard())), "cannot hold"),
     Case("10^12 samples and their bytes", lambda room: _claims(room, 10**9, 10**9 * _RECORD + 1024), "should have"),
     Case(
         "images of 10^5 pixels a side",
-        lambda room: _read_npy(room, _npy(), image_shape=[100_000] * 2 + [3]),
+        lambda room: _read_npy(room, npy_shard(), image_shape=[100_000] * 2 + [3]),
         "pixels a",
     ),
     Case("a manifest nested 100,000 deep", lambda room: _parsed(room, b"[" * 100_000), "not valid JSON"),
