@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from pipeline.checkpoint.folder import BEST, checkpoint_files
 from pipeline.checkpoint.manager import newest_valid
 from pipeline.config.load import changed_values
 from pipeline.config.schema import Config
-from pipeline.data.shard_checks import refuse_other_shards
 from pipeline.optim.optimizer import learning_rate
 from pipeline.run.run_dir import RunFolderError
 from pipeline.run.state import Run
@@ -88,24 +88,19 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> list[str]:
     """
     saved, source = checkpoint_config(state, path), run.data.source
     changes = changed_values(saved, run.config)
+    refused = [f"{key}: {old} → {new}" for key, (old, new, allowed) in changes.items() if not allowed]
     before, now = str(state.get("order", "planned")), run.sample_order
-    if refused := [f"{key}: {old} → {new}" for key, (old, new, allowed) in changes.items() if not allowed]:
-        raise CheckpointError(
-            f"{path} was trained with another configuration ({'; '.join(refused)}): set that back, or train into "
-            "another --out"
-        )
-    if (before == "planned") != (now == "planned"):
-        raise CheckpointError(
-            f"{path} was trained in another order of samples ({before}; now {now}): set data.mode as it was, or train "
-            "into another --out"
-        )
-    if state["manifest_digest"] != source.digest:
-        raise CheckpointError(
-            f"{path} was trained on other shards than {source.address} (the manifests differ); name the same "
-            "shards with --data, or train into another --out"
-        )
-    if reason := refuse_other_shards(state.get("left_out", []), source.left_out, str(path)):
-        raise CheckpointError(reason)
+    damaged, repaired = (", ".join(files) for files in _other_shards(state.get("left_out", []), source.left_out))
+    reordered, other_data = (before == "planned") != (now == "planned"), state["manifest_digest"] != source.digest
+    for differs, words in (
+        (refused, f"with another configuration ({'; '.join(refused)}): set that back"),
+        (reordered, f"in another order of samples ({before}; now {now}): set data.mode as it was"),
+        (other_data, f"on other shards than {source.address} (the manifests differ): name the same shards with --data"),
+        (damaged, f"with {damaged}, which is damaged now: repair it"),
+        (repaired, f"without {repaired}, which is usable now: move it away again and set data.damaged=skip"),
+    ):
+        if differs:
+            raise CheckpointError(f"{path} was trained {words}, or train into another --out")
     _load(run, state, path)
     run.changed = {key: [old, new] for key, (old, new, _) in changes.items()}
     notes = _change_notes(run, saved)
@@ -115,6 +110,11 @@ def restore(run: Run, state: dict[str, Any], path: Path) -> list[str]:
             "images and skip others"
         )
     return notes
+
+
+def _other_shards(before: Sequence[str], now: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The shards that are left out now and were not before, and those that were left out before and are not now."""
+    return sorted(set(now) - set(before)), sorted(set(before) - set(now))
 
 
 def _load(run: Run, state: dict[str, Any], path: Path) -> None:

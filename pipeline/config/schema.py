@@ -41,30 +41,22 @@ class DataConfig(Section):
     shift: float = Field(default=0, ge=0)
     """Standard deviation, in pixels, of a random shift of each image in both directions."""
     affine: float = Field(default=0, ge=0, le=1)
-    """Rotate, scale and shear each image: standard deviation of the four numbers of its linear map.
-
-    Like shift, for splits so small that the encoder would memorize them. The latents then encode the change too.
-    """
+    """Rotate, scale and shear each image: standard deviation of the four numbers of its linear map. Like shift, for
+    splits so small that the encoder would memorize them. The latents then encode the change too."""
     verify: Literal["sha256", "size"] = resumable("sha256")
     """Check of every train and valid shard before the first step: its content, or only its size."""
     damaged: Literal["refuse", "skip"] = resumable("refuse")
     """skip: train without damaged or missing shards of a folder. Each one is named and left out whole."""
     mode: Literal["auto", "mapped", "resident", "streamed"] = resumable("auto")
-    """mapped: npy shards on a local disk; resident: the whole split on the device; streamed: all other shards.
-
-    auto = resident on a GPU if the split takes at most a quarter of its free memory, otherwise mapped; streamed for
-    addresses and compressed shards. mapped and resident give the same batches.
-    """
+    """mapped: npy shards on a local disk; resident: the whole split on the device; streamed: all other shards. auto =
+    resident on a GPU if the split takes at most a quarter of its free memory, otherwise mapped; streamed for addresses
+    and compressed shards. mapped and resident give the same batches."""
     shuffle_window: int = Field(default=0, ge=0)
-    """Samples that are shuffled together after the shards were shuffled; 0 = the whole split (streamed: 8192).
-
-    A split larger than memory needs a window: it is then read in sequence instead of at random.
-    """
+    """Samples that are shuffled together after the shards were shuffled; 0 = the whole split (streamed: 8192). A split
+    larger than memory needs a window: it is then read in sequence instead of at random."""
     workers: int = resumable(0, ge=0)
-    """streamed: processes per rank that read and decode; 0 = a thread of the training process.
-
-    A resumed stream with another number repeats some images of the current epoch and skips others.
-    """
+    """streamed: processes per rank that read and decode; 0 = a thread of the training process. A resumed stream with
+    another number repeats some images of the current epoch and skips others."""
     prefetch_batches: int = resumable(4, ge=1)
     """Batches prepared ahead of the current step."""
 
@@ -87,18 +79,14 @@ class ModelConfig(Section):
     latent_injection: Literal["concat", "gated"] = "concat"
     """How latents enter the decoder: concatenated, or added through a gate that starts at 0.1."""
     contribution_grid: tuple[int, ...] | None = None
-    """Cells per side of each layer's contribution before it is resized to its feature map; 0 = the whole map.
-
-    With a coarse grid a layer can change colors and light but cannot draw shapes. null = the whole map on every layer.
-    """
+    """Cells per side of each layer's contribution before it is resized to its feature map; 0 = the whole map. With a
+    coarse grid a layer can change colors and light but cannot draw shapes. null = the whole map on every layer."""
     initial_std: float = Field(default=0.05, gt=0.001, lt=1)
     """Posterior standard deviation before training. At the published 0.5 the top layers collapse."""
     max_std: float = Field(default=1.0, gt=0, le=1)
-    """Upper bound on the posterior standard deviation.
-
-    Below 1 the noise alone cannot match the prior, so the means have to vary with x. At 1 (published) a layer can
-    satisfy the MMD with a standard deviation of 1 and carry no information.
-    """
+    """Upper bound on the posterior standard deviation. Below 1 the noise alone cannot match the prior, so the means
+    have to vary with x. At 1 (published) a layer can satisfy the MMD with a standard deviation of 1 and carry no
+    information."""
     weight_init_std: float | None = Field(default=None, gt=0)
     """Standard deviation of the initial weights; null = PyTorch's fan-in initialization."""
     relu_top_mean: bool = False
@@ -139,12 +127,11 @@ class ObjectiveConfig(Section):
     laplacian_weight: float = Field(default=0.0, ge=0)
     """Factor of the same likelihood on the bands of a Laplacian pyramid, which makes small features count."""
     laplacian_band_weights: tuple[Weight, ...] = ()
-    """Weight of each band, finest first. Bands without a weight are left out; an empty list = the mean of all.
-
-    One over the energy of each band makes all scales count alike (whitening).
-    """
+    """Weight of each band, finest first. Bands without a weight are left out; an empty list = the mean of all. One over
+    the energy of each band makes all scales count alike (whitening)."""
     face_weight: float = Field(default=1.0, ge=1)
-    """How many times more an error in the middle of an aligned face counts than one far from it; 1 = all pixels alike."""
+    """How many times more an error in the middle of an aligned face counts than one far from it; 1 = all pixels
+    alike."""
     regularizer: Literal["mmd", "kl"] = "mmd"
     """mmd = the paper; kl = the term of the evidence lower bound, as a baseline."""
     regularizer_weight: float = Field(default=100.0, ge=0)
@@ -173,10 +160,8 @@ class GrowthConfig(Section):
     """Progressive growth, layer by layer (after Li et al. 2020, proVLAE); off when share is 0."""
 
     share: float = Field(default=0.0, ge=0, le=1)
-    """Share of all steps during which the layers are faded in, one after the other.
-
-    A run that is resumed with more steps keeps the course of its growth.
-    """
+    """Share of all steps during which the layers are faded in, one after the other. A run that is resumed with more
+    steps keeps the course of its growth."""
     first: Literal["bottom", "top"] = "bottom"
     """The layer that is active from the start."""
 
@@ -203,11 +188,9 @@ class OptimizerConfig(Section):
     final_share: float = Field(default=0.02, ge=0, le=1)
     """Cosine: the last learning rate divided by the highest."""
     base_fan_in: int = Field(default=512, ge=0)
-    """Weights with more inputs than this get a proportionally lower learning rate; 0 = one rate, as published.
-
-    One Adam step moves an output by up to rate x inputs. The heads of the lower layers read whole feature maps; at the
-    rate of the other weights they would diverge, and their layer would collapse (Yang et al. 2022, Table 3, for Adam).
-    """
+    """Weights with more inputs than this get a proportionally lower learning rate; 0 = one rate, as published. One Adam
+    step moves an output by up to rate x inputs. The heads of the lower layers read whole feature maps; at the rate of
+    the other weights they would diverge, and their layer would collapse (Yang et al. 2022, Table 3, for Adam)."""
     clip_norm: float = resumable(0.0, ge=0)
     """Largest norm of the whole gradient; 0 = no clipping."""
 
@@ -226,10 +209,8 @@ class TrainingConfig(Section):
     global_batch_size: int = Field(default=256, ge=2)
     """Images per step over all ranks; a multiple of the number of ranks."""
     mixed_precision: Literal["no", "bf16", "fp16"] = resumable("bf16")
-    """Precision of the network under autocast; losses and the MMD are always float32.
-
-    GPUs compute the float32 parts of the network, or all of it with "no", in TF32.
-    """
+    """Precision of the network under autocast; losses and the MMD are always float32. GPUs compute the float32 parts of
+    the network, or all of it with "no", in TF32."""
     ema_images: float = Field(default=100_000, ge=0)
     """Time constant, in images, of the moving average of the weights; 0 = no averaging."""
     log_every_steps: int = resumable(20, ge=1)
@@ -251,10 +232,8 @@ class TrainingConfig(Section):
     max_non_finite_steps: int = resumable(20, ge=1)
     """Consecutive steps with a non-finite gradient after which the run stops."""
     collective_timeout_seconds: float = resumable(100.0, gt=0)
-    """How long a rank waits for the others, after the first step, before the run ends and names the silent rank.
-
-    It must cover the work that one rank does alone: previews, and a checkpoint on a slow disk.
-    """
+    """How long a rank waits for the others, after the first step, before the run ends and names the silent rank. It
+    must cover the work that one rank does alone: previews, and a checkpoint on a slow disk."""
     trackers: tuple[Tracker, ...] = resumable(("tensorboard",))
     """Where metrics are shown. All but tensorboard are extras to install."""
 

@@ -77,7 +77,9 @@ def prepare_batch(
         target = mirror(target, batch.indices, config.seed, epoch)
     if config.data.shift or config.data.affine:
         target = warp(target, batch.indices, config.data, config.seed, epoch)
-    inputs = corrupt(target, batch.indices, config.denoising, config.seed, epoch)
+    inputs = target
+    if config.denoising.gaussian or config.denoising.salt_and_pepper:
+        inputs = corrupt(target, batch.indices, config.denoising, config.seed, epoch)
     positions = torch.arange(config.training.global_batch_size, device=target.device)
     local = positions[first_position : first_position + len(target)]
     noise = normal(local, latents, Stream.POSTERIOR, config.seed, step)

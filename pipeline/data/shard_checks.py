@@ -6,7 +6,6 @@ the remaining shards, so it is a different order: a run resumes only without the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from accelerate.utils import gather_object
@@ -59,18 +58,3 @@ def usable_shards(source: ShardSource, data: DataConfig, rank: int, world_size: 
 def _on_all_ranks(damaged: list[tuple[str, int, str]], world_size: int) -> list[tuple[str, int, str]]:
     """Returns what any rank found, in one order."""
     return sorted(damaged if world_size == 1 else gather_object(damaged))
-
-
-def refuse_other_shards(before: Sequence[str], now: Sequence[str], checkpoint: str) -> str:
-    """Returns why the run of ``checkpoint`` cannot be resumed where other shards are left out than before; or ""."""
-    if missing := sorted(set(now) - set(before)):
-        return (
-            f"{checkpoint} was trained with {', '.join(missing)}, which is damaged now: repair it, or train into "
-            "another --out"
-        )
-    if restored := sorted(set(before) - set(now)):
-        return (
-            f"{checkpoint} was trained without {', '.join(restored)}, which is usable now: move it away again and set "
-            "data.damaged=skip, or train into another --out"
-        )
-    return ""

@@ -133,7 +133,7 @@ def damaged_shards(workspace: Workspace) -> str:
         "lambda damaged, world_size: damaged",
     ),
     Mutation(
-        "comparison of the shards left out, on resume", "pipeline.data.shard_checks:refuse_other_shards", "returns", ""
+        "comparison of the shards left out, on resume", "pipeline.checkpoint.resume:_other_shards", "returns", [[], []]
     ),
     Mutation(
         "refusal to skip damaged shards of a stream",

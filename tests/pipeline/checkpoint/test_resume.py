@@ -10,6 +10,9 @@ import pytest
 from pipeline.checkpoint.file import read_checkpoint, write_checkpoint
 from pipeline.checkpoint.folder import checkpoint_files, how_to_continue, set_aside
 from pipeline.checkpoint.resume import find_resume_point
+from pipeline.cli import _check_without_torch
+from pipeline.config.load import build_config
+from pipeline.config.schema import ConfigError
 from pipeline.run.run_dir import RunFolderError
 from tests.pipeline.checkpoint.test_file import state
 from tests.pipeline.launching import launch
@@ -63,6 +66,15 @@ def test_damaged_checkpoints_no_longer_count_as_the_newest(tmp_path):
     set_aside(point.damaged)
     write_checkpoint(out, state(15), keep=1)
     assert [path.name for path in checkpoint_files(out)] == ["step-00000015.pt", "ckpt.pt"]
+
+
+def test_a_folder_named_by_resume_is_explained(tmp_path):
+    config = build_config({"data": {"path": "pipe:"}, "training": {"trackers": []}}, "override")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"--resume .*empty holds no checkpoint; write auto, never, or the path of a"):
+        _check_without_torch(config, None, str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match=r"is a folder; name a checkpoint in it, such as .*step-00000010\.pt$"):
+        _check_without_torch(config, None, str(run_at(tmp_path / "run", 10)))
 
 
 def test_the_message_about_continuing_fits_the_command(tmp_path):

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from pipeline.config.schema import ConfigError
-from pipeline.distributed.setup import check_launcher
+from pipeline.distributed.setup import check_launcher, use_all_cores
 from tests.conftest import run_command
 from tests.pipeline.launching import launch_words
 
@@ -54,6 +54,19 @@ def test_the_cores_are_divided_among_the_processes_of_a_machine(given, threads):
     )
     done = run_command("python", "-c", script, env={"OMP_NUM_THREADS": given, "LOCAL_WORLD_SIZE": "2"})
     assert done.stdout.strip() == threads, done.stderr
+
+
+def test_all_cores_are_divided_where_the_system_has_no_affinity(monkeypatch):
+    """macOS has no os.sched_getaffinity."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    chosen = []
+    monkeypatch.setattr("torch.set_num_threads", chosen.append)
+    use_all_cores()
+    assert chosen == [3]
 
 
 def test_a_device_of_the_launcher_that_torch_does_not_find_is_refused():
