@@ -18,12 +18,14 @@ from preprocess.containers.file_kinds import (
     ignored_file,
     ignored_folder,
     printable,
+    refuse_file,
+    type_of,
     unread_picture,
     why_ignored,
 )
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.images.decode import Decoder
-from preprocess.images.file_types import PARQUET, TEXT, file_type
+from preprocess.images.file_types import PARQUET, TEXT, ZIP, file_type
 from preprocess.shards.manifest import LeftOut
 
 MAX_LIST_BYTES = 1 << 26  # of an annotation file; CelebA's longest has 27 MB
@@ -140,6 +142,25 @@ class Container(ABC):
         elif reason := reason or next(filter(None, map(ignored_folder, member.parts[:-1])), ignored_file(member.name)):
             self._ignore(name, reason)
         return bool(reason)
+
+
+def open_container(path: Path, deep: bool) -> Container:
+    """Lists the images of a folder (and of the folders below it if `deep`), a zip archive or a tar archive.
+
+    Raises:
+        UsageError: it does not exist, is damaged, or is another kind of file; the message says what helps.
+    """
+    from preprocess.containers.folder import FolderContainer  # noqa: PLC0415 - they import this file
+    from preprocess.containers.tar_archive import TarContainer, is_tar  # noqa: PLC0415
+    from preprocess.containers.zip_archive import ZipContainer  # noqa: PLC0415
+
+    if path.is_dir():
+        return FolderContainer(path, deep)
+    if type_of(path) is ZIP:
+        return ZipContainer(path)
+    if is_tar(path):
+        return TarContainer(path)
+    raise refuse_file(path)
 
 
 def _unsafe_reason(member: PurePosixPath, link: bool) -> str:

@@ -60,9 +60,8 @@ class TarContainer(Container):
             for member, file in _members(path):
                 self._add(member, file)
                 end = member.offset_data + member.size
-        if (
-            not self._compressed and end + tarfile.BLOCKSIZE > path.stat().st_size
-        ):  # a compressed one ends with a checksum
+        has_end = self._compressed or end + tarfile.BLOCKSIZE <= path.stat().st_size  # compressed: by its checksum
+        if not has_end:
             self.notes.append(f"{path} has no end mark: it may have been cut short after {len(self._images):,} images")
         self.names = sorted(self._images)
         spans = {span for _, span in self._images.values()}  # where an image begins, and its size

@@ -61,12 +61,10 @@ def no_source() -> UsageError:
 
 
 def open_celeba(path: Path, seed: int, forced: layouts.Kind | None = None) -> Catalogue:
-    """Lists the images and reads the annotations of one CelebA-format source.
+    """Lists the images and reads the annotations of a folder, a zip or tar archive, or parquet files.
 
-    Args:
-        path: a folder, a folder of images, a zip or tar archive, or parquet files.
-        seed: of the split, where the source has no partition.
-        forced: the kind of the source; recognized by looking at it where None.
+    Where the source has no partition, the split is a hash of `seed` and the image's key. Where `forced` is None, the
+    kind of the source is recognized by looking at it.
 
     Raises:
         UsageError: there are no images, or an annotation file is damaged.

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 
 import numpy as np
 
-from preprocess.containers.container import Container, IgnoredFile, counted, no_images
+from preprocess.containers.container import Container, IgnoredFile, counted, no_images, open_container
 from preprocess.containers.file_kinds import (
     ARCHIVE_SUFFIXES,
     UNREAD_ARCHIVE_SUFFIXES,
@@ -29,7 +29,6 @@ from preprocess.containers.file_kinds import (
     unread_picture,
 )
 from preprocess.containers.folder import FolderContainer, is_file, is_folder, scan
-from preprocess.containers.open_container import open_container
 from preprocess.errors import UnreadableImage, UsageError
 from preprocess.images.crop_resize import CELEBA_SIZE, Crop, has_celeba_frame, scaled_crop
 from preprocess.images.file_types import PARQUET, file_type
@@ -58,19 +57,16 @@ _NOUNS = {"folder": "image", "parquet": "parquet file", "archive": "archive"}
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may hold the data set: a folder with images directly in it, an archive, or a folder of parquet files.
-
-    `files` counts the images of the folder, or the parquet files.
-    """
+    """What may hold the data set: a folder with images directly in it, an archive, or a folder of parquet files."""
 
     path: Path
     form: Literal["folder", "archive", "parquet"]
-    files: int = 1
+    files: tuple[str, ...] = ("",)  # names of the images, or of the parquet files, relative to the path
 
     def __str__(self) -> str:
         """Returns the candidate as a message names it."""
         path = printable(str(self.path))
-        return path if self.form == "archive" else f"{path} ({counted(self.files, _NOUNS[self.form])})"
+        return path if self.form == "archive" else f"{path} ({counted(len(self.files), _NOUNS[self.form])})"
 
     def rank(self) -> int:
         """0 for a folder of the data set's own name, then archives of such names; all others share the last rank."""
@@ -82,11 +78,7 @@ class Candidate:
 
     def bytes(self) -> int:
         """The size of its files."""
-        if self.form == "archive":
-            return self.path.stat().st_size
-        if self.form == "parquet":
-            return sum(path.stat().st_size for path in self.path.rglob("*") if is_parquet_name(path.name))
-        return sum(e.stat().st_size for e in scan(self.path) if has_image_suffix(e.name) and e.is_file())
+        return sum((self.path / file).stat().st_size for file in self.files)
 
 
 def find_images(path: Path, forced: Kind | None) -> tuple[Container | None, list[str], list[IgnoredFile]]:
@@ -123,7 +115,7 @@ def find_images(path: Path, forced: Kind | None) -> tuple[Container | None, list
     ignored = []
     for other in others:
         name = _relative(other.path, path) + ("" if other.form == "archive" else "/")
-        ignored.append(IgnoredFile(name, f"{_NOUNS[other.form]}s beside those that were chosen", other.files))
+        ignored.append(IgnoredFile(name, f"{_NOUNS[other.form]}s beside those that were chosen", len(other.files)))
     for file in unused:
         if (file.parent, "folder") != (chosen.path, chosen.form) and (reason := _reason(file)):
             ignored.append(IgnoredFile(_relative(file, path), reason))
@@ -203,8 +195,8 @@ def _choose(top: Path, candidates: list[Candidate], forced: Kind | None) -> Cand
     if len(own) == 1:
         return own[0]
     direct = next((candidate for candidate in own if candidate.path == top and candidate.form == "folder"), None)
-    below = sum(candidate.files for candidate in own if candidate.form == "folder" and candidate is not direct)
-    if direct and (forced == "folder" or (below and direct.files >= below)):
+    below = sum(len(candidate.files) for candidate in own if candidate.form == "folder" and candidate is not direct)
+    if direct and (forced == "folder" or (below and len(direct.files) >= below)):
         return direct
     sizes = {candidate: candidate.bytes() for candidate in own}
     largest = max(own, key=lambda candidate: sizes[candidate])
@@ -240,7 +232,7 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path], list[Path]]:
     found: list[Candidate] = []
     unread: list[Path] = []
     unused: list[Path] = []
-    parquet_files = 0
+    parquet_files: list[str] = []
     seen: set[tuple[int, int]] = set()
     level = [top]
     for _ in range(_DEPTH + 1):
@@ -254,9 +246,9 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path], list[Path]]:
             names = sorted(entry.name for entry in entries if is_folder(entry))
             deeper += [folder / name for name in names if not ignored_folder(name)]
             files = sorted(entry.name for entry in entries if is_file(entry))
-            if images := _count_images(folder, files):
+            if images := _images(folder, files):
                 found.append(Candidate(folder, "folder", images))
-            parquet_files += sum(map(is_parquet_name, files))
+            parquet_files += [str((folder / name).relative_to(top)) for name in files if is_parquet_name(name)]
             if folder == top or (folder.parent == top and folder.name.lower() in _ARCHIVE_FOLDERS):
                 found += [Candidate(folder / name, "archive") for name in files if _is_archive(name)]
                 unread += [folder / name for name in files if name.lower().endswith(UNREAD_ARCHIVE_SUFFIXES)]
@@ -264,7 +256,7 @@ def _survey(top: Path) -> tuple[list[Candidate], list[Path], list[Path]]:
             unused += [folder / name for name in others]
         level = deeper
     if parquet_files:
-        found.append(Candidate(top, "parquet", parquet_files))
+        found.append(Candidate(top, "parquet", tuple(parquet_files)))
     return found, unread, unused
 
 
@@ -282,10 +274,9 @@ def _reason(path: Path) -> str:
     return unread_picture(path.name, found) or ("" if found.family == "picture" else found.name)
 
 
-def _count_images(folder: Path, files: list[str]) -> int:
-    """How many files of a folder are images: by their suffix, or by content if one of the first ones is an image."""
-    if count := sum(map(has_image_suffix, files)):
-        return count
-    pictures = (not _reason(folder / name) for name in files)
-    first = sum(itertools.islice(pictures, LOOKED_AT))
-    return first + sum(pictures) if first else 0
+def _images(folder: Path, files: list[str]) -> tuple[str, ...]:
+    """The images among a folder's files: by their suffix, or by content if one of the first ones is an image."""
+    named = tuple(filter(has_image_suffix, files))
+    if named or not any(not _reason(folder / name) for name in files[:LOOKED_AT]):
+        return named
+    return tuple(name for name in files if not _reason(folder / name))

@@ -56,14 +56,8 @@ def open_parquet(
     """Lists the images of one folder of parquet files, or of one such file.
 
     The split is that of a column of splits, or of the files' names (train-…, valid-… or validation-…, test-…) or
-    folders (train/, split=train/). Where they name none, or all the same one, it is a seeded hash of the key.
-
-    Args:
-        path: the folder or file.
-        seed: of the split, where nothing names it.
-        forced: the value of --kind; None for auto.
-        notes: lines for the terminal about other files beside them.
-        beside: those files.
+    folders (train/, split=train/). Where they name none, or all the same one, it is a hash of `seed` and the key.
+    `forced` is the value of --kind, None for auto; `beside` are other files that were found, `notes` speak of them.
 
     Raises:
         UsageError: a file is damaged, or there are no images.

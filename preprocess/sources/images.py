@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.containers.container import Container, counted, no_images
+from preprocess.containers.container import Container, counted, no_images, open_container
 from preprocess.containers.file_kinds import check_source, printable
-from preprocess.containers.open_container import open_container
 from preprocess.errors import UnreadableImage
 from preprocess.images.crop_resize import Crop
 from preprocess.shards.annotations import SampleTable, table_without_annotations

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.containers.container import Container
+from preprocess.containers.container import Container, open_container
 from preprocess.containers.file_kinds import check_source
-from preprocess.containers.open_container import open_container
 from preprocess.errors import UnreadableImage, UsageError
 from tests.preprocess.trees import encoded, jpeg, smooth_picture
 
