@@ -59,7 +59,7 @@ def fuzzed_images(workspace: Workspace) -> str:
         "message for a damaged parquet file",
         "preprocess.sources.parquet_files:one_sentence",
         "is_set_to",
-        "contextlib.contextmanager(lambda path: (None for _ in [0]))",
+        "contextlib.contextmanager(lambda path, kind=None: (None for _ in [0]))",
     ),
     Mutation(
         "comparison of an idx file's length with its shape",
