@@ -9,12 +9,11 @@ import numpy as np
 
 from preprocess.shards.atomic import write_json
 from preprocess.shards.manifest import MANIFEST_NAME, Crop, Manifest, Shard, Source, Split
-from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, layout_of
+from preprocess.shards.tar import END_OF_ARCHIVE, layout_of, npy_record
 
 SHAPE, SHARD = (64, 64, 3), 4096
 """(H, W, C) of an image, and samples of a shard."""
 LAYOUT = layout_of(SHAPE, 1000)
-_AT_A_TIME = 256
 
 
 def write_random_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
@@ -44,12 +43,9 @@ def write_random_shards(folder: Path, samples: int) -> list[tuple[Path, int]]:
 
 
 def _write_shard(path: Path, samples: int, first_key: int, rng: np.random.Generator) -> Shard:
-    writer = RecordWriter(LAYOUT, SHAPE, _AT_A_TIME)
     with path.open("wb") as file:
-        for first in range(0, samples, _AT_A_TIME):
-            n = min(_AT_A_TIME, samples - first)
-            keys = [f"{first_key + first + i:08d}" for i in range(n)]
-            file.write(writer.records(keys, rng.integers(0, 256, (n, *SHAPE), np.uint8), [b"{}"] * n))
+        for key in range(first_key, first_key + samples):
+            file.write(npy_record(f"{key:08d}", rng.integers(0, 256, SHAPE, np.uint8), b"{}", LAYOUT))
         file.write(END_OF_ARCHIVE)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from preprocess.choices import Faces
 from preprocess.errors import UnreadableImage
 from preprocess.images.align import align, find_faces
+from preprocess.images.codecs import encode
 from preprocess.images.crop_resize import crop_box, resize_batch
 from preprocess.shards.annotations import SampleTable, json_texts
 from preprocess.shards.atomic import json_bytes, replace_file, write_file
 from preprocess.shards.manifest import NO_FACE, LeftOut, ShardSpec
-from preprocess.shards.tar import END_OF_ARCHIVE, MAX_KEY_BYTES, RecordWriter, encoded_record
+from preprocess.shards.tar import END_OF_ARCHIVE, MAX_KEY_BYTES, encoded_record, npy_record
 
 if TYPE_CHECKING:
     from preprocess.containers.container import PixelReader
@@ -36,23 +37,14 @@ SUFFIX_BYTES = len(f"+{MAX_FACES}")
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Everything that a worker needs to make one shard.
+    """Everything that a worker needs to make one shard."""
 
-    Attributes:
-        file: name of the shard.
-        folder: where the shard is written.
-        scratch: folder for the unfinished shard, on the same file system.
-        spec: the properties that all shards of the set share.
-        images: reads the pixels of this shard's images.
-        table: the annotations of this shard's samples.
-    """
-
-    file: str
-    folder: Path
-    scratch: Path
-    spec: ShardSpec
-    images: PixelReader
-    table: SampleTable
+    file: str  # name of the shard
+    folder: Path  # where the finished shard goes
+    scratch: Path  # where it is written first, on the same file system
+    spec: ShardSpec  # what all shards of the set share
+    images: PixelReader  # of this shard's pictures
+    table: SampleTable  # of this shard's samples
 
 
 class ShardRecord(BaseModel):
@@ -157,7 +149,6 @@ class _ShardWriter:
     def __init__(self, spec: ShardSpec, file: BinaryIO) -> None:
         self.samples, self.digest = 0, hashlib.sha256()
         self._spec, self._file = spec, file
-        self._records = RecordWriter(spec.layout, spec.image_shape, BATCH).records if spec.layout else self._encoded
         self._crops = np.empty((0, 0, 0, spec.image_shape[2]), np.uint8)
         self._names: list[tuple[str, bytes]] = []  # key and JSON of each crop
 
@@ -176,21 +167,19 @@ class _ShardWriter:
     def flush(self) -> None:
         """Resizes and writes the samples that were added since the last flush."""
         if self._names:
-            keys, texts = zip(*self._names, strict=True)
             height, width, _ = self._spec.image_shape
-            images = resize_batch(self._crops[: len(keys)], height, width, self._spec.resample)
-            self.write(self._records(keys, images, texts))
-            self.samples += len(keys)
+            images = resize_batch(self._crops[: len(self._names)], height, width, self._spec.resample)
+            for (key, text), image in zip(self._names, images, strict=True):
+                self.write(self._record(key, text, image))
+            self.samples += len(self._names)
             self._names.clear()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Writes and hashes all of `data`."""
         self.digest.update(data)
         self._file.write(data)
 
-    def _encoded(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> bytes:
-        from preprocess.images.codecs import encode  # noqa: PLC0415 - npy shards do without Pillow
-
-        codec = self._spec.codec
-        samples = zip(keys, images, texts, strict=True)
-        return b"".join(encoded_record(key, codec, encode(image, codec), text) for key, image, text in samples)
+    def _record(self, key: str, text: bytes, image: np.ndarray) -> bytes:
+        if self._spec.layout:
+            return npy_record(key, image, text, self._spec.layout)
+        return encoded_record(key, self._spec.codec, encode(image, self._spec.codec), text)

@@ -12,8 +12,10 @@ bytes as a header claims. A shard has none of these, so `read_members` refuses t
 from __future__ import annotations
 
 import io
+import math
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +56,7 @@ class Layout(BaseModel):
 
 def layout_of(image_shape: tuple[int, int, int], json_bytes: int) -> Layout:
     """Returns the layout for uint8 images of (H, W, C) and a JSON text of at most `json_bytes`."""
-    header, pixels = len(npy_header(image_shape)), int(np.prod(image_shape))
+    header, pixels = len(npy_header(image_shape)), math.prod(image_shape)
     json_offset = BLOCK + blocks(header + pixels) + BLOCK
     padded_json = blocks(json_bytes)  # padded with blanks instead of zero bytes: the JSON fills its blocks
     return Layout(
@@ -71,11 +73,11 @@ def blocks(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
+@lru_cache(maxsize=8)
 def npy_header(shape: tuple[int, ...]) -> bytes:
     """Returns the bytes that np.save puts before a C-ordered uint8 array of this shape."""
     out = io.BytesIO()
-    description = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(out, description)
+    np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
     return out.getvalue()
 
 
@@ -87,74 +89,50 @@ def member_header(name: bytes, size: int) -> bytes:
     """
     if len(name) > _NAME_BYTES:
         raise ValueError(f"the member name {name!r} is longer than 100 bytes")
-    member = tarfile.TarInfo(name.decode())
+    header = _nameless_header(size)
+    checksum = int(header[_SUM_DIGITS], 8) + sum(name)
+    return name.ljust(_NAME_BYTES, b"\0") + header[_NAME_BYTES:148] + b"%06o" % checksum + header[154:]
+
+
+@lru_cache(maxsize=8)  # all records of npy shards have the same two
+def _nameless_header(size: int) -> bytes:
+    member = tarfile.TarInfo()
     member.mode, member.size = 0o444, size
     return member.tobuf(tarfile.USTAR_FORMAT)
 
 
-def encoded_record(key: str, codec: str, image: bytes, text: bytes) -> bytes:
-    """Returns `KEY.png|jpg|webp` and `KEY.json` as archive members; they take as many bytes as they need."""
-    members = ((f"{key}.{codec}", image), (key + JSON_MEMBER, text))
+def npy_record(key: str, pixels: np.ndarray, text: bytes, layout: Layout) -> bytes:
+    """Returns one sample of an npy shard, layout.record_bytes long.
+
+    Args:
+        key: the sample's key.
+        pixels: uint8 (H, W, C).
+        text: its JSON.
+        layout: that of the shard.
+
+    Raises:
+        ValueError: the key or the JSON is too long for its record.
+    """
+    if len(key) > MAX_KEY_BYTES or len(text) > layout.json_bytes:
+        raise ValueError(f"the key or the JSON of {key} ({len(text)} bytes) does not fit into its record")
+    image = npy_header(pixels.shape) + pixels.tobytes()
+    return encoded_record(key, IMAGE_MEMBER.removeprefix("."), image, text.ljust(layout.json_bytes))
+
+
+def encoded_record(key: str, ending: str, image: bytes, text: bytes) -> bytes:
+    """Returns `KEY.ENDING` and `KEY.json` as archive members, which take as many blocks as they need."""
+    members = ((f"{key}.{ending}", image), (key + JSON_MEMBER, text))
     return b"".join(
-        member_header(name.encode(), len(body)) + body.ljust(blocks(len(body)), b"\0") for name, body in members
+        part
+        for name, body in members
+        for part in (member_header(name.encode(), len(body)), body, bytes(blocks(len(body)) - len(body)))
     )
-
-
-class RecordWriter:
-    """Fills a reused buffer with npy records, a batch at a time."""
-
-    def __init__(self, layout: Layout, image_shape: tuple[int, int, int], batch: int) -> None:
-        """Prepares a buffer for `batch` records of images (H, W, C)."""
-        self._layout = layout
-        self._buffer = bytearray(batch * layout.record_bytes)
-        self._records = np.frombuffer(self._buffer, np.uint8).reshape(batch, layout.record_bytes)
-        self._members: list[tuple[int, bytes, int]] = []  # offset, ending of the name, and checksum without the key
-        for offset, ending, size in _members(layout):
-            header = member_header(ending.encode(), size)
-            self._members.append((offset, ending.encode(), int(header[_SUM_DIGITS], 8)))
-            self._records[:, offset : offset + BLOCK] = np.frombuffer(header, np.uint8)
-        self._records[:, BLOCK : layout.image_offset] = np.frombuffer(npy_header(image_shape), np.uint8)
-
-    def records(self, keys: Sequence[str], images: np.ndarray, texts: Sequence[bytes]) -> memoryview:
-        """Returns the records of one batch; the view is valid until the next call.
-
-        Only names, checksums, pixels and JSON are written: the rest of a record never changes.
-
-        Args:
-            keys: n sample keys.
-            images: uint8 (n, H, W, C).
-            texts: n JSON texts, each at most layout.json_bytes long.
-
-        Raises:
-            ValueError: a key or a text is too long for its record.
-        """
-        layout, buffer = self._layout, self._buffer
-        pixels = self._records[: len(keys), layout.image_offset : layout.image_offset + layout.image_bytes]
-        pixels[...] = images.reshape(len(keys), layout.image_bytes)
-        for start, key, text in zip(range(0, len(buffer), layout.record_bytes), keys, texts, strict=False):
-            if len(key) > MAX_KEY_BYTES or len(text) > layout.json_bytes:
-                raise ValueError(f"the key or the JSON of {key} ({len(text)} bytes) does not fit into its record")
-            name = key.encode()
-            name_sum = sum(name)
-            for offset, ending, rest in self._members:
-                header = start + offset
-                buffer[header : header + _NAME_BYTES] = (name + ending).ljust(_NAME_BYTES, b"\0")
-                buffer[header + _SUM_DIGITS.start : header + _SUM_DIGITS.stop] = b"%06o" % (rest + name_sum)
-            json_start = start + layout.json_offset
-            buffer[json_start : json_start + layout.json_bytes] = text.ljust(layout.json_bytes)
-        return memoryview(buffer)[: len(keys) * layout.record_bytes]
 
 
 class Readable(Protocol):
     """Anything that returns the next `size` bytes, or fewer at its end."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-def _members(layout: Layout) -> tuple[tuple[int, str, int], ...]:
-    """Offset, ending of the name and size of both members of a record."""
-    image_bytes = layout.image_offset - BLOCK + layout.image_bytes
-    return (0, IMAGE_MEMBER, image_bytes), (layout.json_offset - BLOCK, JSON_MEMBER, layout.json_bytes)
 
 
 def read_members(stream: Readable, image_suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -204,14 +182,18 @@ def _all_end_with(names: np.ndarray, suffix: str) -> bool:
 
 
 def are_records(records: np.ndarray, layout: Layout, image_shape: tuple[int, int, int]) -> bool:
-    """Whether each record is one image and its JSON, exactly as `RecordWriter` writes them.
+    """Whether each record is one image and its JSON, exactly as `npy_record` writes them.
 
     Args:
         records: uint8 (n, layout.record_bytes).
         layout: where the members lie.
         image_shape: (H, W, C), which the image's npy header must state.
     """
-    for start, suffix, size in _members(layout):
+    members = (
+        (0, IMAGE_MEMBER, layout.image_offset - BLOCK + layout.image_bytes),
+        (layout.json_offset - BLOCK, JSON_MEMBER, layout.json_bytes),
+    )
+    for start, suffix, size in members:
         header = records[:, start : start + BLOCK]
         expected = np.frombuffer(member_header(b"", size), np.uint8)
         for part in (slice(124, 135), slice(156, 157), slice(257, 263)):  # size, kind, magic

@@ -16,7 +16,7 @@ from preprocess.shards.atomic import write_json
 from preprocess.shards.manifest import MANIFEST_NAME, Codec, Manifest, ManifestError
 from preprocess.shards.reader import ShardError, ShardSet
 from preprocess.shards.storage import open_shard_files
-from preprocess.shards.tar import END_OF_ARCHIVE, RecordWriter, encoded_record, layout_of
+from preprocess.shards.tar import END_OF_ARCHIVE, encoded_record, layout_of, npy_record
 from preprocess.shards.verify import verify
 from tests.faults.fuzz.files import small_manifest
 from tests.faults.fuzz.mutations import mutated
@@ -30,7 +30,8 @@ _IMAGES = np.zeros((10, *SHAPE), np.uint8)
 
 def npy_shard() -> bytes:
     """A shard of 10 images that can be mapped."""
-    return bytes(RecordWriter(layout_of(SHAPE, 300), SHAPE, 10).records(_KEYS, _IMAGES, _TEXTS)) + END_OF_ARCHIVE
+    samples = zip(_KEYS, _IMAGES, _TEXTS, strict=True)
+    return b"".join(npy_record(*sample, layout_of(SHAPE, 300)) for sample in samples) + END_OF_ARCHIVE
 
 
 def png_shard(texts: list[bytes] = _TEXTS) -> bytes:
