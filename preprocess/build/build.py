@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocess.build import worker
 from preprocess.build.executors import Opener, run_tasks
 from preprocess.build.options import BuildOptions, cores
 from preprocess.build.output import Output
@@ -70,7 +71,8 @@ def build(
             if missing and catalogue.unpack:
                 progress.say("unpacking the images: this source can only be read from start to end")
                 catalogue.unpack(output.scratch)
-            with closing(run_tasks(missing, workers, open_executor)) as made:  # no worker outlives the lock
+            made = run_tasks(worker.make_shard, missing, workers, open_executor, "finished shards")
+            with closing(made):  # no worker outlives the lock
                 for record in made:
                     output.commit_shard(record)
                     records[record.file] = record

@@ -1,4 +1,4 @@
-"""Runs shard tasks on local processes or on a Dask cluster, a few at a time, and survives workers that die."""
+"""Runs tasks on local processes or on a Dask cluster, a few at a time, and survives workers that die."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
-from preprocess.build import worker
 from preprocess.errors import UsageError, UserError
 
 TASKS_AHEAD = 2  # per worker: enough to keep it busy, few enough to keep memory flat
@@ -23,6 +23,8 @@ MAX_DEATHS_IN_A_ROW = 3
 LOCAL_CLUSTER = "local-cluster"
 _SECONDS_TO_CONNECT = 20
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 Opener = Callable[[int], contextlib.AbstractContextManager[Executor]]
 """Opens an executor with a number of workers; closing it waits for them."""
 
@@ -47,7 +49,7 @@ def _local_processes(workers: int) -> Executor:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["torch", "preprocess.images.decode", worker.__name__])
+        context.set_forkserver_preload(["torch", "preprocess.images.decode", "preprocess.build.worker"])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
 
 
@@ -95,64 +97,65 @@ def _dask(scheduler: str, workers: int) -> Iterator[Executor]:
 
 
 def run_tasks(
-    tasks: Sequence[worker.ShardTask], workers: int, open_executor: Opener
-) -> Generator[worker.ShardRecord, None, None]:
-    """Yields the record of each task when it is done, in any order; closing the generator waits for the workers to end.
+    work: Callable[[Task], Result], tasks: Iterable[Task], workers: int, open_executor: Opener, made: str
+) -> Generator[Result, None, None]:
+    """Yields the result of each task when it is done, in any order; closing the generator waits for the workers to end.
 
-    A worker that dies (out of memory, killed) loses only its own shard, which a new worker makes.
+    A worker that dies (out of memory, killed) loses only its own task, which a new worker does. `made` names the
+    results in messages, such as "finished shards".
 
     Raises:
-        OSError: a shard could not be written.
+        OSError: a result could not be written.
         UserError: workers die again and again, or the cluster is lost.
     """
-    remaining = {task.file: task for task in tasks}
+    remaining = dict(enumerate(tasks))
     deaths = 0
     while remaining:
         try:
-            with contextlib.closing(_run_until_a_death(list(remaining.values()), workers, open_executor)) as records:
-                for record in records:
-                    del remaining[record.file]
+            with contextlib.closing(_run_until_a_death(work, remaining, workers, open_executor)) as done:
+                for number, result in done:
+                    del remaining[number]
                     deaths = 0
-                    yield record
+                    yield result
         except BrokenProcessPool:
             deaths += 1
             if deaths == MAX_DEATHS_IN_A_ROW:
                 raise UserError(
-                    f"worker processes were killed {deaths} times in a row (out of memory?): finished shards are kept; "
+                    f"worker processes were killed {deaths} times in a row (out of memory?): {made} are kept; "
                     "run the same command again, with fewer --workers"
                 ) from None
         except CancelledError:  # a Dask client cancels its futures when it loses the cluster
             raise UserError(
-                "the Dask cluster was lost: finished shards are kept; run the same command again when it is back"
+                f"the Dask cluster was lost: {made} are kept; run the same command again when it is back"
             ) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] == "distributed":  # Dask has retried already
-                raise UserError(f"the Dask cluster gave up ({error}): finished shards are kept") from None
+                raise UserError(f"the Dask cluster gave up ({error}): {made} are kept") from None
             raise
 
 
 def _run_until_a_death(
-    tasks: list[worker.ShardTask], workers: int, open_executor: Opener
-) -> Generator[worker.ShardRecord, None, None]:
-    waiting = iter(tasks)
-    running: set[Future[worker.ShardRecord]] = set()
+    work: Callable[[Task], Result], tasks: dict[int, Task], workers: int, open_executor: Opener
+) -> Generator[tuple[int, Result], None, None]:
+    """Yields the number and the result of each task."""
+    waiting = iter(list(tasks.items()))
+    running: dict[Future[Result], int] = {}
     failure: BaseException | None = None
     with open_executor(min(workers, len(tasks))) as executor:
         try:
             while True:
                 if not failure:
-                    next_tasks = islice(waiting, workers * TASKS_AHEAD - len(running))
-                    running |= {executor.submit(worker.make_shard, task) for task in next_tasks}
+                    for number, task in islice(waiting, workers * TASKS_AHEAD - len(running)):
+                        running[executor.submit(work, task)] = number
                 if not running:
                     break
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    error = future.exception()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number, error = running.pop(future), future.exception()
                     if error is None:
-                        yield future.result()
+                        yield number, future.result()
                     failure = failure or error
-                if failure:  # shards that other workers are about to finish are kept
-                    running = {future for future in running if not future.cancel()}
+                if failure:  # results that other workers are about to finish are kept
+                    running = {future: number for future, number in running.items() if not future.cancel()}
         finally:
             for future in running:
                 future.cancel()

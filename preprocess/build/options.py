@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from preprocess.choices import MAX_SIDE, Codec, Faces, Preset, Resample
 from preprocess.errors import UsageError
 
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only errors and the summary.")]
+Workers = Annotated[int | None, Option(min=1, help="Processes.", show_default="all cores")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress, only errors and the summary.")]
 
 
 @dataclass(frozen=True)
@@ -22,43 +22,36 @@ class BuildOptions:
     """The options of a build, as the command line names them."""
 
     crop: Annotated[
-        str | None,
-        typer.Option("--crop", help="Side of the center crop, or left,top,right,bottom, or square, or none."),
+        str | None, Option(help="Side of the center crop, or left,top,right,bottom, or square, or none.")
     ] = None
-    preset: Annotated[
-        Preset | None, typer.Option(help="A published crop; it is scaled with images of another size.")
-    ] = None
+    preset: Annotated[Preset | None, Option(help="A published crop; it is scaled with images of another size.")] = None
     align: Annotated[
-        bool, typer.Option("--align", help="Find the face of each picture and bring it into CelebA's frame first.")
+        bool, Option("--align", help="Find the face of each picture and bring it into CelebA's frame first.")
     ] = False
     faces: Annotated[
-        Faces | None,
-        typer.Option("--faces", help="Of several faces, the largest (default) or all.", show_default=False),
+        Faces | None, Option(help="Of several faces, the largest (default) or all.", show_default=False)
     ] = None
-    out: Annotated[
-        str, typer.Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")
-    ] = "shards"
-    size: Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the finished images, in pixels.")] = 64
-    resample: Annotated[Resample, typer.Option(help="Filter of the resize, antialiased.")] = "bilinear"
+    out: Annotated[str, Option(help="Folder for the shards and manifest.json, or s3://, gs:// or file:// of one.")] = (
+        "shards"
+    )
+    size: Annotated[int, Option(min=1, max=MAX_SIDE, help="Side of the finished images, in pixels.")] = 64
+    resample: Annotated[Resample, Option(help="Filter of the resize, antialiased.")] = "bilinear"
     codec: Annotated[
-        Codec, typer.Option(help="npy is mapped, and fastest to train on; the others are smaller, and streamed.")
+        Codec, Option(help="npy is mapped, and fastest to train on; the others are smaller, and streamed.")
     ] = "npy"
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples per shard.")] = 2048
+    shard_size: Annotated[int, Option(min=1, help="Samples per shard.")] = 2048
     workers: Workers = None
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only this number of images, in proportion from all splits.")
+        int | None, Option(min=1, help="Use only this number of images, in proportion from all splits.")
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Of the order inside each split (and of splits, if needed).")] = 0
+    seed: Annotated[int, Option(min=0, help="Of the order inside each split (and of splits, if needed).")] = 0
     # a complete copy of a real data set may lack this share; of fewer than 1,000 images, none may be bad
     max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
+        float, Option(min=0, max=1, help="Exit 1, after finishing, if a larger share of the images was left out.")
     ] = 0.001
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace shards of another source or other options.")
-    ] = False
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace shards of another source or other options.")] = False
     scheduler: Annotated[
-        str | None,
-        typer.Option(help="A Dask cluster instead of local processes: tcp://host:8786, or local-cluster."),
+        str | None, Option(help="A Dask cluster instead of local processes: tcp://host:8786, or local-cluster.")
     ] = None
     quiet: Quiet = False
 

@@ -40,15 +40,7 @@ _ANOTHER_OUT = "choose another --out, or add --overwrite"
 
 
 class Output:
-    """The place for one run's shards.
-
-    Attributes:
-        files: the files of the place.
-        name: the place as the user wrote it.
-        remote: whether it is a URL.
-        path: the local folder that workers write shards to.
-        scratch: the local folder for unfinished files, on the same file system as `path`.
-    """
+    """The place for one run's shards: workers write them to `path`, and unfinished files to `scratch`, both local."""
 
     def __init__(self, address: str) -> None:
         """Names a folder or connects to a URL; nothing is written yet.
@@ -58,7 +50,7 @@ class Output:
             UserError: the service cannot be reached.
         """
         self.files = ShardFiles(address)
-        self.name = self.files.name
+        self.name = self.files.name  # as the user wrote it
         self.remote = self.files.folder is None
         self.path = self.files.folder or _stage(self.name)
         self.scratch = self.path / SCRATCH_NAME
@@ -128,16 +120,22 @@ class Output:
 
     def finished(self, tasks: Sequence[ShardTask], workers: int) -> dict[str, ShardRecord]:
         """Returns the records of the shards that are finished and undamaged; every byte of them is read."""
+        records: dict[str, ShardRecord] = {}
         with self._reported("cannot be read"):
-            records = self._recorded(tasks)
+            with contextlib.suppress(ManifestError):
+                records |= _records_of(Manifest.parse(self.files.read(MANIFEST_NAME), MANIFEST_NAME), tasks)
+            unfinished = set(self.files.names(SCRATCH_NAME))
+            for task in tasks:
+                if f"{task.file}.json" in unfinished:
+                    content = self.files.read(f"{SCRATCH_NAME}/{task.file}.json")
+                    with contextlib.suppress(ValidationError):
+                        records[task.file] = ShardRecord.model_validate_json(content or b"")
             with ThreadPoolExecutor(workers) as pool:  # hashing releases the GIL
                 intact = pool.map(self._is_intact, records.values())
-            return {name: record for (name, record), ok in zip(records.items(), intact, strict=True) if ok}
+                return {name: record for (name, record), ok in zip(records.items(), intact, strict=True) if ok}
 
     def commit_shard(self, record: ShardRecord) -> None:
-        """Uploads a shard that a worker made, reads it back, uploads its record, and removes it from the stage.
-
-        In a local folder the worker has done all that is needed.
+        """Uploads a shard that a worker made, and its record. In a local folder the worker has done all that is needed.
 
         Raises:
             UserError: it could not be uploaded, or another run has taken over the place.
@@ -186,19 +184,6 @@ class Output:
             if self.remote and not isinstance(error, FileNotFoundError):
                 raise
             return False
-
-    def _recorded(self, tasks: Sequence[ShardTask]) -> dict[str, ShardRecord]:
-        """Returns the records of the manifest, and of the unfinished run, without looking at the shards."""
-        records: dict[str, ShardRecord] = {}
-        with contextlib.suppress(ManifestError):
-            records |= _records_of(Manifest.parse(self.files.read(MANIFEST_NAME), MANIFEST_NAME), tasks)
-        unfinished = set(self.files.names(SCRATCH_NAME))
-        for task in tasks:
-            if f"{task.file}.json" in unfinished:
-                content = self.files.read(f"{SCRATCH_NAME}/{task.file}.json")
-                with contextlib.suppress(ValidationError):
-                    records[task.file] = ShardRecord.model_validate_json(content or b"")
-        return records
 
     def _differences(self, spec: ShardSpec) -> list[str]:
         """Names what differs between `spec` and the finished or unfinished set in the place; empty where there is none.

@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import simplejpeg
 
-from preprocess.build.executors import start_worker
+from preprocess.build.executors import run_tasks, start_worker
 from preprocess.errors import UsageError
 from preprocess.shards.atomic import write_file
 from preprocess.synthetic.drawing import draw_face
@@ -51,13 +52,21 @@ def draw_dataset(out: Path, count: int, seed: int, workers: int, advance: Callab
 
     Raises:
         UsageError: `out` holds other images.
+        UserError: drawing processes are killed again and again.
     """
     _reserve(out, count, seed)
     images = out / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
     missing = [index for index in range(count) if not _is_complete(images / image_name(index))]
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-    for drawn in _draw_all(images, seed, chunks, workers):
+    draw = partial(draw_chunk, images, seed)
+    if min(workers, len(chunks)) <= 1:
+        all_drawn = map(draw, chunks)
+    else:
+        context = multiprocessing.get_context("spawn")
+        pool = partial(ProcessPoolExecutor, mp_context=context, initializer=start_worker)
+        all_drawn = run_tasks(draw, chunks, workers, pool, "the faces drawn so far")
+    for drawn in all_drawn:
         advance(drawn)
     _write_annotations(out, count, seed)
 
@@ -98,21 +107,6 @@ def _reserve(out: Path, count: int, seed: int) -> None:
         raise UsageError(f"{out} holds images that were not drawn here (no faces.json); draw into another folder")
     out.mkdir(parents=True, exist_ok=True)
     write_file(marker, (json.dumps(wanted) + "\n").encode())
-
-
-def _draw_all(images: Path, seed: int, chunks: list[list[int]], workers: int) -> Iterator[int]:
-    """Draws the chunks of indices, and yields the size of each when it is done."""
-    workers = min(workers, len(chunks))
-    if workers <= 1:
-        yield from (draw_chunk(images, seed, chunk) for chunk in chunks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
-        tasks = [pool.submit(draw_chunk, images, seed, chunk) for chunk in chunks]
-        try:
-            yield from (task.result() for task in as_completed(tasks))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def draw_chunk(images: Path, seed: int, indices: list[int]) -> int:

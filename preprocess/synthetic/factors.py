@@ -20,21 +20,13 @@ IMAGES_PER_IDENTITY = 4  # few, so that the personal factors stay evenly spread 
 
 
 class Factor(NamedTuple):
-    """One independent cause of variation, uniform in [low, high].
+    """One independent cause of variation, uniform in [low, high]."""
 
-    Attributes:
-        name: of the column in factors.csv.
-        low: lower end of the range.
-        high: upper end of the range.
-        share: P(1) of a binary factor; None for a uniform one.
-        personal: whether all images of one person share it.
-    """
-
-    name: str
+    name: str  # of the column in factors.csv
     low: float
     high: float
-    share: float | None = None
-    personal: bool = False
+    share: float | None = None  # P(1) of a binary factor; None for a uniform one
+    personal: bool = False  # whether all images of one person share it
 
 
 FACTORS: tuple[Factor, ...] = (

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from preprocess.build import executors
 from preprocess.errors import UsageError
-from preprocess.synthetic import dataset as faces
 from preprocess.synthetic.dataset import draw_dataset, partition_ends
 from preprocess.synthetic.drawing import draw_face
 from preprocess.synthetic.factors import (
@@ -34,11 +35,12 @@ PLAIN = {factor.name: (factor.low + factor.high) / 2 for factor in FACTORS} | {"
 
 
 def test_killed_drawing_process_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object) -> Iterator[tuple[int, int]]:
         raise BrokenProcessPool("a process was terminated abruptly")
+        yield 0, 0
 
-    monkeypatch.setattr(faces, "draw_dataset", killed)
-    done = invoke("faces", "--out", tmp_path / "tree", "--count", 4)
+    monkeypatch.setattr(executors, "_run_until_a_death", killed)
+    done = invoke("faces", "--out", tmp_path / "tree", "--count", 100, "--workers", 2)
     assert done.exit_code == 1
     assert "the faces drawn so far are kept; run the same command again" in done.stderr
 
