@@ -47,19 +47,11 @@ def faces(
     quiet: Quiet = False,
 ) -> None:
     """Draw faces with known factors, in CelebA's folder structure: the built-in data set."""
-    from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
-
     from preprocess.synthetic.dataset import draw_dataset  # noqa: PLC0415
 
     with exit_on_error(), ProgressReporter("faces", quiet) as progress:
         progress.start(count)
-        try:
-            draw_dataset(out, count, seed, workers or cores(), progress.advance)
-        except BrokenProcessPool:
-            raise UserError(
-                "a drawing process was killed (out of memory?): the faces drawn so far are kept; "
-                "run the same command again, with fewer --workers"
-            ) from None
+        draw_dataset(out, count, seed, workers or cores(), progress.advance)
         progress.finish()
         typer.echo(f"{count:,} faces in {out}")
         typer.echo(f"next: preprocess celeba --source {shlex.quote(str(out))} --out shards")
@@ -81,16 +73,13 @@ def celeba(
     options: BuildOptions,
 ) -> None:
     """Turn CelebA, or a folder like it, into shards (by default the center 148 of CelebA, all of square images)."""
-    from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
-
     with exit_on_error():
-        path = find_source(source)
-        if path is None:
-            from preprocess.sources.download import CELEBA_LICENSE, download_celeba  # noqa: PLC0415
+        _check_source(source)
+        from preprocess.sources.celeba import DATA_FOLDER, find_source, no_source, open_celeba  # noqa: PLC0415
+        from preprocess.sources.download import CELEBA_LICENSE, download_celeba  # noqa: PLC0415
 
-            if not _agreed(yes, f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENSE}."):
-                raise no_source()
-            path = download_celeba(Path(DATA_FOLDER), partial(typer.echo, err=True))
+        question = f"No CelebA found. Download 1.4 GB to {DATA_FOLDER}? {CELEBA_LICENSE}."
+        path = find_source(source) or _downloaded(download_celeba, DATA_FOLDER, yes, question, no_source())
         _build("celeba", partial(open_celeba, path, options.seed, None if kind == "auto" else kind), options)
 
 
@@ -124,16 +113,13 @@ def mnist(
     options: BuildOptions,
 ) -> None:
     """Turn MNIST's IDX files into shards."""
-    from preprocess.sources.mnist import DATA_FOLDER, find_mnist, no_mnist, open_mnist  # noqa: PLC0415
-
     with exit_on_error():
-        path = find_mnist(source)
-        if path is None:
-            from preprocess.sources.download import download_mnist  # noqa: PLC0415
+        _check_source(source)
+        from preprocess.sources.download import download_mnist  # noqa: PLC0415
+        from preprocess.sources.mnist import DATA_FOLDER, find_mnist, no_mnist, open_mnist  # noqa: PLC0415
 
-            if not _agreed(yes, f"No MNIST found. Download 12 MB to {DATA_FOLDER}?"):
-                raise no_mnist()
-            path = download_mnist(Path(DATA_FOLDER), partial(typer.echo, err=True))
+        question = f"No MNIST found. Download 12 MB to {DATA_FOLDER}?"
+        path = find_mnist(source) or _downloaded(download_mnist, DATA_FOLDER, yes, question, no_mnist())
         _build("mnist", partial(open_mnist, path, options.seed), options)
 
 
@@ -199,9 +185,21 @@ def _build(name: str, open_source: Callable[[], Catalogue], options: BuildOption
     typer.echo(f"next: {train_command(manifest, options.out)}")
 
 
-def _agreed(yes: bool, question: str) -> bool:
-    """Whether to download; the question is only asked on a terminal."""
-    return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
+def _check_source(source: Path | None) -> None:
+    """Refuses a source that does not exist, before NumPy and Pillow are loaded."""
+    from preprocess.containers.file_kinds import check_source  # noqa: PLC0415
+
+    if source is not None:
+        check_source(source, "--source ")
+
+
+def _downloaded(
+    download: Callable[[Path, Callable[[str], None]], Path], folder: str, yes: bool, question: str, refused: UsageError
+) -> Path:
+    """Downloads a data set if the user agrees; the question is only asked on a terminal."""
+    if yes or (sys.stdin.isatty() and typer.confirm(question, err=True)):
+        return download(Path(folder), partial(typer.echo, err=True))
+    raise refused
 
 
 def train_command(manifest: Manifest, out: str) -> str:

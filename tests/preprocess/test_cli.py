@@ -13,17 +13,23 @@ HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pyarrow", "fsspec", "distr
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
-    [(["--help"], 0), (["celeba", "--help"], 0), (["celeba", "--source", "/nowhere"], 2), (["verify", "/nowhere"], 2)],
+    ("words", "code", "more"),
+    [
+        (["--help"], 0, ("numpy", "PIL", "rich.progress")),
+        (["celeba", "--help"], 0, ("numpy", "PIL", "rich.progress")),
+        (["celeba", "--source", "/nowhere"], 2, ("numpy", "PIL", "rich")),
+        (["mnist", "--source", "/nowhere"], 2, ("numpy", "PIL", "rich")),
+        (["verify", "/nowhere"], 2, ()),
+    ],
 )
-def test_help_and_a_missing_source_load_nothing_heavy(words: list[str], code: int) -> None:
+def test_help_and_a_missing_source_load_nothing_heavy(words: list[str], code: int, more: tuple[str, ...]) -> None:
     program = (
         "import sys\n"
         "from preprocess.cli import app\n"
         "try:\n"
         "    app()\n"
         "except SystemExit as end:\n"
-        f"    loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        f"    loaded = [name for name in {HEAVY + more!r} if name in sys.modules]\n"
         "    sys.exit(f'{end.code}; loaded: {loaded}')\n"
     )
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
