@@ -14,17 +14,11 @@ HEAD_BYTES = 512  # what `file_type` wants to see of a file: a tar names itself 
 
 @dataclass(frozen=True)
 class FileType:
-    """What a file is.
+    """What a file is, and what can be done with it."""
 
-    Attributes:
-        name: for a message, with its article: "a PNG picture", "a web page".
-        family: what can be done with it.
-        remedy: what a user can do to have it read, or "" where it is read, or where nothing helps.
-    """
-
-    name: str
+    name: str  # for a message, with its article: "a PNG picture", "a web page"
     family: Literal["picture", "archive", "parquet", "other"] = "other"
-    remedy: str = ""
+    remedy: str = ""  # what a user can do to have it read; "" where it is read, or where nothing helps
 
 
 _HEIF_REMEDY = "install pillow-heif (pip install 'mmd-vlae[heif]'), or convert it to JPEG or PNG"

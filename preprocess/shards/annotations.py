@@ -21,25 +21,15 @@ ColumnNames = tuple[Sequence[str], Sequence[str], Sequence[str]]
 
 @dataclass(frozen=True)
 class SampleTable:
-    """The annotations of n samples, one row each; picklable, and cheap to cut into shards.
+    """The annotations of n samples, one row each; picklable, and cheap to cut into shards."""
 
-    Attributes:
-        keys: n names, unique over all splits.
-        sources: n names of the files (or rows) that the images came from.
-        attributes: int8 (n, A), 1, 0, or -1 where absent.
-        factors: float64 (n, F), finite, or NaN where absent.
-        identity: int64 (n,), -1 where absent.
-        label: int64 (n,), -1 where absent.
-        landmarks: int32 (n, L), in pixels of the source image, or NO_LANDMARK where absent.
-    """
-
-    keys: Sequence[str]
-    sources: Sequence[str]
-    attributes: np.ndarray
-    factors: np.ndarray
-    identity: np.ndarray
-    label: np.ndarray
-    landmarks: np.ndarray
+    keys: Sequence[str]  # unique over all splits
+    sources: Sequence[str]  # names of the files (or rows) that the images came from
+    attributes: np.ndarray  # int8 (n, A): 1, 0, or -1 where absent
+    factors: np.ndarray  # float64 (n, F): finite, or NaN where absent
+    identity: np.ndarray  # int64 (n,), -1 where absent
+    label: np.ndarray  # int64 (n,), -1 where absent
+    landmarks: np.ndarray  # int32 (n, L), in pixels of the source image, or NO_LANDMARK where absent
 
     def __len__(self) -> int:
         """Returns the number of samples."""

@@ -39,22 +39,14 @@ def damage_sentence(folder: Path, file: str, reason: str) -> str:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The annotations of samples, in shard order and then record order.
-
-    Attributes:
-        keys: n sample keys.
-        attributes: int8 (n, A): 1, 0, or -1 where unknown.
-        factors: float32 (n, F), NaN where unknown.
-        identity: int64 (n,), -1 where unknown.
-        label: int64 (n,), -1 where unknown.
-        landmarks: float32 (n, L), in pixels of the source image, NaN where unknown.
-    """
+    """The annotations of n samples, in shard order and then record order."""
 
     keys: list[str]
-    attributes: np.ndarray
-    factors: np.ndarray
-    identity: np.ndarray
-    label: np.ndarray
+    attributes: np.ndarray  # int8 (n, A): 1, 0, or -1 where unknown
+    factors: np.ndarray  # float32 (n, F), NaN where unknown
+    identity: np.ndarray  # int64 (n,), -1 where unknown
+    label: np.ndarray  # int64 (n,), -1 where unknown
+    # float32 (n, L), in pixels of the source image, NaN where unknown
     landmarks: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 

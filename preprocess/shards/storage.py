@@ -13,13 +13,7 @@ from preprocess.shards.manifest import Manifest
 
 
 class ShardFiles:
-    """A folder or URL with a set of shards in it.
-
-    Attributes:
-        name: as the user wrote it.
-        folder: the folder, or None behind a URL.
-        fs: the fsspec file system.
-    """
+    """A folder or URL with a set of shards in it; `fs` is its fsspec file system."""
 
     def __init__(self, address: str) -> None:
         """Connects to a folder or URL; nothing is read yet.
@@ -28,7 +22,7 @@ class ShardFiles:
             UsageError: the URL cannot be used, or the library for it is not installed.
             UserError: the service cannot be reached.
         """
-        self.name = address.rstrip("/") or address
+        self.name = address.rstrip("/") or address  # as the user wrote it
         self.folder = None if _is_url(address) else Path(address)
         self.fs, root = _file_system(address)
         self._root = root.rstrip("/")
@@ -93,10 +87,7 @@ def open_shard_files(address: str) -> ShardFiles:
 def reported(name: str, failure: str, remedy: str) -> Iterator[None]:
     """Turns an error of a file system's library (no network, no permission, no such bucket) into one sentence.
 
-    Args:
-        name: the address, for the message.
-        failure: what failed, such as "cannot be read".
-        remedy: what to do next.
+    It says that the address `name` had a `failure` such as "cannot be read", and the remedy.
 
     Raises:
         UserError: in place of the library's error.

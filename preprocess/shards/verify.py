@@ -46,13 +46,7 @@ def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]
 
 
 def damage_reason(folder: Path, shard: Shard, content: bool = True) -> str:
-    """Returns what is wrong with a shard's file in a local folder, or "".
-
-    Args:
-        folder: the shards' folder.
-        shard: what the manifest says about the file.
-        content: whether to compare the SHA-256 too, which reads the whole file.
-    """
+    """Returns what is wrong with a shard's file in a local folder, or ""; `content`: compare its SHA-256, too."""
     path = folder / shard.file
     try:
         status = path.stat()
@@ -114,12 +108,9 @@ class _HashedReader:
     """A file that counts and hashes the bytes that are read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.bytes = 0
-        self.digest = hashlib.sha256()
+        self._file, self.bytes, self.digest = file, 0, hashlib.sha256()
 
     def read(self, size: int, /) -> bytes:
-        """Returns up to `size` bytes."""
         data = self._file.read(size)
         self.bytes += len(data)
         self.digest.update(data)
