@@ -73,10 +73,10 @@ def open_celeba(path: Path, seed: int, forced: layouts.Kind | None = None) -> Ca
     if container is None:
         try:
             import pyarrow  # noqa: F401, PLC0415 - an extra # pyright: ignore[reportMissingImports]
-
-            from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415
         except ImportError:
             raise UsageError("reading parquet files needs pyarrow: pip install 'mmd-vlae[parquet]'") from None
+        from preprocess.sources.celeba_parquet import open_parquet  # noqa: PLC0415 - imports pyarrow
+
         return open_parquet(path, seed, forced, notes, beside)
     chosen, others = layouts.own_images(container)
     names = [name for name in chosen if stem_of(name)]
