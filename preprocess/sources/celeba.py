@@ -53,10 +53,9 @@ def no_source() -> UsageError:
     """Says where CelebA was looked for, which files are needed, and what to do instead."""
     return UsageError(
         f"no CelebA found: looked at --source (not given), $CELEBA_ROOT ({os.environ.get('CELEBA_ROOT') or 'not set'}) "
-        f"and {DATA_FOLDER}; put img_align_celeba.zip "
-        "(or the folder img_align_celeba/), list_attr_celeba.txt, list_eval_partition.txt and identity_CelebA.txt "
-        "into one of them, add --yes to download them, or draw a substitute with "
-        f"`preprocess faces --out {DATA_FOLDER}`"
+        f"and {DATA_FOLDER}; put img_align_celeba.zip (or the folder img_align_celeba/), list_attr_celeba.txt, "
+        "list_eval_partition.txt and identity_CelebA.txt into one of them, add --yes to download them, or draw a "
+        f"substitute with `preprocess faces --out {DATA_FOLDER}`"
     )
 
 
