@@ -109,6 +109,11 @@ class Server:
 Process = Forked | subprocess.Popen[bytes]
 
 
+def patience(seconds: float) -> float:
+    """A time limit: up to 8 times longer on a machine with more to do than it has cores."""
+    return seconds * min(max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0))), 8.0)
+
+
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables of this process, those of every command in a test (on the CPU), and some more."""
     every = {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
@@ -121,8 +126,8 @@ def start(
     """Starts a command in a session of its own; it is forked where that makes no difference."""
     program, *rest = [str(word) for word in words]
     if fork and all(env.get(name) == os.environ.get(name) for name in READ_AT_IMPORT):
-        if program == "analysis" or (program == "preprocess" and Server.is_running()):  # alone it is quick
-            return Forked(BIN / program, rest, cwd, env, out, err)
+        if program in {"accelerate", "torchrun", "analysis"} or (program == "preprocess" and Server.is_running()):
+            return Forked(BIN / program, rest, cwd, env, out, err)  # preprocess alone is quick
         if program == "python" and rest[0].endswith(".py"):
             return Forked(REPOSITORY / rest[0], rest[1:], cwd, env, out, err)
     with out.open("ab") as stdout, err.open("ab") as stderr:
@@ -148,7 +153,7 @@ def run(
             start(words, {**env, **rank_environment(rank, ranks, port)}, *log, cwd=cwd) for rank, log in enumerate(logs)
         ]
         try:
-            codes = [process.wait(timeout) for process in running]
+            codes = [process.wait(patience(timeout)) for process in running]
         finally:
             for process in running:
                 process.kill()

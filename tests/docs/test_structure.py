@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 PACKAGES = ("preprocess", "pipeline", "analysis")
 """Each may import those before it."""
 MOST_LINES = 350
-MOST_FILES = 11
+MOST_FILES = 10
 """Of a room, without __init__.py."""
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 ROOMS = sorted({path.parent for path in MODULES} - {REPOSITORY / package for package in PACKAGES})

@@ -108,11 +108,6 @@ def fault(name: str, must_hold: str, *mutations: Mutation) -> Callable[[Callable
     return register
 
 
-def patience(seconds: float) -> float:
-    """A time limit: longer on a machine with more to do than it has cores, where everything takes longer."""
-    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
-
-
 def one_sentence(error: str, *words: str) -> None:
     """Asserts that a command gave up with one sentence in which all words are, and without a traceback."""
     sentences = [line for line in error.splitlines() if "error: " in line]

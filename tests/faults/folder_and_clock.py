@@ -54,7 +54,7 @@ def folder_and_clock(workspace: Workspace) -> str:
         first.until_step(step + 1)
         first.processes[0].send_signal(signal.SIGSTOP)  # alive, and sure to hold the folder while the other looks
         before = _files(out)
-        with ranked(workspace, out, *SETTINGS, world=1) as second:
+        with ranked(workspace, out, *SETTINGS, world=1, steps=step + 3) as second:
             assert second.ends(60) == [1], f"a second run was let in: {second.said()[-2000:]}"
             assert f"another run is training into {out}" in second.said(), second.said()[-2000:]
         assert _files(out) == before, "the run that was refused has changed the folder"

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 
 from tests import processes
-from tests.faults.fault import Mutation, Workspace, fault, patience
+from tests.faults.fault import Mutation, Workspace, fault
 from tests.faults.folder_hashes import hashes
-from tests.launch.runs import wait_until
-from tests.processes import Process
+from tests.launch.runs import exit_code, wait_until
+from tests.processes import Process, patience
 
 SHARD_SIZE = 15
 WORKERS = 2
@@ -76,7 +76,7 @@ def kill_worker(workspace: Workspace, out: Path, after: int, chance: random.Rand
         workers = [w for server in psutil.Process(parent.pid).children() for w in server.children()]
         assert workers, "no worker was found to kill"
         os.kill(workers[0].pid, signal.SIGKILL)
-        assert parent.wait(60) == 0, f"a dead worker ended the command: {log.read_text()}"
+        assert exit_code(parent) == 0, f"a dead worker ended the command: {log.read_text()}"
     assert hashes(out) == expected, "other bytes after a worker died"
 
 

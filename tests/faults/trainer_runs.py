@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from tests import processes
-from tests.faults.fault import Workspace, patience
+from tests.faults.fault import Workspace
 from tests.launch.runs import TRAINER, logged_step, ranks_of, trainer_words, wait_until
-from tests.processes import Process, free_port, rank_environment
+from tests.processes import Process, free_port, patience, rank_environment
 
 EVERY_STEP = ("training.log_every_steps=1", "optimizer.schedule=constant")
 LAUNCHED = ("accelerate", "launch", "--config_file", "launch/accelerate/cpu-2.yaml", "--main_process_port", "0")
@@ -96,7 +96,7 @@ def launched(
 ) -> Iterator[Started]:
     """A run without an end under accelerate's launcher, as the documents have it."""
     words = [*how, TRAINER, *trainer_words(workspace.shards, out, *overrides, steps=FOR_EVER)]
-    with _started(workspace, out, [(words, {})], fork=False) as run:
+    with _started(workspace, out, [(words, {})]) as run:
         yield run
 
 
@@ -127,7 +127,7 @@ def ranked(
 
 @contextmanager
 def _started(
-    workspace: Workspace, out: Path, commands: list[tuple[list[str], dict[str, str]]], fork: bool
+    workspace: Workspace, out: Path, commands: list[tuple[list[str], dict[str, str]]], fork: bool = True
 ) -> Iterator[Started]:
     logs = [out.parent / f"{out.name}.{number}.log" for number in range(len(commands))]
     started: list[Process] = []

@@ -12,7 +12,7 @@ import psutil
 from tests import processes
 from tests.processes import REPOSITORY, Process
 
-PATIENCE_S = 120
+LONGEST_S = 120.0
 TRAINER = "pipeline/train.py"
 
 
@@ -25,18 +25,23 @@ def trainer_words(shards: Path | str, out: Path, *overrides: str, steps: int = 1
 
 def start(words: Sequence[object], log: Path, env: Mapping[str, str] | None = None) -> Process:
     """Starts a program in a session of its own; all it says is added to ``log``."""
-    return processes.start(words, processes.environment(env), log, log, fork=False)
+    return processes.start(words, processes.environment(env), log, log)
 
 
 def wait_until(happened: Callable[[], bool], what: str, process: Process | None = None) -> None:
     """Polls ``happened``; fails when it does not come, or when ``process`` has ended before it came."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + processes.patience(LONGEST_S)
     while time.monotonic() < deadline:
         if happened():
             return
         assert process is None or process.poll() is None, f"the process ended before this: {what}"
         time.sleep(0.01)
-    raise AssertionError(f"did not come in {PATIENCE_S} s: {what}")
+    raise AssertionError(f"did not come in {LONGEST_S:g} s: {what}")
+
+
+def exit_code(process: Process) -> int:
+    """Waits for the end of a process."""
+    return process.wait(processes.patience(LONGEST_S))
 
 
 def logged(out: Path) -> list[dict]:

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from tests.conftest import REPOSITORY, run_command
-from tests.launch.runs import start, trainer_words
+from tests.launch.runs import exit_code, start, trainer_words
 from tests.pipeline.launching import weights
 from tests.processes import free_port
 
@@ -72,7 +72,7 @@ def test_two_nodes_over_loopback_train_one_model(alone: Path, face_shards: Path,
         launcher = accelerate("multi-node.yaml", "--machine_rank", node, *meet, port)
         nodes.append(start([*launcher, *trainer_words(face_shards, out, steps=STEPS)], log))
     try:
-        codes = [node.wait(timeout=120) for node in nodes]
+        codes = [exit_code(node) for node in nodes]
     finally:
         for node in nodes:
             node.kill()

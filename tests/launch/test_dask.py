@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_command
-from tests.launch.runs import start, wait_until
+from tests.launch.runs import exit_code, start, wait_until
 from tests.preprocess.trees import hashes
 from tests.processes import free_port
 
@@ -33,7 +33,7 @@ def test_a_worker_killed_in_mid_run_changes_no_byte(faces_tree: Path, tmp_path: 
         wait_until(lambda: len(list(out.glob("*.tar"))) >= 2, "two shards", command)
         os.killpg(cluster[1].pid, signal.SIGKILL)  # the worker and the nanny that would start it again
         assert not (out / "manifest.json").exists(), "the run had ended before the worker was killed"
-        assert command.wait(120) == 0, (tmp_path / "said").read_text()
+        assert exit_code(command) == 0, (tmp_path / "said").read_text()
     finally:
         for process in cluster:
             if process.poll() is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.launch.runs import logged_step, logged_steps, ranks_of, start, trainer_words, wait_until
+from tests.launch.runs import exit_code, logged_step, logged_steps, ranks_of, start, trainer_words, wait_until
 from tests.pipeline.launching import launch, weights
 from tests.processes import Process, free_port
 
@@ -44,7 +44,7 @@ def kill_rank_1(out: Path, launchers: list[Process]) -> list[int]:
     try:
         wait_until(lambda: logged_step(out) >= 9, "step 9", launchers[0])
         ranks_of(out)[1].kill()
-        return [launcher.wait(150) for launcher in launchers]
+        return [exit_code(launcher) for launcher in launchers]
     finally:
         for launcher in launchers:
             launcher.kill()
@@ -81,7 +81,7 @@ def test_sigterm_to_the_launcher_saves_and_restarts_nothing(face_shards: Path, t
     launcher = start(run(face_shards, out), log)
     wait_until(lambda: logged_step(out) >= 2, "step 2", launcher)
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(60) != 0
+    assert exit_code(launcher) != 0
     assert "stopped at step" in log.read_text() and "resumed" not in log.read_text()
     stopped = torch.load(out / "ckpt.pt", weights_only=True)["progress"]["step"]
     assert logged_step(out) == stopped < STEPS

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.distributed.signals import STOPPED_EARLY
 from tests.conftest import BIN, REPOSITORY, run_command
-from tests.launch.runs import logged_step, ranks_of, start, trainer_words, wait_until
+from tests.launch.runs import exit_code, logged_step, ranks_of, start, trainer_words, wait_until
 from tests.preprocess.trees import hashes
 from tests.processes import Process, free_port
 
@@ -67,13 +67,13 @@ def test_usr1_before_the_time_limit_requeues_and_the_next_start_resumes(face_sha
     wait_until(lambda: logged_step(out) >= 5, "step 5", job)
     for process in ranks_of(out).values():
         process.send_signal(signal.SIGUSR1)
-    assert job.wait(60) == STOPPED_EARLY, (tmp_path / "log").read_text()
+    assert exit_code(job) == STOPPED_EARLY, (tmp_path / "log").read_text()
     assert (tmp_path / "requeued").read_text().strip()
     stopped = torch.load(out / "ckpt.pt", weights_only=True)["progress"]["step"]
     assert 5 <= stopped < STEPS
 
     job = train(face_shards, out, tmp_path)
-    assert job.wait(120) == 0, (tmp_path / "log").read_text()
+    assert exit_code(job) == 0, (tmp_path / "log").read_text()
     said = (tmp_path / "log").read_text()
     assert said.count("2 processes on cpu") == 2
     assert f"at step {stopped}" in said
@@ -85,7 +85,7 @@ def test_a_job_that_slurm_ends_saves_and_is_not_requeued_by_us(face_shards: Path
     job = train(face_shards, out, tmp_path)
     wait_until(lambda: logged_step(out) >= 3, "step 3", job)
     os.killpg(job.pid, signal.SIGTERM)  # scancel: the batch shell, srun and the ranks
-    assert job.wait(60) == STOPPED_EARLY, (tmp_path / "log").read_text()
+    assert exit_code(job) == STOPPED_EARLY, (tmp_path / "log").read_text()
     assert (out / "ckpt.pt").exists()
     assert not (tmp_path / "requeued").exists(), "a cancelled job must not come back"
 
@@ -94,7 +94,7 @@ def test_tasks_that_the_nodes_cannot_share_are_refused(tmp_path: Path) -> None:
     job = start(
         ["bash", "launch/slurm/train.sbatch"], tmp_path / "log", {**slurm(tmp_path, 3), "SLURM_JOB_NUM_NODES": "2"}
     )
-    assert job.wait(20) == 2
+    assert exit_code(job) == 2
     assert "cannot be shared evenly" in (tmp_path / "log").read_text()
 
 
@@ -105,5 +105,5 @@ def test_preprocessing_on_dask_makes_the_bytes_of_one_process(
     job = start(
         ["bash", "launch/slurm/preprocess.sbatch", *words, "--shard-size", "100"], tmp_path / "log", slurm(tmp_path)
     )
-    assert job.wait(120) == 0, (tmp_path / "log").read_text()
+    assert exit_code(job) == 0, (tmp_path / "log").read_text()
     assert hashes(tmp_path / "out") == hashes(face_shards)
