@@ -169,8 +169,8 @@ class _ShardWriter:
         if self._names:
             height, width, _ = self._spec.image_shape
             images = resize_batch(self._crops[: len(self._names)], height, width, self._spec.resample)
-            for (key, text), image in zip(self._names, images, strict=True):
-                self.write(self._record(key, text, image))
+            samples = zip(self._names, images, strict=True)
+            self.write(b"".join(self._record(key, text, image) for (key, text), image in samples))
             self.samples += len(self._names)
             self._names.clear()
 
