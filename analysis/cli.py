@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from analysis.commands import measures, pictures, sharing
+from preprocess.progress import exit_on_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,4 +27,4 @@ for command in (
     pictures.edit,
     sharing.export,
 ):
-    app.command()(command)
+    app.command()(exit_on_error()(command))

@@ -22,8 +22,8 @@ from torch import Tensor
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.figures.latent_arithmetic import FEWEST, PAIRS, attribute_direction, equation, members
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode_codes
-from analysis.model.arithmetic import add_codes, combine, holding_layers
+from analysis.inputs.encode import Encoded, decode_to_measure
+from analysis.model.arithmetic import Codes, add_codes, combine, holding_layers
 from analysis.probes.multitask import Predictions
 from analysis.probes.scores import mean
 from pipeline.model.latents import replace_layer
@@ -43,22 +43,22 @@ def has(predictions: Predictions, column: int) -> np.ndarray:
 
 
 def calibrated_step(
-    context: EvalContext,
-    examples: Encoded,
-    classifier: AttributeClassifier,
-    column: int,
-    direction: Sequence[Tensor],
+    context: EvalContext, examples: Encoded, classifier: AttributeClassifier, column: int, direction: Codes
 ) -> float:
     """The shortest of STEPS that reaches CALIBRATION_TARGET on training images without the attribute, else the best."""
     absent = np.flatnonzero(examples.annotations.attributes[:, column] == 0)[:CALIBRATION_IMAGES]
     start = [z[absent] for z in examples.means]
     rates = []
     for step in STEPS:
-        moved = [z + step * d for z, d in zip(start, direction, strict=True)]
-        rates.append(has(classifier(decode_codes(context.vlae, moved)), column).mean())
+        moved = classifier(decode_to_measure(context, _moved(start, direction, step)))
+        rates.append(has(moved, column).mean())
         if rates[-1] >= CALIBRATION_TARGET:
             return step
     return STEPS[int(np.argmax(rates))]
+
+
+def _moved(codes: Sequence[Tensor], direction: Codes, step: float) -> Codes:
+    return [z + step * d for z, d in zip(codes, direction, strict=True)]
 
 
 def unrelated(encoded: Encoded, columns: Sequence[int], to: Sequence[int]) -> list[int]:
@@ -78,26 +78,24 @@ def _drawn(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rng.permutation(rows) for _ in range(-(-TRIPLES // len(rows)))])[:TRIPLES]
 
 
-def _share(right: np.ndarray, drawn: Sequence[np.ndarray]) -> tuple[float, list[float]]:
+def _share(key: str, right: np.ndarray | None, drawn: Sequence[np.ndarray]) -> dict[str, Any]:
     """The mean of ``right`` (n,), and its interval: the widest over ``drawn``, the images (n,) that took each part.
 
     Where there are few images of a kind, each is in many triples, which are then not independent.
     """
+    if right is None:
+        return {key: None, f"{key}_interval": None}
     estimate = mean(right.astype(float), (0.0, 1.0))
-    return estimate.value, max(map(estimate.interval, drawn), key=lambda ends: ends[1] - ends[0])
+    ends = max(map(estimate.interval, drawn), key=lambda ends: ends[1] - ends[0])
+    return {key: estimate.value, f"{key}_interval": ends}
 
 
 def measure_pair(
     context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier, pair: tuple[str, str]
 ) -> dict[str, Any] | None:
-    """One entry of ``arithmetic.pairs``; None where an attribute is absent, too rare, or not classified reliably.
+    """One entry of ``arithmetic.pairs``, for the attributes (s, t); directions and steps are of ``examples``.
 
-    Args:
-        context: the model.
-        encoded: held-out images.
-        examples: training images.
-        classifier: of the same shards.
-        pair: the attributes s and t.
+    None where an attribute is absent, too rare, or not classified reliably.
     """
     names = classifier.outputs.attributes
     kinds = members(encoded, names, *pair)
@@ -115,51 +113,42 @@ def measure_pair(
     entry: dict[str, Any] = {"s": pair[0], "t": pair[1], "equation": equation(*pair), "n": TRIPLES}
 
     def decoded(codes: Sequence[Tensor]) -> Predictions:
-        return classifier(decode_codes(context.vlae, codes))
+        return classifier(decode_to_measure(context, codes))
 
     def right(predictions: Predictions) -> np.ndarray:
         return has(predictions, t) & ~has(predictions, s)
 
-    def add(key: str, values: np.ndarray | None, images: Sequence[np.ndarray]) -> None:
-        entry[key], entry[f"{key}_interval"] = (None, None) if values is None else _share(values, images)
-
     plain = decoded(c)
     result = add_codes(a, b, c, [direction], step)
-    moved = [z + step * d for z, d in zip(c, direction, strict=True)]
-    for way, codes, images in zip(WAYS, (result, combine(a, b, c), moved), (drawn, drawn, drawn[2:]), strict=True):
+    ways = (result, combine(a, b, c), _moved(c, direction, step))
+    for way, codes, images in zip(WAYS, ways, (drawn, drawn, drawn[2:]), strict=True):
         predictions = decoded(codes)
-        add(f"success{way}", right(predictions), images)
         kept = np.stack([has(predictions, o) == has(plain, o) for o in others]).mean(0) if others else None
-        add(f"unrelated_preserved{way}", kept, images)
-    add("chance", right(plain), drawn[2:])
+        entry |= _share(f"success{way}", right(predictions), images) | _share(f"unrelated_preserved{way}", kept, images)
     notes = encoded.annotations.attributes
     wanted = np.flatnonzero((notes[:, s] == 0) & (notes[:, t] == 1))[: 2 * TRIPLES]
     real = right(decoded([z[wanted] for z in encoded.means])) if len(wanted) >= FEWEST else None
-    add("reconstruction_ceiling", real, [wanted])
     few, moved = ([z[: TRIPLES // 2] for z in codes] for codes in (c, result))
-    return entry | {
-        "success_per_layer": [
-            float(right(decoded(replace_layer(few, moved, layer))).mean()) for layer in range(len(c))
-        ],
-        "step": step,
-        "layers": holding_layers(direction),
-        "n_images": [len(np.unique(indices)) for indices in drawn],
-        "n_ceiling": len(wanted),
-        "classifier_auc": {name: classifier.scores["attribute"][name]["auc"] for name in pair},
-    }
+    alone = [right(decoded(replace_layer(few, moved, layer))).mean() for layer in range(len(c))]
+    return (
+        entry
+        | _share("chance", right(plain), drawn[2:])
+        | _share("reconstruction_ceiling", real, [wanted])
+        | {
+            "success_per_layer": [float(share) for share in alone],
+            "step": step,
+            "layers": holding_layers(direction),
+            "n_images": [len(np.unique(indices)) for indices in drawn],
+            "n_ceiling": len(wanted),
+            "classifier_auc": {name: classifier.scores["attribute"][name]["auc"] for name in pair},
+        }
+    )
 
 
 def arithmetic_success(
     context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier, progress: Progress
 ) -> dict[str, Any]:
-    """Measures all PAIRS.
-
-    Args:
-        context: the model.
-        encoded: held-out images.
-        examples: training images, on which directions and steps are chosen.
-        classifier: of the same shards.
-        progress: told what is being done.
+    """Measures all PAIRS on held-out images; directions and steps are chosen on training images, ``examples``.
 
     Returns:
         ``pairs``; the means over them of each success, of ``reconstruction_ceiling`` and of ``chance``; and

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.inputs.context import EvalContext, Progress
+from analysis.inputs.context import EvalContext, Progress, fast_precision
 from analysis.inputs.encode import BATCH, EncodedSplits, in_chunks
 from analysis.probes.dataset import Target, targets
 from analysis.probes.multitask import Outputs, PartialLabels, Predictions, masked_loss
@@ -39,7 +39,7 @@ SEED = 0
 
 
 class _Network(nn.Module):
-    """Maps images (B, C, H, W) in [−1, 1] to outputs (B, A + F + K) and features (B, FEATURES)."""
+    """Maps images (B, C, H, W) in [−1, 1] to outputs (B, A + F + K) and features (B, FEATURES), float32."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -55,8 +55,9 @@ class _Network(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.shape[-1] > LARGEST:
             images = F.adaptive_avg_pool2d(images, LARGEST)
-        features = F.relu(self.hidden(self.trunk(images)))
-        return self.outputs(features), features
+        with fast_precision(images.device):
+            features = F.relu(self.hidden(self.trunk(images)))
+            return self.outputs(features).float(), features.float()
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,8 @@ def train_attribute_classifier(
 ) -> AttributeClassifier | None:
     """Trains a classifier, still without scores. The same images give the same classifier on one machine.
 
-    Args:
-        images: uint8 (n, H, W, C).
-        known: targets of these images.
-        device: where it is trained and applied.
-        shown: images to train on in all, each counted as often as it is used.
-        advance: called with the number of images used since the last call.
-
-    Returns:
-        None where there are no targets, or fewer images than a batch.
+    It sees ``shown`` of the ``images``, uint8 (n, H, W, C), each counted as often as it is used. None where there are
+    no targets, or fewer images than a batch.
     """
     if not known or len(images) < TRAIN_BATCH:
         return None
@@ -152,9 +146,17 @@ def train_attribute_classifier(
     return AttributeClassifier(network, device, outputs, len(images), {})
 
 
-def score_classifier(classifier: AttributeClassifier, images: np.ndarray, known: Sequence[Target]) -> dict[str, Any]:
+def score_classifier(
+    classifier: AttributeClassifier,
+    images: np.ndarray,
+    known: Sequence[Target],
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
     """Scores predictions of real held-out images, uint8 (n, H, W, C), of which targets are known."""
-    parts = [classifier(chunk) for chunk in in_chunks(images)]
+    parts = []
+    for chunk in in_chunks(images):
+        parts.append(classifier(chunk))
+        advance(len(chunk))
     predictions = classifier.outputs.by_target(Predictions(*map(torch.cat, zip(*parts, strict=True))))
     scores: dict[str, dict[str, Any]] = {"attribute": {}, "factor": {}, "label": {}}
     for target in known:
@@ -163,15 +165,11 @@ def score_classifier(classifier: AttributeClassifier, images: np.ndarray, known:
         if predicted is None or not varies(target.kind, truth):
             continue
         found = SCORES[target.kind](truth, predicted[indices])
-        scores[target.kind][target.name] = {
-            SCORE_NAMES[target.kind]: found.value,
-            "interval": found.interval(),
-            "n": len(indices),
-            "chance": chance(target.kind, truth),
-        }
+        entry = {SCORE_NAMES[target.kind]: found.value, "interval": found.interval(), "n": len(indices)}
+        entry["chance"] = chance(target.kind, truth)
         if target.kind == "attribute":
-            right = (predicted[indices] > 0.5) == (truth > 0.5)
-            scores[target.kind][target.name]["accuracy"] = float(right.mean())
+            entry["accuracy"] = float(((predicted[indices] > 0.5) == (truth > 0.5)).mean())
+        scores[target.kind][target.name] = entry
     return scores
 
 
@@ -187,4 +185,5 @@ def fit_classifier(context: EvalContext, splits: EncodedSplits, progress: Progre
     classifier = train_attribute_classifier(splits.train.images, train, context.device, shown, advance)
     if classifier is None:
         return None
-    return replace(classifier, scores=score_classifier(classifier, splits.held_out.images, held_out))
+    advance = progress("scores of the classifier", len(splits.held_out))
+    return replace(classifier, scores=score_classifier(classifier, splits.held_out.images, held_out, advance))

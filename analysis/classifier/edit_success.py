@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from analysis.classifier.arithmetic_success import unrelated
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.figures.latent_arithmetic import attribute_direction
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode_codes
+from analysis.inputs.encode import Encoded, decode_to_measure
 from analysis.probes.scores import mean
 from pipeline.model.latents import replace_layer
 
@@ -23,13 +25,7 @@ SEED = 0
 def edit_success(
     context: EvalContext, encoded: Encoded, classifier: AttributeClassifier, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Adds the direction of each attribute to images without it, and subtracts it from images with it.
-
-    Args:
-        context: the model.
-        encoded: held-out images.
-        classifier: of the same shards.
-        progress: told what is being done.
+    """Adds the direction of each attribute to held-out images without it, and subtracts it from images with it.
 
     Returns:
         {attribute: entry} for attributes that the classifier predicts reliably and that are neither rare nor universal.
@@ -37,6 +33,10 @@ def edit_success(
         |change| of the probability of attributes that are unrelated to it among real images; ``target_per_layer``:
         only that layer is moved; ``target_interval``; ``n``.
     """
+
+    def attributes_of(codes: Sequence[Tensor]) -> Tensor:
+        return classifier(decode_to_measure(context, codes)).attributes
+
     result: dict[str, dict[str, Any]] = {}
     reliable = classifier.reliable_attributes()
     advance = progress("edits of attributes", len(reliable))
@@ -48,21 +48,17 @@ def edit_success(
         value = encoded.annotations.attributes[:, column]
         indices = np.random.default_rng(SEED).permutation(np.flatnonzero(value >= 0))[:SAMPLES]
         start = [z[indices] for z in encoded.means]
-        plain = classifier(decode_codes(context.vlae, start)).attributes
+        plain = attributes_of(start)
         sign = torch.from_numpy(1.0 - 2.0 * (value[indices] == 1)).float()[:, None]
         moved = [z + sign * d for z, d in zip(start, direction, strict=True)]
-        change = classifier(decode_codes(context.vlae, moved)).attributes - plain
+        change = attributes_of(moved) - plain
         few, changed = ([z[:LAYER_SAMPLES] for z in codes] for codes in (start, moved))
-        alone = [
-            classifier(decode_codes(context.vlae, replace_layer(few, changed, layer))).attributes[:, column]
-            for layer in range(len(moved))
-        ]
+        alone = [attributes_of(replace_layer(few, changed, layer))[:, column] for layer in range(len(moved))]
         before, toward = plain[:LAYER_SAMPLES, column], sign[:LAYER_SAMPLES, 0]
         target = mean((change[:, column] * sign[:, 0]).numpy().astype(float))
         others = unrelated(encoded, reliable, [column])
         result[classifier.outputs.attributes[column]] = {
-            "target": target.value,
-            "target_interval": target.interval(),
+            **target.entry("target"),
             "others": float(change[:, others].abs().mean()) if others else None,
             "target_per_layer": [float(((after - before) * toward).mean()) for after in alone],
             "n": len(indices),

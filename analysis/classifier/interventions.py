@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode_codes
+from analysis.inputs.encode import Encoded, decode_to_measure
 from analysis.probes.multitask import Predictions
 from analysis.probes.scores import ratio
 from pipeline.data.counter_rng import Stream, normal
@@ -27,7 +27,7 @@ MIN_CHANGE = 0.02  # mean change of a probability when all layers are replaced; 
 
 
 def _reliable_values(classifier: AttributeClassifier, predictions: Predictions) -> dict[tuple[str, str], Tensor]:
-    """{(kind, name): (n, k)} of all reliable predictions; factors in units of their standard deviation."""
+    """{(table, name): (n, k)} of all reliable predictions; factors in units of their standard deviation."""
     outputs, found = classifier.outputs, {}
     for column, name in enumerate(outputs.attributes):
         if classifier.is_reliable("attribute", name):
@@ -43,13 +43,7 @@ def _reliable_values(classifier: AttributeClassifier, predictions: Predictions) 
 def layer_intervention_effects(
     context: EvalContext, encoded: Encoded, classifier: AttributeClassifier, progress: Progress
 ) -> dict[str, Any]:
-    """Measures how much each layer alone changes the classifier's predictions.
-
-    Args:
-        context: the model.
-        encoded: held-out images.
-        classifier: of the same shards.
-        progress: told what is being done.
+    """Measures how much each layer alone changes the classifier's predictions for held-out images.
 
     Returns:
         ``attributes``, ``factors`` and ``labels``, each {name: entry}. An entry has ``change``, for each layer the mean
@@ -64,7 +58,7 @@ def layer_intervention_effects(
     drawn = split_layers(normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, NOISE_SEED), context.sizes)
 
     def values(decoded: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:
-        return _reliable_values(classifier, classifier(decode_codes(context.vlae, decoded)))
+        return _reliable_values(classifier, classifier(decode_to_measure(context, decoded)))
 
     before = values(codes)
 
@@ -80,13 +74,12 @@ def layer_intervention_effects(
     for (kind, name), everything in together.items():
         if everything.mean() < MIN_CHANGE:
             continue
-        parts = [change[kind, name] for change in alone]
-        share = [float(part.mean() / everything.mean()) for part in parts]
+        shares = [ratio(change[kind, name], everything) for change in alone]
         tables[kind][name] = {
-            "change": share,
-            "change_interval": [ratio(part, everything).interval() for part in parts],
+            "change": [share.value for share in shares],
+            "change_interval": [share.interval() for share in shares],
             "change_all": float(everything.mean()),
-            "best_layer": int(np.argmax(share)),
+            "best_layer": int(np.argmax([share.value for share in shares])),
             "n": count,
         }
     return tables

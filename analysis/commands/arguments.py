@@ -60,20 +60,25 @@ def split_words(words: Sequence[str] | None, counts: Collection[int], folders: b
     rest = list(words or ())
     model = rest.pop(0) if rest and is_model(rest[0]) else None
     for word in rest:
+        if re.match(r"\w+://", word) and not Path(word).exists():
+            raise UsageError(f"there is no file {word}; download it first: only files on this machine are read")
         if not Path(word).exists():
-            near = difflib.get_close_matches(word, pretrained_names(), n=1)
-            hint = f"; did you mean the model {near[0]}?" if near else ""
-            if re.match(r"\w+://", word):
-                hint = "; download it first: only files on this machine are read"
-            raise UsageError(f"there is no file {word}{hint}")
+            raise UsageError(f"there is no file {word}{_nearest_model(word, 'did you mean the model')}")
         if Path(word).is_dir() and not folders:
             raise UsageError(f"{word} is a folder; name a picture in it")
     if len(rest) not in counts:
-        wanted = [str(count) for count in sorted(counts) if count]
+        wanted = " or ".join(str(count) for count in sorted(counts) if count)
         none = ", or none for held-out images" if 0 in counts else ""
-        things = "folders or pictures" if folders else "pictures"
-        raise UsageError(f"{len(rest)} {things} were named: name {' or '.join(wanted)}{none}")
+        raise UsageError(
+            f"{len(rest)} {'folders or pictures' if folders else 'pictures'} were named: name {wanted}{none}"
+        )
     return existing_model(model), [Path(word) for word in rest]
+
+
+def _nearest_model(word: str, question: str) -> str:
+    """A question at the end of a message where the word looks like a pretrained model's name, else ''."""
+    near = difflib.get_close_matches(word, pretrained_names(), n=1)
+    return f"; {question} {near[0]}?" if near else ""
 
 
 def existing_model(model: str | None, pretrained_first: bool = False) -> str:
@@ -83,20 +88,18 @@ def existing_model(model: str | None, pretrained_first: bool = False) -> str:
         UsageError: There is no such file, or none was named and none is found.
     """
     if model is not None:
-        if not is_model(model) and not Path(model).is_file():
-            if Path(model).is_dir():
-                raise UsageError(f"{model} holds neither the config.json of an export nor the ckpt.pt of a run")
-            near = difflib.get_close_matches(model, pretrained_names(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"there is no model {model}{hint}")
-        if Path(model).suffix.lower() in _CHECKPOINTS and not Path(model).exists():
+        path = Path(model)
+        if path.is_dir() and not is_model(model):
+            raise UsageError(f"{model} holds neither the config.json of an export nor the ckpt.pt of a run")
+        if path.suffix.lower() in _CHECKPOINTS and not path.exists():
             raise UsageError(f"there is no checkpoint {model}")
+        if not is_model(model) and not path.is_file():
+            raise UsageError(f"there is no model {model}{_nearest_model(model, 'did you mean')}")
         return model
     runs = sorted(Path("runs").glob("*/ckpt.pt"), key=lambda path: path.stat().st_mtime)
-    pretrained = DEFAULT_PRETRAINED if DEFAULT_PRETRAINED in pretrained_names() else None
-    if pretrained and (pretrained_first or not runs):
-        print(f"model: {pretrained}, which comes with mmd-vlae", file=sys.stderr)
-        return pretrained
+    if DEFAULT_PRETRAINED in pretrained_names() and (pretrained_first or not runs):
+        print(f"model: {DEFAULT_PRETRAINED}, which comes with mmd-vlae", file=sys.stderr)
+        return DEFAULT_PRETRAINED
     if not runs:
         raise UsageError("there is no runs/*/ckpt.pt here; name a checkpoint or an exported folder")
     others = f", the newest of {len(runs)} runs" if len(runs) > 1 else ""
@@ -160,12 +163,12 @@ def chosen_layers(only: int | None, depth: int) -> list[int]:
 
 def short_names(paths: Sequence[Path]) -> list[str]:
     """A short distinct name of each checkpoint: its folder, with its file where that is needed."""
-    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", path.resolve().parent.name) for path in paths]
-    names = plain
-    if len(set(names)) < len(names):
-        names = [
-            f"{name}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.stem)}" for name, path in zip(plain, paths, strict=True)
-        ]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{name}" for number, name in enumerate(names)]
-    return names
+    folders = [_plain(path.resolve().parent.name) for path in paths]
+    files = [f"{folder}-{_plain(path.stem)}" for folder, path in zip(folders, paths, strict=True)]
+    numbered = [f"{number}-{name}" for number, name in enumerate(files)]
+    return next(names for names in (folders, files, numbered) if len(set(names)) == len(names))
+
+
+def _plain(name: str) -> str:
+    """The name with '_' for characters that are not safe in a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)

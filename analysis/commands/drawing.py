@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from analysis.commands.shards import annotated, held_out_images
+from analysis.commands.inputs import Inputs
 from analysis.figures.grids import edit_picture, edited, layer_swap_picture
 from analysis.figures.latent_arithmetic import PAIRS, Row, all_rows, equation
 from analysis.figures.motion import gif_bytes
@@ -21,7 +20,6 @@ from analysis.figures.tiles import enlarged_sheet, labeled_rows
 from analysis.inputs.context import Progress
 from analysis.inputs.encode import decode_codes
 from analysis.model.arithmetic import Codes
-from analysis.model.images import to_batch
 from analysis.model.ladder import LadderModel
 from pipeline.model.latents import manifold_codes
 from pipeline.model.pixels import from_array, to_rgb
@@ -31,26 +29,6 @@ from preprocess.shards.atomic import write_file
 SHOWN = 2000  # held-out images among which an arithmetic's are looked for
 VIDEO_SIDE = 256
 FRAMES_PER_SECOND = 12
-
-
-def open_ladder(source: str) -> LadderModel:
-    """Loads a model; what is missing in its file is said on the terminal."""
-    ladder = LadderModel.load(source)
-    for warning in ladder.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return ladder
-
-
-def input_images(
-    ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None, count: int
-) -> Tensor:
-    """(n, C, H, W) in [−1, 1]: the files that were named, else up to ``count`` held-out images."""
-    if not files:
-        return from_array(held_out_images(ladder, source, data, count))
-    images, notes = to_batch(list(files), ladder.image_processing, align)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    return images
 
 
 def layer_manifold(ladder: LadderModel, layer: int, side: int, seed: int) -> Image.Image:
@@ -66,24 +44,22 @@ def pairs_sheet(images: Tensor, decoded: Tensor, columns: int = 10) -> Image.Ima
     return enlarged_sheet(torch.cat(padded), columns)
 
 
-def code_pair(
-    ladder: LadderModel, files: Sequence[Path], align: Any, source: str, data: Path | None
-) -> tuple[Codes, Codes]:
+def code_pair(inputs: Inputs) -> tuple[Codes, Codes]:
     """Codes (1, d_l) of two files, or of the held-out image that differs most from the first, and the first."""
-    images = input_images(ladder, files, align, source, data, 200)
-    if not files:
-        joined = torch.cat(ladder.encode(images, refine=0), 1)
+    images = inputs.images(200)
+    if not inputs.files:
+        joined = torch.cat(inputs.ladder.encode(images, refine=0), 1)
         images = images[[0, int((joined - joined[:1]).pow(2).sum(1).argmax())]]
-    codes = [z.cpu() for z in ladder.encode(images)]
+    codes = [z.cpu() for z in inputs.ladder.encode(images)]
     return [z[:1] for z in codes], [z[1:2] for z in codes]
 
 
 def swap_sheet(ladder: LadderModel, images: Tensor, layers: Sequence[int] | None) -> Image.Image:
     """The first image with layers of the others: each layer alone, or the ``layers`` named together."""
     codes = [z.cpu() for z in ladder.encode(images)]
-    face, others = [z[:1] for z in codes], [z[1:] for z in codes]
     if not layers:
-        return layer_swap_picture(ladder.vlae, face, others, images)
+        return layer_swap_picture(ladder.vlae, codes, images)
+    face, others = [z[:1] for z in codes], [z[1:] for z in codes]
     label = f"layers {', '.join(map(str, sorted(set(layers))))}" if len(set(layers)) > 1 else f"layer {layers[0]}"
     plain = decode_codes(ladder.vlae, codes)
     mixed = torch.cat([plain[:1], ladder.swap(face, others, layers, "torch").cpu()])
@@ -92,28 +68,19 @@ def swap_sheet(ladder: LadderModel, images: Tensor, layers: Sequence[int] | None
     return labeled_rows(rows, titles, 112, first_apart=True)
 
 
-def arithmetic_sheet(
-    ladder: LadderModel,
-    files: Sequence[Path],
-    attributes: Sequence[str],
-    align: Any,
-    source: str,
-    data: Path | None,
-    progress: Progress,
-) -> Image.Image:
+def arithmetic_sheet(inputs: Inputs, attributes: Sequence[str], progress: Progress) -> Image.Image:
     """a, b, c and a − b + c of three files, else of groups of held-out images and of single ones."""
-    if files:
-        images = input_images(ladder, files, align, source, data, 3)
-        label = "{}\n− {}\n+ {}".format(*(file.name for file in files))
-        rows = [_arithmetic_row(ladder, label, images, attributes)]
-    elif (
-        found := None if data is None and ladder.faces is not None else annotated(ladder, source, data, SHOWN, progress)
-    ):
-        rows, _ = all_rows(*found, found[0].shards.manifest.attribute_names)
-    else:
-        faces = from_array(held_out_images(ladder, source, data, 12))
+    ladder = inputs.ladder
+    if inputs.files:
+        label = "{}\n− {}\n+ {}".format(*(file.name for file in inputs.files))
+        rows = [_arithmetic_row(ladder, label, inputs.images(3), attributes)]
+    elif inputs.data is None and ladder.faces is not None:
+        faces = from_array(inputs.held_out(12))
         rows = _group_rows(ladder)
         rows += [_arithmetic_row(ladder, "three held-out images", part) for part in faces.split(3) if len(part) == 3]
+    else:
+        context, encoded = inputs.annotated(SHOWN, progress)
+        rows, _ = all_rows(context, encoded, context.shards.manifest.attribute_names)
     return labeled_rows([(row.label, row.images) for row in rows], ("a", "b", "c", "a − b + c"), 112)
 
 
@@ -127,21 +94,12 @@ def _group_rows(ladder: LadderModel) -> list[Row]:
     """One row for each attribute equation of which the model knows the three groups."""
     groups, rows = ladder.groups, []
     for s, t in PAIRS:
-        kinds = [
-            _group(groups, s, True, t, True),
-            _group(groups, s, True, t, False),
-            _group(groups, s, False, t, False),
-        ]
-        if None not in kinds:
-            a, b, c = (code for code in kinds if code is not None)
+        kinds = [(s, t), (s, f"not {t}"), (f"not {s}", f"not {t}")]
+        a, b, c = (groups.get(f"{one}, {other}") or groups.get(f"{other}, {one}") for one, other in kinds)
+        if a and b and c:
             codes = [torch.cat([x, y, z, x - y + z]).cpu() for x, y, z in zip(a, b, c, strict=True)]
             rows.append(Row(f"{equation(s, t)}\nmean codes", decode_codes(ladder.vlae, codes), False))
     return rows
-
-
-def _group(groups: dict[str, Codes], s: str, has_s: bool, t: str, has_t: bool) -> Codes | None:
-    one, other = s if has_s else f"not {s}", t if has_t else f"not {t}"
-    return groups.get(f"{one}, {other}", groups.get(f"{other}, {one}"))
 
 
 def edit_sheet(ladder: LadderModel, image: Tensor, names: Sequence[str], layers: Sequence[int]) -> Image.Image:
@@ -162,9 +120,17 @@ def save_picture(picture: Image.Image, out: Path, quiet: bool = False) -> None:
     _write(out, buffer.getvalue(), quiet)
 
 
+def save_pictures(pictures: Sequence[Image.Image], folder: Path, names: Sequence[str] = ()) -> None:
+    """Writes one file for each picture into a folder, under its name or, where two are equal, its number."""
+    numbered = len(set(names)) < len(pictures)
+    for number, picture in enumerate(pictures):
+        save_picture(picture, folder / f"{f'{number:06d}' if numbered else names[number]}.png", quiet=True)
+    print(folder)
+
+
 def save_animation(frames: Tensor, out: Path) -> None:
     """Writes frames (n, C, H, W) in [−1, 1], there and back, as a GIF or an MP4."""
-    _write(out, gif_bytes(frames) if out.suffix.lower() == ".gif" else mp4_bytes(frames), False)
+    _write(out, gif_bytes(frames) if out.suffix.lower() == ".gif" else mp4_bytes(frames), quiet=False)
 
 
 def _write(out: Path, content: bytes, quiet: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,8 +21,8 @@ from analysis.commands.arguments import (
     split_words,
 )
 from analysis.commands.terminal import show_progress
+from analysis.model import REFINE_STEPS
 from preprocess.errors import UsageError
-from preprocess.progress import exit_on_error
 
 QUICK_SAMPLES = 1000
 TABLES = (".json", ".csv")
@@ -47,40 +48,42 @@ def report(
     ] = None,
 ) -> None:
     """Measures and draws everything into one page: index.html, metrics.json and the pictures."""
-    with exit_on_error(), show_progress() as progress:
-        paths = [_checkpoint(existing_model(str(path))) for path in checkpoints or [Path(existing_model(None))]]
-        folder = out or paths[0].parent / "report"
-        if folder.is_file():
-            raise UsageError(f"--out {folder} is a file; name a folder")
-        if (folder / "index.html").exists():
-            print(f"note: the earlier report in {folder} will be replaced", file=sys.stderr)
+    paths = [_checkpoint(existing_model(str(path))) for path in checkpoints or [Path(existing_model(None))]]
+    folder = out or paths[0].parent / "report"
+    if folder.is_file():
+        raise UsageError(f"--out {folder} is a file; name a folder")
+    if (folder / "index.html").exists():
+        print(f"note: the earlier report in {folder} will be replaced", file=sys.stderr)
 
-        from analysis.inputs.context import open_context  # noqa: PLC0415
-        from analysis.metrics.identity import read_identity_codes  # noqa: PLC0415
-        from analysis.report.report import evaluate_checkpoint, headline, write_report  # noqa: PLC0415
+    from analysis.inputs.context import open_context  # noqa: PLC0415
+    from analysis.metrics.identity import read_identity_codes  # noqa: PLC0415
+    from analysis.report.layer_summary import headline  # noqa: PLC0415
+    from analysis.report.report import evaluate_checkpoint, write_report  # noqa: PLC0415
 
-        codes = None if identity_codes is None else read_identity_codes(identity_codes)
-        opened = [open_context(path, data) for path in paths]
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # better now than after minutes of measuring
-        reports = []
-        classifiers: dict = {}
+    codes = None if identity_codes is None else read_identity_codes(identity_codes)
+    opened = [open_context(path, data) for path in paths]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass  # better now than after minutes of measuring
+    limit = min(samples, QUICK_SAMPLES) if quick else samples
+    reports: list = []
+    classifiers: dict = {}
+    with show_progress() as progress:
         for (context, warnings), name in zip(opened, short_names(paths), strict=True):
-            for warning in warnings:
-                print(f"warning: {warning}", file=sys.stderr)
-            limit = min(samples, QUICK_SAMPLES) if quick else samples
+            _warn(warnings)
             done = evaluate_checkpoint(context, name, limit, progress, classifiers, fid, codes)
-            for note in (note for note in done.notes if note.startswith("no FID")):
-                print(f"warning: {note}", file=sys.stderr)
+            _warn(note for note in done.notes if note.startswith("no FID"))
             done.notes += warnings
             reports.append(done)
         page = write_report(reports, folder)
-        for done in reports:
-            print(f"{done.name}, step {done.metrics['step']}")
-            for line in headline(done.metrics):
-                print(f"  {line}")
-        print(f"report: {page}")
+    for done in reports:
+        print(f"{done.name}, step {done.metrics['step']}", *headline(done.metrics), sep="\n  ")
+    print(f"report: {page}")
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _checkpoint(model: str) -> Path:
@@ -109,25 +112,24 @@ def probe(
     overwrite: Overwrite = False,
 ) -> None:
     """Prints how well each layer's code predicts each attribute, factor and label of held-out images."""
-    with exit_on_error(), show_progress() as progress:
-        source = existing_model(model)
-        if out is not None:
-            output_file(out, TABLES, overwrite)
+    source = existing_model(model)
+    if out is not None:
+        output_file(out, TABLES, overwrite)
 
-        from analysis.commands.drawing import open_ladder  # noqa: PLC0415
-        from analysis.commands.shards import evaluation  # noqa: PLC0415
-        from analysis.probes.probe import probe_context  # noqa: PLC0415
-        from analysis.probes.table import print_tables, write_tables  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.probes.probe import probe_context  # noqa: PLC0415
+    from analysis.probes.table import print_tables, write_tables  # noqa: PLC0415
 
-        ladder = open_ladder(source)
-        context = evaluation(ladder, source, data)
-        if context is None:
-            raise UsageError("an export holds no annotated images to probe with: name shards with --data")
-        tables = probe_context(context, samples, progress, attribute or (), linear_only=probe == "linear")
-        print_tables(tables, len(context.sizes), linear=probe == "linear")
-        if out is not None:
-            write_tables(tables, len(context.sizes), out)
-            print(out, file=sys.stderr)
+    context = Inputs.open(source, data).context()
+    if context is None:
+        raise UsageError("an export holds no annotated images to probe with: name shards with --data")
+    linear = probe == "linear"
+    with show_progress() as progress:
+        tables = probe_context(context, samples, progress, attribute or (), linear)
+    print_tables(tables, len(context.sizes), linear)
+    if out is not None:
+        write_tables(tables, len(context.sizes), out)
+        print(out, file=sys.stderr)
 
 
 def encode(
@@ -143,20 +145,20 @@ def encode(
     refine: Annotated[
         int,
         typer.Option(min=0, help="Steps toward the codes that reconstruct best; 0 = the encoder's, ten times faster."),
-    ] = 8,
+    ] = REFINE_STEPS,
     overwrite: Overwrite = False,
 ) -> None:
     """Writes every picture's codes: one column per layer, beside ids, labels and splits. Resumes where it stopped."""
-    with exit_on_error(), show_progress() as progress:
-        source, files = split_words(words, (1,), folders=True)
-        out = output_file(out, CODES, overwrite)
+    source, files = split_words(words, (1,), folders=True)
+    out = output_file(out, CODES, overwrite)
 
-        from analysis.commands.drawing import open_ladder  # noqa: PLC0415
-        from analysis.export.codes import encode_all, find_images  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.export.codes import encode_all, find_images  # noqa: PLC0415
 
-        images = find_images(files[0], split)
-        done = encode_all(open_ladder(source), images, align, refine, out, progress)
-        for reason, names in done.left_out.items():
-            listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            print(f"left out: {len(names)} ({reason}): {listed}", file=sys.stderr)
-        print(f"{out}: codes of {done.count:,} images")
+    images = find_images(files[0], split)
+    with show_progress() as progress:
+        done = encode_all(Inputs.open(source).ladder, images, align, refine, out, progress)
+    for reason, names in done.left_out.items():
+        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        print(f"left out: {len(names)} ({reason}): {listed}", file=sys.stderr)
+    print(f"{out}: codes of {done.count:,} images")

@@ -25,9 +25,16 @@ from analysis.commands.arguments import (
 )
 from analysis.commands.terminal import show_progress
 from preprocess.errors import UsageError
-from preprocess.progress import exit_on_error
 
 FRAMES = 24  # of an animation, one way
+
+
+def _picture_or_folder(out: Path, overwrite: bool) -> Path:
+    if is_picture(out):
+        return output_file(out, PICTURES, overwrite)
+    if out.suffix and not out.is_dir():
+        raise UsageError(f"--out {out}: name a {', '.join(PICTURES)} file, or a folder without a suffix")
+    return output_folder(out, overwrite)
 
 
 def manifold(
@@ -41,27 +48,21 @@ def manifold(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws each layer over [-3, 3], the others held (the paper's Figures 2 and 3)."""
-    with exit_on_error():
-        source = existing_model(model)
-        out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
+    source = existing_model(model)
+    out = _picture_or_folder(out, overwrite)
 
-        from analysis.commands.drawing import layer_manifold, open_ladder, save_picture  # noqa: PLC0415
-        from analysis.figures.tiles import side_by_side  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.figures.tiles import side_by_side  # noqa: PLC0415
 
-        ladder = open_ladder(source)
-        layers = chosen_layers(layer, len(ladder.sizes))
-        sheets = [layer_manifold(ladder, number, side, seed) for number in layers]
-        if is_picture(out):
-            save_picture(side_by_side(sheets, [f"layer {number}" for number in layers]), out)
-            return
-        for number, sheet in zip(layers, sheets, strict=True):
-            save_picture(sheet, out / f"manifold_layer{number}.png")
-
-
-def _folder_of_pictures(out: Path, overwrite: bool) -> Path:
-    if out.suffix and not out.is_dir():
-        raise UsageError(f"--out {out}: name a {', '.join(PICTURES)} file, or a folder without a suffix")
-    return output_folder(out, overwrite)
+    ladder = Inputs.open(source).ladder
+    layers = chosen_layers(layer, len(ladder.sizes))
+    sheets = [drawing.layer_manifold(ladder, number, side, seed) for number in layers]
+    if is_picture(out):
+        drawing.save_picture(side_by_side(sheets, [f"layer {number}" for number in layers]), out)
+        return
+    for number, sheet in zip(layers, sheets, strict=True):
+        drawing.save_picture(sheet, out / f"manifold_layer{number}.png")
 
 
 def sample(
@@ -72,20 +73,19 @@ def sample(
     overwrite: Overwrite = False,
 ) -> None:
     """Decodes codes drawn from the prior: pictures of nobody."""
-    with exit_on_error():
-        source = existing_model(model)
-        out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
+    source = existing_model(model)
+    out = _picture_or_folder(out, overwrite)
 
-        from analysis.commands.drawing import open_ladder, save_picture  # noqa: PLC0415
-        from analysis.figures.tiles import enlarged_sheet  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.figures.tiles import enlarged_sheet  # noqa: PLC0415
 
-        ladder = open_ladder(source)
-        if is_picture(out):
-            save_picture(enlarged_sheet(ladder.sample(count, seed, "torch").cpu(), max(1, round(count**0.5))), out)
-            return
-        for number, picture in enumerate(ladder.sample(count, seed)):
-            save_picture(picture, out / f"{number:06d}.png", quiet=True)
-        print(out)
+    ladder = Inputs.open(source).ladder
+    if is_picture(out):
+        images = ladder.sample(count, seed, "torch").cpu()
+        drawing.save_picture(enlarged_sheet(images, max(1, round(count**0.5))), out)
+    else:
+        drawing.save_pictures(ladder.sample(count, seed), out)
 
 
 def reconstruct(
@@ -98,22 +98,18 @@ def reconstruct(
     overwrite: Overwrite = False,
 ) -> None:
     """Shows pictures above what the model keeps of them."""
-    with exit_on_error():
-        source, files = split_words(words, range(10_000))
-        out = output_file(out, PICTURES, overwrite) if is_picture(out) else _folder_of_pictures(out, overwrite)
+    source, files = split_words(words, range(10_000))
+    out = _picture_or_folder(out, overwrite)
 
-        from analysis.commands.drawing import input_images, open_ladder, pairs_sheet, save_picture  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
 
-        ladder = open_ladder(source)
-        images = input_images(ladder, files, align, source, data, 30)
-        if is_picture(out):
-            save_picture(pairs_sheet(images, ladder.reconstruct(images, "torch").cpu()), out)
-            return
-        names = [file.stem for file in files]
-        for number, picture in enumerate(ladder.reconstruct(images)):
-            name = f"{number:06d}" if len(set(names)) < len(images) else names[number]
-            save_picture(picture, out / f"{name}.png", quiet=True)
-        print(out)
+    inputs = Inputs.open(source, data, files, align)
+    ladder, images = inputs.ladder, inputs.images(30)
+    if is_picture(out):
+        drawing.save_picture(drawing.pairs_sheet(images, ladder.reconstruct(images, "torch").cpu()), out)
+    else:
+        drawing.save_pictures(ladder.reconstruct(images), out, [file.stem for file in files])
 
 
 def interpolate(
@@ -129,29 +125,25 @@ def interpolate(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws the way from one picture to another: on all layers together, and on each layer alone."""
-    with exit_on_error():
-        source, files = split_words(words, (0, 2))
-        kind = format or (out.suffix.lower().removeprefix(".") if out else "png")
-        suffixes = (f".{kind}",) if kind in ("gif", "mp4") else PICTURES
-        if layer is not None and kind not in ("gif", "mp4"):
-            raise UsageError("--layer needs --format gif or mp4: a picture shows each layer in a row of its own")
-        out = output_file(out or Path(f"interpolation.{kind}"), suffixes, overwrite)
+    source, files = split_words(words, (0, 2))
+    kind = format or (out.suffix.lower().removeprefix(".") if out else "png")
+    moving = kind in ("gif", "mp4")
+    if layer is not None and not moving:
+        raise UsageError("--layer needs --format gif or mp4: a picture shows each layer in a row of its own")
+    out = output_file(out or Path(f"interpolation.{kind}"), (f".{kind}",) if moving else PICTURES, overwrite)
 
-        from analysis.commands.drawing import (  # noqa: PLC0415
-            code_pair,
-            open_ladder,
-            save_animation,
-            save_picture,
-        )
-        from analysis.figures.grids import interpolation_picture  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.figures.grids import interpolation_picture  # noqa: PLC0415
 
-        ladder = open_ladder(source)
-        layers = chosen_layers(layer, len(ladder.sizes))
-        a, b = code_pair(ladder, files, align, source, data)
-        if kind in ("gif", "mp4"):
-            save_animation(ladder.interpolate(a, b, frames, layers, "torch").cpu(), out)
-        else:
-            save_picture(interpolation_picture(ladder.vlae, a, b), out)
+    inputs = Inputs.open(source, data, files, align)
+    ladder = inputs.ladder
+    layers = chosen_layers(layer, len(ladder.sizes))
+    a, b = drawing.code_pair(inputs)
+    if moving:
+        drawing.save_animation(ladder.interpolate(a, b, frames, layers, "torch").cpu(), out)
+    else:
+        drawing.save_picture(interpolation_picture(ladder.vlae, a, b), out)
 
 
 def swap(
@@ -165,17 +157,16 @@ def swap(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws A with layers of B. Without pictures: one face with each layer of eight others."""
-    with exit_on_error():
-        source, files = split_words(words, (0, 2))
-        out = output_file(out or Path("swap.png"), PICTURES, overwrite)
+    source, files = split_words(words, (0, 2))
+    out = output_file(out or Path("swap.png"), PICTURES, overwrite)
 
-        from analysis.commands.drawing import input_images, open_ladder, save_picture, swap_sheet  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
 
-        ladder = open_ladder(source)
-        for layer in layers or ():
-            chosen_layers(layer, len(ladder.sizes))
-        images = input_images(ladder, files, align, source, data, 9)
-        save_picture(swap_sheet(ladder, images, layers), out)
+    inputs = Inputs.open(source, data, files, align)
+    for layer in layers or ():
+        chosen_layers(layer, len(inputs.ladder.sizes))
+    drawing.save_picture(drawing.swap_sheet(inputs.ladder, inputs.images(9), layers), out)
 
 
 def arithmetic(
@@ -190,19 +181,20 @@ def arithmetic(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws a, b, c and a - b + c of three pictures, or of held-out images (the paper's Figure 4)."""
-    with exit_on_error(), show_progress() as progress:
-        source, files = split_words(words, (0, 3))
-        if attribute and not files:
-            raise UsageError("--attribute tells what your three pictures differ in: name A B C as well")
-        out = output_file(out or Path("arithmetic.png"), PICTURES, overwrite)
+    source, files = split_words(words, (0, 3))
+    if attribute and not files:
+        raise UsageError("--attribute tells what your three pictures differ in: name A B C as well")
+    out = output_file(out or Path("arithmetic.png"), PICTURES, overwrite)
 
-        from analysis.commands.drawing import arithmetic_sheet, open_ladder, save_picture  # noqa: PLC0415
-        from analysis.commands.shards import with_directions  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
 
-        ladder = open_ladder(source)
+    inputs = Inputs.open(source, data, files, align)
+    with show_progress() as progress:
         if attribute:
-            ladder = with_directions(ladder, source, data, 5000, progress)
-        save_picture(arithmetic_sheet(ladder, files, attribute or (), align, source, data, progress), out)
+            inputs = inputs.with_directions(5000, progress)
+        sheet = drawing.arithmetic_sheet(inputs, attribute or (), progress)
+    drawing.save_picture(sheet, out)
 
 
 def edit(
@@ -218,17 +210,17 @@ def edit(
     overwrite: Overwrite = False,
 ) -> None:
     """Adds attributes to a picture and removes them, in steps from -3 to 3."""
-    with exit_on_error(), show_progress() as progress:
-        source, files = split_words(words, (0, 1))
-        out = output_file(out or Path("edit.png"), PICTURES, overwrite)
+    source, files = split_words(words, (0, 1))
+    out = output_file(out or Path("edit.png"), PICTURES, overwrite)
 
-        from analysis.commands.drawing import edit_sheet, input_images, open_ladder, save_picture  # noqa: PLC0415
-        from analysis.commands.shards import with_directions  # noqa: PLC0415
+    from analysis.commands import drawing  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
 
-        ladder = with_directions(open_ladder(source), source, data, samples, progress)
-        names = [ladder.attribute_name(name) for name in attribute or ladder.attributes]
-        if not names:
-            raise UsageError("the model has no attribute directions: its images have no attributes, or each is rare")
-        layers = chosen_layers(layer, len(ladder.sizes))
-        image = input_images(ladder, files, align, source, data, 1)
-        save_picture(edit_sheet(ladder, image, names, layers), out)
+    with show_progress() as progress:
+        inputs = Inputs.open(source, data, files, align).with_directions(samples, progress)
+    ladder = inputs.ladder
+    names = [ladder.attribute_name(name) for name in attribute or ladder.attributes]
+    if not names:
+        raise UsageError("the model has no attribute directions: its images have no attributes, or each is rare")
+    layers = chosen_layers(layer, len(ladder.sizes))
+    drawing.save_picture(drawing.edit_sheet(ladder, inputs.images(1), names, layers), out)

@@ -11,7 +11,6 @@ import typer
 from analysis.commands.arguments import Align, Data, Model, existing_model
 from analysis.commands.terminal import show_progress
 from preprocess.errors import UsageError
-from preprocess.progress import exit_on_error
 
 Format = Literal["safetensors", "onnx", "torch-export", "space"]
 
@@ -41,23 +40,23 @@ def export(
     ] = None,
 ) -> None:
     """Writes the model for other machines and programs, checked against the checkpoint, with a model card."""
-    with exit_on_error(), show_progress() as progress:
-        source = existing_model(model)
-        path = Path(source) / "ckpt.pt" if (Path(source) / "ckpt.pt").is_file() else Path(source)
-        if not path.is_file() and format != "space":
-            raise UsageError(f"--format {format} needs a ckpt.pt, and {source} is an export already")
-        folder = out or (path.parent if path.is_file() else Path()) / f"export-{format}"
-        if folder.is_file():
-            raise UsageError(f"--out {folder} is a file; name a folder")
-        if (folder / "README.md").exists():
-            print(f"note: the earlier export in {folder} will be replaced", file=sys.stderr)
+    source = existing_model(model)
+    path = Path(source) / "ckpt.pt" if (Path(source) / "ckpt.pt").is_file() else Path(source)
+    if not path.is_file() and format != "space":
+        raise UsageError(f"--format {format} needs a ckpt.pt, and {source} is an export already")
+    folder = out or (path.parent if path.is_file() else Path()) / f"export-{format}"
+    if folder.is_file():
+        raise UsageError(f"--out {folder} is a file; name a folder")
+    if (folder / "README.md").exists():
+        print(f"note: the earlier export in {folder} will be replaced", file=sys.stderr)
 
-        from analysis.export.write import ExportOptions, export_to  # noqa: PLC0415
+    from analysis.export.write import ExportOptions, export_to  # noqa: PLC0415
 
-        options = ExportOptions(format, precision, name, license, data, metrics, data_license)
+    options = ExportOptions(format, precision, name, license, data, metrics, data_license)
+    with show_progress() as progress:
         for line in export_to(source, path, folder, options, progress):
             print(line)
-        print(folder)
+    print(folder)
 
 
 def explore(
@@ -68,11 +67,10 @@ def explore(
     align: Align = "auto",
 ) -> None:
     """Opens a page to play with the model: sliders for each layer, swaps, arithmetic, your own photograph."""
-    with exit_on_error():
-        source = existing_model(model, pretrained_first=True)
+    source = existing_model(model, pretrained_first=True)
 
-        from analysis.commands.drawing import open_ladder  # noqa: PLC0415
-        from analysis.explorer.serve import check_gradio, serve  # noqa: PLC0415
+    from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.explorer.serve import check_gradio, serve  # noqa: PLC0415
 
-        check_gradio()
-        serve(open_ladder(source), host, port, browser, align)
+    check_gradio()
+    serve(Inputs.open(source).ladder, host, port, browser, align)

@@ -1,7 +1,4 @@
-"""What is analyzed: a checkpoint's model beside the shards it is shown, and the codes of held-out images.
-
-Shape letters: n samples, H W C image, d latent dimensions of a layer, A attributes, F factors.
-"""
+"""What is analyzed: a checkpoint's model beside the shards that it is shown."""
 
 from __future__ import annotations
 
@@ -45,14 +42,22 @@ class EvalContext:
 
     @property
     def step(self) -> int:
+        """Optimizer steps that the model was trained for."""
         return int(self.state["progress"]["step"])
 
+    def autocast(self) -> torch.autocast:
+        """The precision in which the network is measured: that of training's validation, where it is fast here."""
+        return fast_precision(self.device, self.config.training.mixed_precision == "bf16")
 
-def open_model(path: Path) -> tuple[VLAE, Config, dict[str, Any], torch.device]:
-    """The model of a checkpoint on the best device here. Raises CheckpointError."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    vlae, config, state = load_vlae(path, device)
-    return vlae, config, state, device
+
+def fast_precision(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """Runs networks in bfloat16 where it is ``wanted`` and this machine computes in it, else in float32."""
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fast)
+
+
+def _cpu_has_bf16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str | None]:
@@ -77,12 +82,19 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
         raise EvalContextError(
             f"{shards.folder} no longer holds the shards that the checkpoint was trained on; name shards with --data"
         )
-    return shards, f"{shards.folder} is not what the checkpoint was trained on: 'held-out' rests on your word"
+    return shards, (
+        f"{shards.folder} is not what the checkpoint was trained on: make sure that its valid and test images were not "
+        "used for training"
+    )
 
 
 def open_context(path: Path, data: Path | None) -> tuple[EvalContext, list[str]]:
-    """A checkpoint with its shards, and warnings to say. Raises what ``open_model`` and ``open_shards`` raise."""
-    vlae, config, state, device = open_model(path)
+    """A checkpoint, on the best device here, with its shards, and warnings to say.
+
+    Raises CheckpointError, ShardError, or what ``open_shards`` raises.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vlae, config, state = load_vlae(path, device)
     shards, warning = open_shards(state, data)
     shards.check_sizes()
     return EvalContext(path, vlae, config, state, shards, device), [warning] if warning else []

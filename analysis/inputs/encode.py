@@ -18,7 +18,7 @@ from torch import Tensor
 from analysis.inputs.context import EvalContext, EvalContextError, Progress
 from pipeline.data.shard_reader import ShardSource, load_images
 from pipeline.model.pixels import from_array
-from pipeline.model.vlae import VLAE, Posterior
+from pipeline.model.vlae import VLAE
 from pipeline.training.threads import AdaptiveThreads
 from preprocess.shards.reader import Annotations, ShardSet
 
@@ -58,10 +58,10 @@ class EncodedSplits:
     """The shards hold no held-out images: `held_out` is the second half of the training images."""
 
 
-def in_chunks(images: np.ndarray, size: int = 1024) -> Iterator[Tensor]:
-    """Converts uint8 (n, H, W, C) for the model, on the CPU, in chunks: floats take four times as much memory."""
-    for start in range(0, len(images), size):
-        yield from_array(images[start : start + size])
+def in_chunks(images: np.ndarray) -> Iterator[Tensor]:
+    """Converts uint8 (n, H, W, C) for the model, on the CPU, in batches: floats take four times as much memory."""
+    for start in range(0, len(images), BATCH):
+        yield from_array(images[start : start + BATCH])
 
 
 @cache
@@ -71,22 +71,20 @@ def threads_of(device: torch.device) -> AdaptiveThreads:
 
 
 @torch.inference_mode()
-def encode(context: EvalContext, images: np.ndarray, advance: Callable[[int], None]) -> list[Posterior]:
-    """Encodes uint8 images (n, H, W, C): the posterior of each layer, (n, d_l) on the CPU.
-
-    Args:
-        context: the model and its device.
-        images: uint8 (n, H, W, C).
-        advance: called with the number of images finished since the last call.
-    """
-    parts: list[list[Posterior]] = []
+def encode(
+    context: EvalContext, images: np.ndarray, annotations: Annotations, advance: Callable[[int], None]
+) -> Encoded:
+    """Encodes uint8 images (n, H, W, C) with these annotations; `advance` is told of each batch."""
+    means, stds = [], []
     for start in range(0, len(images), BATCH):
-        with threads_of(context.device).step():
-            chunk = from_array(images[start : start + BATCH], context.device)
-            parts.append([Posterior(q.mean.cpu(), q.std.cpu()) for q in context.vlae.encode(chunk)])
+        chunk = images[start : start + BATCH]
+        with threads_of(context.device).step(), context.autocast():
+            posteriors = context.vlae.encode(from_array(chunk, context.device))
+            means.append([q.mean.cpu() for q in posteriors])
+            stds.append([q.std.cpu() for q in posteriors])
         advance(len(chunk))
-    layers = zip(*parts, strict=True)
-    return [Posterior(torch.cat([q.mean for q in layer]), torch.cat([q.std for q in layer])) for layer in layers]
+    joined = ([torch.cat(layer) for layer in zip(*batches, strict=True)] for batches in (means, stds))
+    return Encoded(images, annotations, *joined)
 
 
 @torch.inference_mode()
@@ -98,6 +96,12 @@ def decode_codes(vlae: VLAE, codes: Sequence[Tensor]) -> Tensor:
         with threads_of(device).step():
             parts.append(vlae.decode([z[start : start + BATCH].to(device) for z in codes]).cpu())
     return torch.cat(parts)
+
+
+def decode_to_measure(context: EvalContext, codes: Sequence[Tensor]) -> Tensor:
+    """``decode_codes`` in the precision of measurements, which is faster than that of pictures to look at."""
+    with context.autocast():
+        return decode_codes(context.vlae, codes)
 
 
 def load_split(shards: ShardSet, split: str, limit: int) -> tuple[np.ndarray, Annotations]:
@@ -128,12 +132,7 @@ def split_size(shards: ShardSet, *splits: str) -> int:
     return sum(present[split].samples for split in splits if split in present)
 
 
-def held_out_count(context: EvalContext, limit: int) -> int:
-    """How many images `held_out` gives at most."""
-    return min(limit, split_size(context.shards, *HELD_OUT))
-
-
-def held_out(context: EvalContext, limit: int, advance: Callable[[int], None]) -> Encoded:
+def held_out(context: EvalContext, limit: int, progress: Progress) -> Encoded:
     """Up to `limit` images that training never saw, from the valid and test splits in equal parts, with their codes.
 
     Raises:
@@ -147,15 +146,17 @@ def held_out(context: EvalContext, limit: int, advance: Callable[[int], None]) -
             "measured; name shards with a valid split with --data"
         )
     loaded = [load_split(context.shards, split, max(1, limit // len(present))) for split in present]
+    images = np.concatenate([images for images, _ in loaded])
     keys = [key for _, annotations in loaded for key in annotations.keys]
     columns = zip(*(_columns(annotations)[1:] for _, annotations in loaded), strict=True)
-    images = np.concatenate([images for images, _ in loaded])
-    return with_codes(context, images, Annotations(keys, *map(np.concatenate, columns)), advance)
+    advance = progress("codes of held-out images", len(images))
+    return encode(context, images, Annotations(keys, *map(np.concatenate, columns)), advance)
 
 
-def encoded_split(context: EvalContext, split: str, limit: int, advance: Callable[[int], None]) -> Encoded:
+def encoded_split(context: EvalContext, split: str, limit: int, progress: Progress) -> Encoded:
     """The first `limit` images of one split with their codes."""
-    return with_codes(context, *load_split(context.shards, split, limit), advance)
+    advance = progress(f"codes of {split} images", min(limit, split_size(context.shards, split)))
+    return encode(context, *load_split(context.shards, split, limit), advance)
 
 
 def encode_splits(context: EvalContext, limit: int, progress: Progress) -> EncodedSplits:
@@ -172,25 +173,14 @@ def encode_splits(context: EvalContext, limit: int, progress: Progress) -> Encod
         raise EvalContextError(
             f"{shards.folder} has no train split, with which a report compares: `analysis probe` does without"
         )
-    count = held_out_count(context, limit)
-    enough = count >= MIN_HELD_OUT
-    train_limit = TRAIN_IMAGES if enough else min(TRAIN_IMAGES, 2 * limit)
-    advance = progress("codes of training images", min(train_limit, split_size(shards, "train")))
-    everything = encoded_split(context, "train", train_limit, advance)
-    if enough:
-        return EncodedSplits(everything, held_out(context, limit, progress("codes of held-out images", count)))
+    if min(limit, split_size(shards, *HELD_OUT)) >= MIN_HELD_OUT:
+        train = encoded_split(context, "train", TRAIN_IMAGES, progress)
+        return EncodedSplits(train, held_out(context, limit, progress))
+    everything = encoded_split(context, "train", min(TRAIN_IMAGES, 2 * limit), progress)
     middle = len(everything) // 2
     if middle < MIN_HELD_OUT:
         raise EvalContextError(f"{shards.folder} has {len(everything)} images: too few to measure anything")
     return EncodedSplits(everything.part(slice(0, middle)), everything.part(slice(middle, None)), True)
-
-
-def with_codes(
-    context: EvalContext, images: np.ndarray, annotations: Annotations, advance: Callable[[int], None]
-) -> Encoded:
-    """Adds the codes to uint8 `images` (n, H, W, C) and their `annotations`, in one order."""
-    posteriors = encode(context, images, advance)
-    return Encoded(images, annotations, [q.mean for q in posteriors], [q.std for q in posteriors])
 
 
 def _columns(annotations: Annotations) -> tuple[Any, ...]:

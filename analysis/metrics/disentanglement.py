@@ -7,7 +7,7 @@ factor sits in one code dimension of its own (DCI: and every dimension holds one
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,8 +31,7 @@ def _entropy(p: np.ndarray, axis: int) -> np.ndarray:
     size = p.shape[axis]
     if size == 1:
         return np.zeros(np.delete(p.shape, axis))
-    safe = np.where(p > 0, p, 1.0)
-    return -(p * np.log(safe)).sum(axis) / np.log(size)
+    return _surprise(p).sum(axis) / np.log(size)
 
 
 def disentanglement_and_completeness(importance: np.ndarray) -> tuple[float, float]:
@@ -54,7 +53,10 @@ def disentanglement_and_completeness(importance: np.ndarray) -> tuple[float, flo
 
 
 def dci(
-    codes: np.ndarray, factors: np.ndarray, identity: np.ndarray | None = None
+    codes: np.ndarray,
+    factors: np.ndarray,
+    identity: np.ndarray | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, float], np.ndarray]:
     """DCI by forests of random trees, fitted on one half of (n, D), (n, K) and scored on the other.
 
@@ -71,6 +73,7 @@ def dci(
         ).fit(codes[fit], factors[fit, k])
         informativeness[k] = max(0.0, r_squared(factors[scored, k], forest.predict(codes[scored])).value)
         importance[:, k] = forest.feature_importances_ * informativeness[k]
+        advance(1)
     d, c = disentanglement_and_completeness(importance)
     scores = {"disentanglement": d, "completeness": c, "informativeness": float(informativeness.mean())}
     return scores, importance
@@ -88,29 +91,27 @@ def binned(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _one_hot(labels: np.ndarray) -> list[np.ndarray]:
-    """Columns of (n, D) small integers, each as (n, largest + 1) of 0 and 1."""
-    return [np.eye(column.max() + 1, dtype=np.float32)[column] for column in labels.T]
-
-
-def _blocks_of_entropy(p: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """−Σ p log p over each block of ``p``; blocks start at ``rows`` and ``columns``: (len(rows), len(columns))."""
-    terms = -p * np.log(np.where(p > 0, p, 1.0))
-    return np.add.reduceat(np.add.reduceat(terms, rows, axis=0), columns, axis=1)
-
-
 def mutual_information(codes: np.ndarray, factors: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """I(z_j; v_k) / H(v_k) of binned (n, D) and (n, K), ``weights`` (n,) of the samples: (D, K) in [0, 1]."""
-    weight = np.ones(len(codes), np.float32) if weights is None else weights
-    left, right = _one_hot(codes), _one_hot(factors)
-    z, v = np.concatenate(left, 1), np.concatenate(right, 1)
-    rows = np.cumsum([0, *(m.shape[1] for m in left[:-1])])
-    columns = np.cumsum([0, *(m.shape[1] for m in right[:-1])])
-    one, total = np.zeros(1, int), weight.sum(dtype=float)
-    joint = _blocks_of_entropy(((z * weight[:, None]).T @ v) / total, rows, columns)  # one product: all histograms
-    h_z = _blocks_of_entropy((weight @ z)[:, None] / total, rows, one)
-    h_v = _blocks_of_entropy((weight @ v)[None, :] / total, one, columns)
-    return np.where(h_v > 0, (h_z + h_v - joint) / np.where(h_v > 0, h_v, 1), 0.0)
+    bins, values = codes.max() + 1, factors.max(0) + 1
+    starts = np.cumsum([0, *values[:-1]])  # the values of all factors lie in one row of each histogram
+    cells = (bins, values.sum())
+    weight = np.repeat(np.ones(len(codes)) if weights is None else weights.astype(float), len(starts))
+    places = factors + starts
+    histograms = (
+        np.bincount((column[:, None] * cells[1] + places).ravel(), weight, minlength=np.prod(cells)).reshape(cells)
+        for column in codes.T
+    )
+    joint = np.stack(list(histograms)) / weight[:: len(starts)].sum()  # (D, bins, values)
+    h_joint = np.add.reduceat(_surprise(joint).sum(1), starts, axis=1)
+    h_z = _surprise(joint[:, :, : values[0]].sum(2)).sum(1, keepdims=True)
+    h_v = np.add.reduceat(_surprise(joint[:1].sum(1)), starts, axis=1)
+    return np.where(h_v > 0, (h_z + h_v - h_joint) / np.where(h_v > 0, h_v, 1), 0.0)
+
+
+def _surprise(p: np.ndarray) -> np.ndarray:
+    """−p log p, 0 where p is 0."""
+    return -p * np.log(np.where(p > 0, p, 1.0))
 
 
 def top_gap(scores: np.ndarray) -> float:
@@ -130,9 +131,10 @@ def squared_correlation(codes: np.ndarray, factors: np.ndarray, weights: np.ndar
     return np.where(spread > 0, covariance**2 / np.where(spread > 0, spread, 1), 0.0)
 
 
-def _gaps(point: np.ndarray, resampled: np.ndarray, rows: slice) -> tuple[float, list[float]]:
+def _gaps(name: str, point: np.ndarray, resampled: np.ndarray, rows: slice) -> dict[str, Any]:
     """``top_gap`` of the dimensions ``rows`` of (D, K), and its interval from (R, D, K)."""
-    return top_gap(point[rows]), interval(np.array([top_gap(scores[rows]) for scores in resampled]))
+    ends = interval(np.array([top_gap(scores[rows]) for scores in resampled]))
+    return {name: top_gap(point[rows]), f"{name}_interval": ends}
 
 
 def _usable(factors: np.ndarray) -> tuple[np.ndarray, list[int]]:
@@ -149,35 +151,32 @@ def _usable(factors: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 
 def disentanglement(
-    layers: Sequence[np.ndarray], factors: np.ndarray, identity: np.ndarray | None = None
+    layers: Sequence[np.ndarray],
+    factors: np.ndarray,
+    identity: np.ndarray | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Scores over the dimensions of all layers together, and ``layers``: the same of each one's; {} without factors.
 
     ``dci``; ``mig``: mutual information gap (Chen et al. 2018, eq. 6); ``sap``: separated attribute predictability
     (Kumar et al. 2018, section 3), both with 95 % intervals; ``importance`` (D, K). Layers (n, d_l), factors (n, K),
-    of which those that are mostly unknown or constant are left out; ``identity`` (n,) as for ``dci``.
+    of which those that are mostly unknown or constant are left out; ``identity`` (n,) as for ``dci``, which tells
+    ``advance`` of each factor.
     """
     chosen, usable = _usable(factors)
     if not usable:
         return {}
     v = factors[chosen][:, usable].astype(float)
     z = np.concatenate(layers, axis=1)[chosen].astype(float)
-    weights = resamples(len(z))[:RESAMPLES]
-    z_bins, v_bins = binned(z), binned(v)
-    information = mutual_information(z_bins, v_bins), np.stack([mutual_information(z_bins, v_bins, w) for w in weights])
+    bins, weights = (binned(z), binned(v)), resamples(len(z))[:RESAMPLES]
+    information = mutual_information(*bins), np.stack([mutual_information(*bins, w) for w in weights])
     lines = squared_correlation(z, v), np.stack([squared_correlation(z, v, w) for w in weights])
-    parts, importance = dci(z, v, None if identity is None else identity[chosen])
+    parts, importance = dci(z, v, None if identity is None else identity[chosen], advance)
 
     def scores(rows: slice) -> dict[str, Any]:
         d, c = disentanglement_and_completeness(importance[rows])
-        (gap, gap_interval), (line, line_interval) = _gaps(*information, rows), _gaps(*lines, rows)
-        return {
-            "dci": {"disentanglement": d, "completeness": c},
-            "mig": gap,
-            "mig_interval": gap_interval,
-            "sap": line,
-            "sap_interval": line_interval,
-        }
+        own = {"dci": {"disentanglement": d, "completeness": c}}
+        return own | _gaps("mig", *information, rows) | _gaps("sap", *lines, rows)
 
     ends = np.cumsum([0, *(layer.shape[1] for layer in layers)])
     result = scores(slice(None)) | {"dci": parts, "n": len(v), "factors": usable}

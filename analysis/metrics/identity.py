@@ -21,7 +21,7 @@ from analysis.inputs.context import EvalContextError
 from analysis.metrics.bootstrap import interval, resamples
 from analysis.probes.dataset import Target
 from analysis.probes.predictors import linear_predictions, mlp_predictions
-from analysis.probes.scores import Estimate, Kind, auc, average, r_squared
+from analysis.probes.scores import auc, average, by_layer, r_squared
 
 MIN_PEOPLE = 8  # with two images each, or an interval means nothing
 MIN_IMAGES = 16
@@ -114,10 +114,8 @@ def _pairs(person: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 def verification(layers: Sequence[np.ndarray], identity: np.ndarray, trained_on: np.ndarray) -> dict[str, Any]:
     """Measures how well the distance of whitened codes tells whether two images show one person.
 
-    Args:
-        layers: codes (n, d_l) of held-out images, bottom first.
-        identity: (n,) int64, −1 where unknown.
-        trained_on: identities of the training images; these people are left out.
+    Codes (n, d_l) are of held-out images, bottom first, ``identity`` (n,) is −1 where unknown. People of the training
+    images, ``trained_on``, are left out.
 
     Returns:
         ``verification`` with ``auc`` and ``equal_error_rate`` for each layer, the same with ``_all`` for all layers
@@ -136,16 +134,14 @@ def verification(layers: Sequence[np.ndarray], identity: np.ndarray, trained_on:
     drawn = resamples(len(names))
     weights = drawn[:, person[pairs[:, 0]]] * np.where(equal, 1, drawn[:, person[pairs[:, 1]]])
     white = [whitened(codes[chosen].astype(float)) for codes in layers]
-    result: dict[str, Any] = {}
-    distances = [
-        np.linalg.norm(codes[pairs[:, 0]] - codes[pairs[:, 1]], axis=1) for codes in [*white, np.hstack(white)]
-    ]
+    white.append(np.hstack(white))
+    distances = [np.linalg.norm(codes[pairs[:, 0]] - codes[pairs[:, 1]], axis=1) for codes in white]
     areas = [auc(equal.astype(float), -distance) for distance in distances]
-    ends = [area.interval(person[pairs[:, 0]]) for area in areas]
-    result |= _by_layer("auc", [area.value for area in areas], ends)
     rates = [float(equal_error_rate(equal, distance)[0]) for distance in distances]
-    ends = [interval(equal_error_rate(equal, distance, weights)) for distance in distances]
-    result |= _by_layer("equal_error_rate", rates, ends)
+    rate_ends = [interval(equal_error_rate(equal, distance, weights)) for distance in distances]
+    area_ends = [area.interval(person[pairs[:, 0]]) for area in areas]
+    result = by_layer("auc", [area.value for area in areas], area_ends)
+    result |= by_layer("equal_error_rate", rates, rate_ends)
     sizes = {"n_people": len(names), "n_images": len(chosen), "n_pairs": [len(same), len(different)]}
     return {"verification": result | sizes}
 
@@ -179,25 +175,14 @@ def descriptor_scores(
     sets = [[z[i] for z in layers] for (layers, _), i in zip((fitted, scored), kept, strict=True)]
     x, y = ([*layers, np.hstack(layers)] for layers in sets)
     targets = [Target("factor", str(k), values[:, k]) for k in range(len(axes))]
-    names: list[tuple[Kind, str]] = [(target.kind, target.name) for target in targets]
     linear = [linear_predictions(targets, *pair) for pair in zip(x, y, strict=True)]
     result: dict[str, Any] = {}
     for key, predictions in (("r2_mlp", mlp_predictions(targets, x, y)), ("r2_linear", linear)):
-        scores = [_mean_r_squared(truth, np.stack([found[name] for name in names], 1)) for found in predictions]
-        result |= _by_layer(key, [score.value for score in scores], [score.interval() for score in scores])
+        scores = [
+            average([r_squared(t, found[target.kind, target.name]) for target, t in zip(targets, truth.T, strict=True)])
+            for found in predictions
+        ]
+        result |= by_layer(key, [score.value for score in scores], [score.interval() for score in scores])
     explained = float((spread[:COMPONENTS] ** 2).sum() / (spread**2).sum())
     sizes = {"components": len(axes), "explained": explained, "n": len(kept[1]), "n_fit": len(kept[0])}
     return {"descriptors": result | sizes}
-
-
-def _mean_r_squared(truth: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """Mean over columns of the R² of (n, k) predictions."""
-    return average([r_squared(t, p) for t, p in zip(truth.T, predicted.T, strict=True)])
-
-
-def _by_layer(key: str, values: Sequence[float], ends: Sequence[list[float]]) -> dict[str, Any]:
-    """Figures of each layer and, last, of all together, with their intervals."""
-    return {key: [*values[:-1]], f"{key}_all": values[-1]} | {
-        f"{key}_interval": [*ends[:-1]],
-        f"{key}_all_interval": ends[-1],
-    }

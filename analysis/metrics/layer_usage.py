@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import Encoded, decode_codes
+from analysis.inputs.encode import Encoded, decode_to_measure
 from analysis.probes.scores import Estimate, ratio
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.losses.kernels import make_kernel
@@ -21,18 +21,6 @@ ACTIVE_VARIANCE = 0.01  # of a unit's mean over images (Burda et al. 2016, secti
 MMD_SAMPLES = 4096
 EFFECT_SAMPLES = 384
 NOISE_SEED = 1
-
-
-def effects(context: EvalContext, codes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Estimate]:
-    """Each layer's effect, as in ``pipeline.model.latents.layer_effects``, over images."""
-    base = decode_codes(context.vlae, codes)
-
-    def change(moved: Sequence[Tensor]) -> np.ndarray:
-        return (decode_codes(context.vlae, moved) - base).abs().mean((1, 2, 3)).numpy().astype(float)
-
-    together = change(drawn)
-    alone = [change(replace_layer(codes, drawn, layer)) for layer in range(len(codes))]
-    return [ratio(part, together) for part in alone]
 
 
 def moments(samples: Tensor) -> dict[str, float]:
@@ -55,6 +43,29 @@ def moments(samples: Tensor) -> dict[str, float]:
     }
 
 
+def posterior_and_prior(encoded: Encoded, most: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Samples of the posteriors of the first ``most`` images, and as many of the prior: (n, d_l) a layer, each."""
+    sizes, indices = [z.shape[1] for z in encoded.means], torch.arange(min(len(encoded), most))
+    noise, prior = (
+        split_layers(normal(indices, sum(sizes), stream, NOISE_SEED), sizes)
+        for stream in (Stream.POSTERIOR, Stream.PRIOR)
+    )
+    parts = zip(encoded.means, encoded.stds, noise, strict=True)
+    return [mean[: len(eps)] + std[: len(eps)] * eps for mean, std, eps in parts], prior
+
+
+def effects(context: EvalContext, encoded: Encoded) -> list[Estimate]:
+    """Each layer's effect on the picture, as in ``pipeline.model.latents.layer_effects``, over images."""
+    codes, prior = posterior_and_prior(encoded, EFFECT_SAMPLES)
+    base = decode_to_measure(context, codes)
+
+    def change(replaced: Sequence[Tensor]) -> np.ndarray:
+        return (decode_to_measure(context, replaced) - base).abs().mean((1, 2, 3)).numpy().astype(float)
+
+    together = change(prior)
+    return [ratio(change(replace_layer(codes, prior, layer)), together) for layer in range(len(codes))]
+
+
 @torch.inference_mode()
 def layer_measures(context: EvalContext, encoded: Encoded, progress: Progress) -> list[dict[str, Any]]:
     """For each layer, bottom first: ``dim``, ``active_units``, ``mmd`` (unbiased, of posterior samples), ``effect``.
@@ -63,30 +74,23 @@ def layer_measures(context: EvalContext, encoded: Encoded, progress: Progress) -
     ``moments`` are those of posterior samples; ``n`` images, of which the effect takes the first ``n_effect``.
     """
     advance = progress("effect and prior of each layer", len(context.sizes) + 1)
-    indices = torch.arange(min(len(encoded), MMD_SAMPLES))
-    total = sum(context.sizes)
-    noise = split_layers(normal(indices, total, Stream.POSTERIOR, NOISE_SEED), context.sizes)
-    prior = split_layers(normal(indices, total, Stream.PRIOR, NOISE_SEED), context.sizes)
-    codes = [
-        mean[: len(indices)] + std[: len(indices)] * eps
-        for mean, std, eps in zip(encoded.means, encoded.stds, noise, strict=True)
-    ]
-    few = slice(0, EFFECT_SAMPLES)
-    effect = effects(context, [z[few] for z in codes], [p[few] for p in prior])
+    found = effects(context, encoded)
     advance(1)
+    codes, prior = posterior_and_prior(encoded, MMD_SAMPLES)
     measured = []
-    for layer, dim in enumerate(context.sizes):
-        entry = {
-            "dim": dim,
-            "active_units": int((encoded.means[layer].var(0) > ACTIVE_VARIANCE).sum()),
-            "mean_std": float(encoded.stds[layer].mean()),
-            "mmd": float(unbiased_mmd(codes[layer], prior[layer], make_kernel(context.config.objective.kernel, dim))),
-            "moments": moments(codes[layer]),
-            "effect": effect[layer].value,
-            "effect_interval": effect[layer].interval(),
-            "n": len(indices),
-            "n_effect": len(codes[0][few]),
-        }
-        measured.append(entry)
+    for layer, (dim, effect) in enumerate(zip(context.sizes, found, strict=True)):
+        kernel = make_kernel(context.config.objective.kernel, dim)
+        measured.append(
+            {
+                "dim": dim,
+                "active_units": int((encoded.means[layer].var(0) > ACTIVE_VARIANCE).sum()),
+                "mean_std": float(encoded.stds[layer].mean()),
+                "mmd": float(unbiased_mmd(codes[layer], prior[layer], kernel)),
+                "moments": moments(codes[layer]),
+                **effect.entry("effect"),
+                "n": len(codes[layer]),
+                "n_effect": len(effect.influence),
+            }
+        )
         advance(1)
     return measured

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from analysis.classifier.classifier import AttributeClassifier
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import decode_codes, in_chunks
+from analysis.inputs.encode import decode_to_measure, in_chunks
 from analysis.probes.scores import QUANTILE, mean
 from pipeline.data.counter_rng import Stream, normal
 from pipeline.losses.mmd import squared_distances
@@ -30,7 +30,7 @@ RESAMPLES = 200
 def prior_samples(context: EvalContext, count: int) -> Tensor:
     """Decodes samples from the prior: images (count, C, H, W) in [−1, 1]."""
     drawn = normal(torch.arange(count), sum(context.sizes), Stream.PRIOR, SAMPLE_SEED)
-    return decode_codes(context.vlae, split_layers(drawn, context.sizes))
+    return decode_to_measure(context, split_layers(drawn, context.sizes))
 
 
 def pixel_features(images: Tensor) -> Tensor:
@@ -106,30 +106,27 @@ def memorization_metrics(
     ``train`` and ``held_out`` are uint8 (n, H, W, C). ``nearest_train_ratio`` is measured on pixels,
     ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the classifier's last hidden layer, if any.
     """
-    advance = progress("samples beside training images", 2)
+    advance = progress("samples beside training images", 3)
     samples, real = prior_samples(context, QUERIES), held_out[:QUERIES]
-    pixels, pixels_interval = distance_ratio(pixel_features(samples), stored_features(real), stored_features(train))
-    memory = {
-        "nearest_train_ratio": pixels,
-        "nearest_train_ratio_interval": pixels_interval,
-        "n_samples": len(samples),
-        "n_held_out": len(real),
-        "n_train": len(train),
-    }
     advance(1)
-    if classifier is None or min(len(samples), len(real), len(train)) < MIN_FEATURES:
-        advance(1)
-        return memory, {}
-    f_samples, f_real, f_train = map(classifier.features, (samples, real, train))
-    ratio, ratio_interval = distance_ratio(f_samples, f_real, f_train)
-    memory |= {"nearest_train_ratio_features": ratio, "nearest_train_ratio_features_interval": ratio_interval}
-    distance, distance_interval = kid(f_samples, f_real)
-    floor, _ = kid(f_train[: len(f_real)], f_real)
+    memory = _ratio("", pixel_features(samples), *map(stored_features, (real, train)))
+    memory |= {"n_samples": len(samples), "n_held_out": len(real), "n_train": len(train)}
     advance(1)
-    quality = {
-        "kid_classifier_features": distance,
-        "kid_classifier_features_interval": distance_interval,
-        "kid_of_training_images": floor,
-        "n": len(samples),
-    }
+    quality: dict[str, Any] = {}
+    if classifier is not None and min(len(samples), len(real), len(train)) >= MIN_FEATURES:
+        f_samples, f_real, f_train = map(classifier.features, (samples, real, train))
+        memory |= _ratio("_features", f_samples, f_real, f_train)
+        distance, distance_interval = kid(f_samples, f_real)
+        quality = {
+            "kid_classifier_features": distance,
+            "kid_classifier_features_interval": distance_interval,
+            "kid_of_training_images": kid(f_train[: len(f_real)], f_real)[0],
+            "n": len(samples),
+        }
+    advance(1)
     return memory, quality
+
+
+def _ratio(suffix: str, samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str, Any]:
+    value, ends = distance_ratio(samples, held_out, train)
+    return {f"nearest_train_ratio{suffix}": value, f"nearest_train_ratio{suffix}_interval": ends}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.context import EvalContext
-from analysis.inputs.encode import BATCH, Encoded, decode_codes
+from analysis.inputs.encode import BATCH, Encoded, decode_to_measure
 from analysis.probes.scores import mean
 from pipeline.model.pixels import from_array
 
@@ -45,17 +45,11 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 def reconstruction_errors(
     context: EvalContext, encoded: Encoded, advance: Callable[[int], None]
 ) -> dict[str, np.ndarray]:
-    """Measures ``l1``, ``mse`` and ``ssim``, (n,) each, of the reconstruction of each image from its mean code.
-
-    Args:
-        context: the model and its device.
-        encoded: the images and their codes.
-        advance: called with the number of images finished since the last call.
-    """
+    """Measures ``l1``, ``mse`` and ``ssim``, (n,) each, of the reconstruction of each image from its mean code."""
     parts: dict[str, list[Tensor]] = {"l1": [], "mse": [], "ssim": []}
     for start in range(0, len(encoded), BATCH):
         chunk = slice(start, start + BATCH)
-        decoded = decode_codes(context.vlae, [z[chunk] for z in encoded.means])
+        decoded = decode_to_measure(context, [z[chunk] for z in encoded.means])
         x, y = (from_array(encoded.images[chunk]) + 1) / 2, (decoded + 1) / 2
         parts["l1"].append((x - y).abs().mean((1, 2, 3)))
         parts["mse"].append(((x - y) ** 2).mean((1, 2, 3)))
@@ -67,13 +61,6 @@ def reconstruction_errors(
 def summarize(errors: dict[str, np.ndarray]) -> dict[str, Any]:
     """``l1``, ``psnr`` (dB, of the mean squared error) and ``ssim`` over all images, with 95 % intervals; ``n``."""
     l1, mse, ssims = (mean(errors[name].astype(float)) for name in ("l1", "mse", "ssim"))
-    psnr, *ends = (float(-10 * np.log10(max(value, 1e-12))) for value in (mse.value, *mse.interval()))
-    return {
-        "l1": l1.value,
-        "l1_interval": l1.interval(),
-        "psnr": psnr,
-        "psnr_interval": ends[::-1],
-        "ssim": ssims.value,
-        "ssim_interval": ssims.interval(),
-        "n": len(errors["l1"]),
-    }
+    psnr, high, low = (float(-10 * np.log10(max(value, 1e-12))) for value in (mse.value, *mse.interval()))
+    figures = l1.entry("l1") | {"psnr": psnr, "psnr_interval": [low, high]} | ssims.entry("ssim")
+    return figures | {"n": len(errors["l1"])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from analysis.classifier.arithmetic_success import arithmetic_success
@@ -14,7 +13,7 @@ from analysis.inputs.encode import EncodedSplits, split_size
 from analysis.metrics.disentanglement import disentanglement
 from analysis.metrics.identity import IdentityCodes, descriptor_scores, verification
 from analysis.metrics.layer_usage import layer_measures
-from analysis.metrics.levels import level_table
+from analysis.metrics.levels import level_table, mean_scores
 from analysis.metrics.memorization import generalization_gap, memorization_metrics
 from analysis.metrics.reconstruction import reconstruction_errors, summarize
 from analysis.probes.dataset import Sample, probe_sample
@@ -31,17 +30,10 @@ def measure(
     progress: Progress,
     identity_codes: IdentityCodes | None = None,
 ) -> dict[str, Any]:
-    """Measures one checkpoint.
+    """Measures one checkpoint: the fields of ``metrics.json`` whose data are there.
 
-    Args:
-        context: the checkpoint and its shards.
-        splits: training and held-out images with their codes.
-        classifier: of these shards; None where there are no annotations.
-        progress: told what is being done.
-        identity_codes: identity descriptors of the images by their file names.
-
-    Returns:
-        The fields of ``metrics.json`` that are measured. A field whose data is absent is absent.
+    ``classifier`` is of these shards, None where there are no annotations; ``identity_codes`` are descriptors of the
+    images by their file names.
     """
     train, encoded = splits.train, splits.held_out
     metrics: dict[str, Any] = {"held_out_is_train": splits.held_out_is_train}
@@ -60,9 +52,16 @@ def measure(
         metrics["sample_quality"] = quality
     metrics |= _of_factors_and_people(context, splits, (fitted, scored), identity_codes, progress)
     if classifier is not None:
-        metrics |= _classified(context, splits, classifier, progress)
+        metrics |= {
+            "interventions": layer_intervention_effects(context, encoded, classifier, progress),
+            "arithmetic": arithmetic_success(context, encoded, train, classifier, progress),
+            "edits": edit_success(context, encoded, classifier, progress),
+            "classifier": {"n_train": classifier.n_train, "scores": classifier.scores},
+        }
     if levels := level_table(metrics, len(context.sizes)):
         metrics["levels"] = levels
+    if means := mean_scores(metrics, len(context.sizes)):
+        metrics["mean_scores"] = means
     return metrics
 
 
@@ -76,11 +75,10 @@ def _of_factors_and_people(
     """``disentanglement``, and ``identity`` where people or their descriptors are known."""
     fitted, scored = samples
     encoded, names = splits.held_out, context.shards.manifest.factor_names
-    advance = progress("disentanglement and identity", 2)
-    scores = disentanglement(scored.layers, encoded.annotations.factors, encoded.annotations.identity)
+    advance = progress("disentanglement", len(names))
+    scores = disentanglement(scored.layers, encoded.annotations.factors, encoded.annotations.identity, advance)
     if "factors" in scores:
         scores["factors"] = [names[column] for column in scores["factors"]]
-    advance(1)
     people = encoded.annotations.identity
     identity: dict[str, Any] = {}
     if (people >= 0).any() and not splits.held_out_is_train:
@@ -90,17 +88,4 @@ def _of_factors_and_people(
         identity |= descriptor_scores(
             (fitted.layers, splits.train.annotations.keys), (scored.layers, encoded.annotations.keys), identity_codes
         )
-    advance(1)
     return {"disentanglement": scores} | ({"identity": identity} if identity else {})
-
-
-def _classified(
-    context: EvalContext, splits: EncodedSplits, classifier: AttributeClassifier, progress: Progress
-) -> Mapping[str, Any]:
-    """The classifier's predictions for decoded images, and its scores on real ones."""
-    return {
-        "interventions": layer_intervention_effects(context, splits.held_out, classifier, progress),
-        "arithmetic": arithmetic_success(context, splits.held_out, splits.train, classifier, progress),
-        "edits": edit_success(context, splits.held_out, classifier, progress),
-        "classifier": {"n_train": classifier.n_train, "scores": classifier.scores},
-    }

@@ -15,6 +15,7 @@ from itertools import chain
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from analysis.inputs.context import Progress
@@ -61,20 +62,16 @@ def linear_predictions(targets: Sequence[Target], fitted: np.ndarray, scored: np
         known = ~np.isnan(group[0].values)
         if known.sum() < MIN_MINORITY:
             continue
-        seen = x[known]
         numbers = [target for target in group if target.kind != "label"]
         if numbers:
             values = np.stack([target.values[known] for target in numbers], 1)
-            center, mean = seen.mean(0), values.mean(0)
-            seen_centered = seen - center
-            penalty = RIDGE * np.eye(x.shape[1])
-            weights = np.linalg.solve(seen_centered.T @ seen_centered + penalty, seen_centered.T @ (values - mean))
-            predicted = (y - center) @ weights + mean
+            predicted = Ridge(RIDGE).fit(x[known], values).predict(y).reshape(len(y), -1)
             found |= {(t.kind, t.name): column for t, column in zip(numbers, predicted.T, strict=True)}
         for target in (target for target in group if target.kind == "label"):
             values = target.values[known]
             if 1 < len(np.unique(values)) < len(values):
-                found[target.kind, target.name] = np.asarray(LinearDiscriminantAnalysis().fit(seen, values).predict(y))
+                predicted = LinearDiscriminantAnalysis().fit(x[known], values).predict(y)
+                found[target.kind, target.name] = np.asarray(predicted)
     return found
 
 
@@ -84,14 +81,7 @@ def mlp_predictions(
     scored: Sequence[np.ndarray],
     progress: Progress = lambda _text, _total: lambda _count: None,
 ) -> list[ByTarget]:
-    """Fits one network to each set of codes and predicts the targets of other samples.
-
-    Args:
-        targets: of the samples that are fitted on.
-        fitted: S sets of codes of these samples, (n, d) each.
-        scored: the same S sets of other samples, (m, d) each.
-        progress: told what is being done.
-    """
+    """Fits one network to each of S sets of codes (n, d), and predicts ``targets`` from the same sets (m, d)."""
     meaning = Outputs.of(targets)
     widest = max(codes.shape[1] for codes in fitted)
     x, y = (torch.zeros(len(fitted), len(codes[0]), widest) for codes in (fitted, scored))

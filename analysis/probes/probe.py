@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from analysis.inputs.context import EvalContext, Progress
-from analysis.inputs.encode import TRAIN_IMAGES, Encoded, encoded_split, held_out, held_out_count, split_size
+from analysis.inputs.encode import TRAIN_IMAGES, Encoded, encoded_split, held_out, split_size
 from analysis.model.names import match_attribute
 from analysis.probes.dataset import Sample, Target, probe_sample
 from analysis.probes.multitask import ByTarget
 from analysis.probes.predictors import linear_predictions, mlp_predictions
-from analysis.probes.scores import MIN_MINORITY, SCORE_NAMES, SCORES, chance, varies
+from analysis.probes.scores import MIN_MINORITY, SCORE_NAMES, SCORES, by_layer, chance, varies
 
 MARGIN = 0.02  # above chance that an interval must stay: the best of several layers exceeds it by luck alone
 Tables = dict[str, dict[str, Any]]
@@ -50,10 +50,9 @@ def probe(fitted: Target, scored: Target, predictions: dict[str, Sequence[ByTarg
             The first probe chooses ``best_layer``.
 
     Returns:
-        For each probe the score's name (``auc``, ``r2`` or ``accuracy``) with the suffix: a list per layer; with
-        ``_all`` appended, from all layers; ``…_interval``, 95 %; ``chance``; ``best_layer``, and
-        ``best_layer_significant``: its interval lies clearly above chance; ``n`` scored and ``n_fit``. None where the
-        target varies too little to be scored.
+        For each probe ``by_layer`` of the score (``auc``, ``r2`` or ``accuracy``) with the suffix; ``chance``;
+        ``best_layer``, and ``best_layer_significant``: its interval lies clearly above chance; ``n`` scored and
+        ``n_fit``. None where the target varies too little to be scored.
     """
     indices = _scored_images(fitted, scored)
     if indices is None:
@@ -61,11 +60,9 @@ def probe(fitted: Target, scored: Target, predictions: dict[str, Sequence[ByTarg
     truth, by_chance = scored.values[indices], chance(scored.kind, scored.values[indices])
     result: dict[str, Any] = {}
     for suffix, sets in predictions.items():
-        key = SCORE_NAMES[scored.kind] + suffix
         found = [SCORES[scored.kind](truth, each[scored.kind, scored.name][indices]) for each in sets]
         values, intervals = [each.value for each in found], [each.interval() for each in found]
-        result |= {key: values[:-1], f"{key}_all": values[-1]}
-        result |= {f"{key}_interval": intervals[:-1], f"{key}_all_interval": intervals[-1]}
+        result |= by_layer(SCORE_NAMES[scored.kind] + suffix, values, intervals)
         if "best_layer" not in result:
             best = int(np.argmax(values[:-1]))
             result |= {"best_layer": best, "best_layer_significant": intervals[best][0] > by_chance + MARGIN}
@@ -73,13 +70,7 @@ def probe(fitted: Target, scored: Target, predictions: dict[str, Sequence[ByTarg
 
 
 def probe_all(fitted: Sample, scored: Sample, progress: Progress, linear_only: bool = False) -> Tables:
-    """Probes every target of ``scored``.
-
-    Args:
-        fitted: the images that probes are fitted on.
-        scored: the images that they are scored on.
-        progress: told what is being done.
-        linear_only: fit no MLPs.
+    """Fits probes on ``fitted``, MLPs too unless ``linear_only``, and scores every target of ``scored``.
 
     Returns:
         ``attributes``, ``factors`` and ``labels``, each {name: what ``probe`` gives}. MLPs have no suffix, linear
@@ -133,10 +124,8 @@ def probe_context(
         found = probe_sample(context, encoded)
         return replace(found, targets=[target for target in found.targets if not wanted or target.name in wanted])
 
-    count = held_out_count(context, samples)
-    scored = sample(held_out(context, samples, progress("codes of held-out images", count)))
-    available = min(TRAIN_IMAGES, samples, split_size(context.shards, "train"))
-    if not available:
+    scored = sample(held_out(context, samples, progress))
+    if not split_size(context.shards, "train"):
         return probe_all(*scored.halves(), progress, linear_only)
-    advance = progress("codes of training images", available)
-    return probe_all(sample(encoded_split(context, "train", available, advance)), scored, progress, linear_only)
+    fitted = sample(encoded_split(context, "train", min(TRAIN_IMAGES, samples), progress))
+    return probe_all(fitted, scored, progress, linear_only)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import rankdata
@@ -39,6 +39,18 @@ class Estimate:
         reach = QUANTILE * influence.std() / np.sqrt(len(influence))
         return [float(end) for end in np.clip([self.value - reach, self.value + reach], *self.bounds)]
 
+    def entry(self, name: str) -> dict[str, Any]:
+        """The figure and its interval as metrics.json holds them."""
+        return {name: self.value, f"{name}_interval": self.interval()}
+
+
+def by_layer(name: str, values: Sequence[float], intervals: Sequence[list[float]]) -> dict[str, Any]:
+    """Figures of each layer and, last, of all together, with their intervals, as metrics.json holds them."""
+    return {name: [*values[:-1]], f"{name}_all": values[-1]} | {
+        f"{name}_interval": [*intervals[:-1]],
+        f"{name}_all_interval": intervals[-1],
+    }
+
 
 def mean(values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
     """The mean of values (n,)."""
@@ -62,23 +74,19 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 def auc(truth: np.ndarray, score: np.ndarray) -> Estimate:
     """Area under the ROC curve: the probability that a positive scores above a negative, ties counting half.
 
-    Args:
-        truth: (n,) 0 or 1.
-        score: (n,) larger for what is predicted to be positive.
-
-    Returns:
-        The estimate; its value is NaN where there is only one class.
+    ``truth`` (n,) is 0 or 1, ``score`` (n,) larger for what is predicted to be positive. The value is NaN where there
+    is only one class.
     """
     positive = truth > 0.5
     count = positive.sum(), (~positive).sum()
-    ranks = rankdata(score)
     influence = np.full(len(truth), np.nan)
     if min(count) == 0:
         return Estimate(np.nan, influence)
+    ranks = rankdata(score)
     beaten = (ranks[positive] - rankdata(score[positive])) / count[1]  # share of the negatives below each positive
+    above = 1 - (ranks[~positive] - rankdata(score[~positive])) / count[0]
     value = float(beaten.mean())
     influence[positive] = (beaten - value) / positive.mean()
-    above = 1 - (ranks[~positive] - rankdata(score[~positive])) / count[0]
     influence[~positive] = (above - value) / (1 - positive.mean())
     return Estimate(value, influence, (0.0, 1.0))
 

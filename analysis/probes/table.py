@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.figures.charts import TABLES, as_table
+from pipeline.run.run_dir import without_nan
 from preprocess.shards.atomic import write_file, write_json
 
 
@@ -44,7 +44,7 @@ def print_tables(tables: dict[str, dict[str, Any]], depth: int, linear: bool = F
 def write_tables(tables: dict[str, dict[str, Any]], depth: int, path: Path) -> None:
     """Writes the tables to a .json file, with all intervals, or to a .csv file of one line for each target."""
     if path.suffix.lower() == ".json":
-        write_json(path, _finite(tables))
+        write_json(path, without_nan(tables))
         return
     stream = io.StringIO()
     writer = csv.writer(stream)
@@ -54,12 +54,3 @@ def write_tables(tables: dict[str, dict[str, Any]], depth: int, path: Path) -> N
             main = table.score if table.score in row else f"{table.score}_linear"
             writer.writerow([table.key, name, main, *row[main], row[f"{main}_all"], row["chance"], row["n"]])
     write_file(path, stream.getvalue().encode())
-
-
-def _finite(value: Any) -> Any:
-    """The same plain values with None for numbers that are not finite: JSON has none."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

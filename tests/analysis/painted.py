@@ -1,11 +1,13 @@
 """A ladder whose every answer is known: two layers of one number, each the brightness of one half of the picture."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from analysis.inputs.context import EvalContext
 from analysis.inputs.encode import Encoded
+from pipeline.config.schema import Config
 from pipeline.model.pixels import from_array, to_rgb
 from pipeline.model.vlae import Posterior
 from preprocess.shards.reader import Annotations
@@ -36,7 +38,7 @@ def painted(count, seed):
     rng = np.random.default_rng(seed)
     bright = rng.integers(0, 2, (count, 2))
     z = torch.from_numpy(bright * 2.0 - 1 + rng.normal(0, 0.05, (count, 2))).float()
-    context = SimpleNamespace(vlae=Painter(), sizes=(1, 1), device=torch.device("cpu"))
+    context = EvalContext(Path("ckpt.pt"), Painter(), Config(), {}, None, torch.device("cpu"))
     codes = [z[:, :1], z[:, 1:]]
     pixels = to_rgb(context.vlae.decode(codes))
     notes = Annotations(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.metrics.levels import GROUPS, level_table
+from analysis.metrics.levels import GROUPS, level_table, mean_scores
 from preprocess.synthetic.factors import FACTOR_NAMES
 
 FACTORS = (  # the header of the photographs' factors.csv
@@ -47,3 +47,17 @@ def test_every_factor_of_photographs_and_drawn_faces_is_in_one_group():
     listed = [name for names in GROUPS.values() for name in names]
     assert len(listed) == len(set(listed))
     assert photographs | set(FACTOR_NAMES) <= set(listed)
+
+
+def test_mean_scores_stand_beside_what_the_pictures_show():
+    factors = {"yaw": row("r2", [0.1, 0.5]) | {"r2_all": 0.6, "r2_linear_all": 0.7}}
+    factors |= {"age": row("r2", [-0.2, 0.1]) | {"r2_all": 0.1, "r2_linear_all": -0.3}}
+    metrics = {
+        "factors": factors | {"unscored": row("r2", [0.9, 0.9])},
+        "attributes": {},
+        "classifier": {"scores": {"factor": {"yaw": {"r2": 0.8}, "age": {"r2": -0.1}, "other": {"r2": 1.0}}}},
+    }
+    (means,) = mean_scores(metrics, 2).values()
+    assert means["layers"] == pytest.approx([0.05, 0.3]) and means["all_layers"] == pytest.approx(0.4)
+    assert means["pictures"] == pytest.approx(0.4) and means["n"] == 2, "R² below 0 counts as 0"
+    assert mean_scores(metrics | {"classifier": {}}, 2) == {}
