@@ -18,23 +18,19 @@ __all__ = ["LadderModel", "load"]
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> LadderModel:
-    """Loads a trained ladder.
+    """Loads a trained ladder onto ``device``, None = the GPU if there is one.
 
-    Args:
-        source: The name of a pretrained model ("photos64"), a checkpoint (.pt), an exported folder, or
-            OWNER/NAME on the Hugging Face Hub.
-        device: Where it computes; None = the GPU if there is one.
+    ``source`` is the name of a pretrained model ("photos64"), a checkpoint (.pt), the folder of a run or of an export,
+    or OWNER/NAME on the Hugging Face Hub.
 
     Raises:
         preprocess.errors.UserError: There is no such model, or it is damaged.
     """
-    from analysis.model.ladder import LadderModel  # noqa: PLC0415
-
-    return LadderModel.load(source, device)
+    return __getattr__("LadderModel").load(source, device)
 
 
 def __getattr__(name: str) -> Any:
-    """Loads LadderModel when it is first named."""
+    """Imports LadderModel when it is first named."""
     if name != "LadderModel":
         raise AttributeError(f"module 'analysis' has no attribute {name!r}")
     from analysis.model.ladder import LadderModel  # noqa: PLC0415

@@ -1,7 +1,4 @@
-"""What the page shows, computed from codes: no page and no state in here.
-
-A face is a list of L float lists, one for each layer, bottom first: plain values that a browser session can keep.
-"""
+"""What the page shows, computed from codes: no page and no state in here."""
 
 from __future__ import annotations
 
@@ -9,21 +6,18 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from analysis.figures.grids import layer_swap_picture
 from analysis.figures.motion import gif_bytes
-from analysis.model.arithmetic import add_codes
-from analysis.model.images import to_batch
+from analysis.model.arithmetic import Codes
 from analysis.model.ladder import LadderModel
 from pipeline.model.pixels import from_array, to_rgb
 
-Face = list[list[float]]
+Face = Codes
+"""One code: (1, d_l) on the CPU for each layer, bottom first."""
 
 RELIABLE = 0.7  # AUC with which an attribute's direction tells held-out images apart, or it gets no slider
 DIRECTIONS = 5  # sliders for each layer
@@ -31,39 +25,20 @@ FRAMES = 24
 PLAIN_WORDS = {"yaw": "turn (yaw)", "pitch": "nod (pitch)", "roll": "tilt (roll)", "male": "man or woman"}
 
 
-def as_face(codes: Sequence[Tensor]) -> Face:
-    """One code, (1, d_l) for each layer, as plain values."""
-    return [z[0].tolist() for z in codes]
-
-
-def as_codes(face: Face) -> list[Tensor]:
-    """A face as tensors (1, d_l)."""
-    return [torch.tensor([layer], dtype=torch.float32) for layer in face]
+def encoded_faces(model: LadderModel, images: Tensor) -> list[Face]:
+    """Codes of images (n, C, H, W) in [−1, 1], one at a time."""
+    codes = [z.cpu() for z in model.encode(images)]
+    return [[z[i : i + 1] for z in codes] for i in range(len(images))]
 
 
 def stored_faces(model: LadderModel) -> list[Face]:
     """The held-out images that came with the model, encoded."""
-    if model.faces is None:
-        return []
-    codes = [z.tolist() for z in model.encode(from_array(model.faces))]
-    return [list(face) for face in zip(*codes, strict=True)]
-
-
-def uploaded_face(model: LadderModel, path: Path, align: Any) -> tuple[Face, Tensor, list[str]]:
-    """A picture file: its code, the aligned crop (1, C, H, W), and sentences about it. Raises UserError."""
-    image, notes = to_batch(path, model.image_processing, align)
-    return as_face(model.encode(image)), image, notes
+    return [] if model.faces is None else encoded_faces(model, from_array(model.faces))
 
 
 def prior_face(model: LadderModel, seed: int) -> Face:
     """A face of nobody."""
-    return as_face(model.prior(1, seed))
-
-
-def redraw_layer(model: LadderModel, face: Face, layer: int, seed: int) -> Face:
-    """The face with one layer drawn from the prior."""
-    drawn = as_face(model.prior(1, seed))
-    return [drawn[i] if i == layer else values for i, values in enumerate(face)]
+    return [z.cpu() for z in model.prior(1, seed)]
 
 
 def reliable_attributes(model: LadderModel) -> list[str]:
@@ -77,9 +52,8 @@ def direction_labels(model: LadderModel, layer: int) -> list[str]:
     """Labels of a layer's sliders: 'layer 3 · 1: turn (yaw)'."""
     names = model.findings.layers[layer].directions if model.findings.layers else ()
     count = min(DIRECTIONS, len(model.latents[layer].directions))
-    labels = [names[i] if i < len(names) else "" for i in range(count)]
-    plain = (PLAIN_WORDS.get(label, label) for label in labels)
-    return [f"layer {layer} · {i + 1}{': ' + label if label else ''}" for i, label in enumerate(plain)]
+    labels = [PLAIN_WORDS.get(name, name) for name in [*names, *[""] * count][:count]]
+    return [f"layer {layer} · {i + 1}{': ' + label if label else ''}" for i, label in enumerate(labels)]
 
 
 def edit_face(
@@ -99,40 +73,17 @@ def edit_face(
         attributes: Steps along attributes' directions; 1 = the mean difference with and without.
     """
     codes = []
-    for layer, (values, latents) in enumerate(zip(face, model.latents, strict=True)):
-        z = latents.mean + strengths[layer] * (torch.tensor(values, dtype=torch.float32) - latents.mean)
-        steps = torch.tensor(list(moves[layer]), dtype=torch.float32)
-        codes.append(z + steps @ latents.directions[: len(steps)])
+    for z, strength, steps, latents in zip(face, strengths, moves, model.latents, strict=True):
+        moved = torch.tensor([*steps], dtype=torch.float32) @ latents.directions[: len(steps)]
+        codes.append(latents.mean + strength * (z - latents.mean) + moved)
     for name, amount in attributes.items():
-        if amount:
-            codes = [z + amount * d[0].cpu() for z, d in zip(codes, model.directions(name), strict=True)]
-    return [z.tolist() for z in codes]
-
-
-def decode_face(model: LadderModel, face: Face) -> Tensor:
-    """(1, C, H, W) in [−1, 1] on the CPU."""
-    return model.decode(as_codes(face), "torch").cpu()
-
-
-def swap_faces(a: Face, b: Face, layers: Sequence[int]) -> Face:
-    """``a`` with some layers of ``b``."""
-    return [b[layer] if layer in layers else a[layer] for layer in range(len(a))]
-
-
-def add_faces(a: Face, b: Face, c: Face) -> Face:
-    """a − b + c on every layer, as the Python API computes it."""
-    return as_face(add_codes(as_codes(a), as_codes(b), as_codes(c)))
-
-
-def swap_grid(model: LadderModel, face: Face, others: Sequence[Face]) -> Image.Image:
-    """The face with each layer of other faces."""
-    codes = [torch.cat(layer) for layer in zip(*(as_codes(other) for other in others), strict=True)]
-    return layer_swap_picture(model.vlae, as_codes(face), codes, cell=80)
+        codes = [z + amount * d.cpu() for z, d in zip(codes, model.directions(name), strict=True)]
+    return codes
 
 
 def interpolation_gif(model: LadderModel, a: Face, b: Face, layers: Sequence[int] | None) -> bytes:
     """The way from one face to another and back."""
-    return gif_bytes(model.interpolate(as_codes(a), as_codes(b), FRAMES, layers, "torch").cpu())
+    return gif_bytes(model.interpolate(a, b, FRAMES, layers, "torch").cpu())
 
 
 def picture_tag(images: Tensor, caption: str, side: int) -> str:

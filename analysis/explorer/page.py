@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from analysis.explorer import faces
 from analysis.explorer.faces import Face
 from analysis.explorer.serve import private_settings
-from analysis.explorer.widgets import always, make_slider, make_upload, selected
+from analysis.figures.grids import layer_swap_picture
+from analysis.model.arithmetic import add_codes
+from analysis.model.images import to_batch
 from analysis.model.ladder import LadderModel
+from pipeline.model.latents import replace_layer
 from pipeline.model.pixels import from_array
 from preprocess.errors import UserError
 
@@ -25,12 +30,7 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 
 
 def build_page(model: LadderModel, align: Any = "auto") -> Any:
-    """Lays the page out.
-
-    Args:
-        model: Everything on the page is about it.
-        align: How uploaded pictures are aligned: "auto", "on" or "off".
-    """
+    """Lays out the page of a model; ``align`` is how uploaded pictures are aligned: "auto", "on" or "off"."""
     return _Page(model, align).build()
 
 
@@ -43,6 +43,8 @@ class _Page:
         self.labels = [faces.direction_labels(model, layer) for layer in range(self.depth)]
         self.attributes = faces.reliable_attributes(model)
         self.stored = faces.stored_faces(model)
+        self.shown_in_tabs: list[tuple[Any, Callable[..., str], list[Any], Any]] = []
+        self.changes: list[Any] = []  # events after which the open tab is computed again
 
     def build(self) -> Any:
         with gr.Blocks(title=f"A face in {self.depth} layers", analytics_enabled=False) as page:
@@ -52,8 +54,6 @@ class _Page:
                 "something else. **Move a slider** to change one of them, or try your own photograph."
             )
             self.open_tab = gr.State("")
-            self.shown_in_tabs: list[tuple[Any, Callable[..., str], list[Any], Any]] = []
-            self.changes: list[Any] = []  # events after which the open tab is computed again
             self.base = gr.State(self._stored(0))  # before the sliders
             self.face = gr.State(self._stored(0))  # as it is shown
             with gr.Row():
@@ -76,7 +76,7 @@ class _Page:
         return faces.picture_tag(from_array(self.model.faces[index : index + 1]), "photograph", 128)
 
     def _shown(self, face: Face, caption: str = "drawn by the model", side: int = 320) -> str:
-        return faces.picture_tag(faces.decode_face(self.model, face), caption, side)
+        return faces.picture_tag(self.model.decode(face, "torch").cpu(), caption, side)
 
     def _row(self, captioned: Sequence[tuple[str, Face]], signs: str) -> str:
         pairs = zip(signs, captioned, strict=True)
@@ -95,9 +95,9 @@ class _Page:
         self.upload = make_upload("Your own photograph (not kept)", "upload")
 
     def _layers(self) -> None:
-        self.strengths: dict[int, Any] = {}
-        self.moves: dict[int, list[Any]] = {}
-        self.redraws: dict[int, Any] = {}
+        self.strengths: list[Any] = []
+        self.moves: list[list[Any]] = []
+        self.redraws: list[Any] = []
         found = self.model.findings.layers
         with gr.Tab("Layers"):
             for layer in reversed(range(self.depth)):
@@ -106,11 +106,10 @@ class _Page:
                     if found and found[layer].sentence:
                         gr.Markdown(found[layer].sentence, elem_classes="sentence")
                     with gr.Row():
-                        self.moves[layer] = [
-                            make_slider(label, f"move-{layer}-{i}") for i, label in enumerate(self.labels[layer])
-                        ]
-                        self.strengths[layer] = make_slider("strength (0 = average)", f"strength-{layer}", 0, 2, 1)
-                    self.redraws[layer] = gr.Button(f"Random layer {layer}", elem_id=f"redraw-{layer}", size="sm")
+                        labels = enumerate(self.labels[layer])
+                        self.moves.insert(0, [make_slider(label, f"move-{layer}-{i}") for i, label in labels])
+                        self.strengths.insert(0, make_slider("strength (0 = average)", f"strength-{layer}", 0, 2, 1))
+                    self.redraws.insert(0, gr.Button(f"Random layer {layer}", elem_id=f"redraw-{layer}", size="sm"))
 
     def _attributes(self) -> None:
         self.amounts: list[Any] = []
@@ -118,25 +117,19 @@ class _Page:
             with gr.Tab("Attributes", elem_id="attributes"):
                 gr.Markdown("1 is the mean difference between people with and without the attribute, on all layers.")
                 with gr.Row():
-                    self.amounts = [
-                        make_slider(name.replace("_", " "), f"attribute-{name}") for name in self.attributes
-                    ]
+                    names = self.attributes
+                    self.amounts = [make_slider(name.replace("_", " "), f"attribute-{name}") for name in names]
 
     @property
     def sliders(self) -> list[Any]:
         """All sliders of the face, in one order."""
-        layers = range(self.depth)
-        return [
-            *(self.strengths[layer] for layer in layers),
-            *(move for layer in layers for move in self.moves[layer]),
-            *self.amounts,
-        ]
+        return [*self.strengths, *(move for moves in self.moves for move in moves), *self.amounts]
 
     def _edited(self, base: Face, *values: float) -> tuple[str, Face]:
-        rest = list(values[self.depth :])
-        moves = [[rest.pop(0) for _ in labels] for labels in self.labels]
-        amounts = dict(zip(self.attributes, rest, strict=True))
-        face = faces.edit_face(self.model, base, values[: self.depth], moves, amounts)
+        rest = iter(values)
+        strengths = [next(rest) for _ in self.labels]
+        moves = [[next(rest) for _ in labels] for labels in self.labels]
+        face = faces.edit_face(self.model, base, strengths, moves, dict(zip(self.attributes, rest, strict=True)))
         return self._shown(face), face
 
     def _connect(self) -> None:
@@ -152,28 +145,24 @@ class _Page:
         ]
         if self.gallery is not None:
             self.changes.append(self.gallery.select(self._chosen, None, fresh, **QUICK))
-        for layer, button in self.redraws.items():
-            button.click(self._redrawer(layer), [self.base, *self.sliders], [self.base, *shown], **QUICK)
+        for layer, button in enumerate(self.redraws):
+            redraw = partial(self._redrawn, layer)
+            button.click(redraw, [self.base, *self.sliders], [self.base, *shown], **QUICK)
         self._connect_tabs()
 
     def _reset(self, face: Face) -> list[Any]:
-        zeros = [0.0] * (len(self.sliders) - self.depth)
-        return [self._shown(face), face, *[1.0] * self.depth, *zeros]
+        return [self._shown(face), face, *[1.0] * self.depth, *[0.0] * (len(self.sliders) - self.depth)]
 
     def _fresh(self, face: Face, original: str = "", message: str = "") -> list[Any]:
         shown, face, *values = self._reset(face)
         return [face, shown, face, original, message, *values]
 
-    def _redrawer(self, layer: int) -> Callable[..., Any]:
-        def redraw(base: Face, *values: float) -> tuple[Any, ...]:
-            face = faces.redraw_layer(self.model, base, layer, _seed())
-            return (face, *self._edited(face, *values))
-
-        return redraw
+    def _redrawn(self, layer: int, base: Face, *values: float) -> tuple[Any, ...]:
+        face = replace_layer(base, faces.prior_face(self.model, _seed()), layer)
+        return (face, *self._edited(face, *values))
 
     def _chosen(self, event: gr.SelectData) -> list[Any]:
-        index = int(event.index)
-        return self._fresh(self.stored[index], self._photograph(index))
+        return self._fresh(self.stored[event.index], self._photograph(event.index))
 
     def _uploaded(self, path: str | None) -> list[Any]:
         if path is None:
@@ -184,9 +173,10 @@ class _Page:
         return [None, *self._fresh(face, faces.picture_tag(image, "your photograph, aligned", 128), message)]
 
     def _read(self, path: str) -> tuple[Face | None, Any, str]:
-        """The face in an uploaded file, which is deleted; or a sentence."""
+        """The face in an uploaded file, which is deleted, and its aligned picture; or a sentence."""
         try:
-            face, image, notes = faces.uploaded_face(self.model, Path(path), self.align)
+            image, notes = to_batch(path, self.model.image_processing, self.align)
+            (face,) = faces.encoded_faces(self.model, image)
         except UserError as error:
             said = str(error).replace(path, "your picture").split("; --align")[0]
             return None, None, f"**{said[0].upper()}{said[1:]}.** Choose another one."
@@ -202,9 +192,12 @@ class _Page:
             upload = make_upload("not kept", f"{elem_id}-upload")
             said = gr.Markdown("")
         if gallery is not None:
-            self.changes.append(gallery.select(selected(self._stored), None, [other], **QUICK))
+            self.changes.append(gallery.select(self._chosen_other, None, [other], **QUICK))
         self.changes.append(upload.input(self._read_term, [upload, other], [upload, other, said], **QUICK))
         return other
+
+    def _chosen_other(self, event: gr.SelectData) -> Face:
+        return self.stored[event.index]
 
     def _read_term(self, path: str | None, before: Face | None) -> tuple[Any, Face | None, str]:
         if path is None:
@@ -227,7 +220,7 @@ class _Page:
         for change in self.changes:
             change.then(compute_open, [self.open_tab, *inputs], results, **QUICK)
         for tab in {id(tab): tab for tab, *_ in self.shown_in_tabs}.values():
-            opened = tab.select(always(tab.label), None, [self.open_tab], **QUICK)
+            opened = tab.select(partial(lambda label: label, tab.label), None, [self.open_tab], **QUICK)
             opened.then(compute_open, [self.open_tab, *inputs], results, **QUICK)
 
     def _swap(self) -> None:
@@ -241,12 +234,13 @@ class _Page:
             grid = gr.HTML("", elem_id="grid")
 
         def swapped(face: Face, second: Face, chosen: Sequence[str]) -> str:
-            mixed = faces.swap_faces(face, second, [names.index(name) for name in chosen])
+            mixed = [y if name in chosen else x for name, x, y in zip(names, face, second, strict=True)]
             terms = [(THIS, face), ("the other face", second), (f"with its {' and '.join(sorted(chosen))}", mixed)]
             return self._row(terms, " +=")
 
         def swap_grid(face: Face) -> str:
-            return faces.image_tag(faces.swap_grid(self.model, face, others), "this face with layers of others")
+            codes = [torch.cat(layer) for layer in zip(face, *others, strict=True)]
+            return faces.image_tag(layer_swap_picture(self.model.vlae, codes, cell=80), "this face with others' layers")
 
         others = [self._stored(index) for index in range(1, 9)]
         self.changes.append(layers.input(lambda: None, **QUICK))
@@ -264,7 +258,7 @@ class _Page:
             gr.Markdown("a − b + c: the face c with what a has and b lacks. A group is the mean of many people.")
             with gr.Row():
                 for name, default in zip("abc", [*defaults, THIS], strict=True):
-                    with gr.Column(min_width=150):
+                    with gr.Column(min_width=220):  # a phone shows one term in a row
                         slots.append(gr.Dropdown(choices, value=default, label=name, elem_id=f"term-{name}"))
                         upload = make_upload("or a photograph (not kept)", f"term-upload-{name}")
                         states.append(gr.State(None))
@@ -279,12 +273,12 @@ class _Page:
         def term(choice: Any, uploaded: Face | None, face: Face) -> Face:
             if uploaded is not None or choice == THIS:
                 return uploaded or face
-            return faces.as_face(groups[choice]) if choice in groups else self._stored(choice)
+            return [z.cpu() for z in groups[choice]] if choice in groups else self._stored(choice)
 
         def add(face: Face, *values: Any) -> str:
             terms = [term(choice, uploaded, face) for choice, uploaded in zip(values[:3], values[3:], strict=True)]
             captions = ("a", "b", "c", "a − b + c")
-            return self._row(list(zip(captions, [*terms, faces.add_faces(*terms)], strict=True)), " −+=")
+            return self._row(list(zip(captions, [*terms, add_codes(*terms)], strict=True)), " −+=")
 
         self.shown_in_tabs.append((tab, add, [self.face, *slots, *states], result))
 
@@ -319,6 +313,19 @@ class _Page:
             interactive=False,
             buttons=[],
         )
+
+
+def make_slider(label: str, elem_id: str, low: int = -3, high: int = 3, value: int = 0) -> Any:
+    return gr.Slider(low, high, value, step=0.05, label=label, elem_id=elem_id, min_width=200, buttons=[])
+
+
+def make_upload(label: str, elem_id: str) -> Any:
+    """A picture from a file or the webcam, given as the path of the uploaded file."""
+    upload: Any = gr.Image(type="filepath", sources=["upload", "webcam"], label=label, height=220, elem_id=elem_id)
+    # gradio would decode the file first; reading it is ours, with its limits and its sentences. (On the object, since
+    # gradio writes a .pyi file beside every module that derives a class from its own.)
+    upload.preprocess = lambda payload: None if payload is None else payload.path
+    return upload
 
 
 def _seed() -> int:

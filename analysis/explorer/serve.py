@@ -112,10 +112,10 @@ def launch(page: Any, host: str, port: int, browser: bool) -> None:
     Raises:
         UsageError: The port is taken.
     """
+    import gradio  # noqa: PLC0415
     from starlette.middleware import Middleware  # noqa: PLC0415
 
-    from analysis.explorer.widgets import STYLE, theme  # noqa: PLC0415
-
+    theme: Any = gradio.themes.Base  # pyright: ignore[reportPrivateImportUsage]
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -130,8 +130,8 @@ def launch(page: Any, host: str, port: int, browser: bool) -> None:
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
-            theme=theme(),
-            css=STYLE,
+            theme=theme(font=["system-ui", "sans-serif"], font_mono=["monospace"]),  # of the reader's own machine
+            css_paths=[Path(__file__).with_name("style.css")],
             app_kwargs={"middleware": [Middleware(LocalOnly)]},
         )
     except OSError as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,8 @@ class Images:
     """'' where a picture has none."""
     splits: list[str]
     """'' for a folder of pictures."""
-    files: list[Path] | None = None
-    """Pictures; None for shards."""
+    files: Sequence[Path] = ()
+    """Pictures; none for shards."""
     shards: ShardSet | None = None
 
 
@@ -87,52 +89,50 @@ def find_images(source: Path, split: str | None) -> Images:
 
 def _shard_images(folder: Path, split: str | None) -> Images:
     shards = ShardSet.open(folder)
-    ids, labels, splits = [], [], []
-    for name in [split] if split else SPLITS:
-        if name not in shards.manifest.splits:
-            if split:
-                raise UsageError(f"{folder} has no split {split}; it has {', '.join(shards.manifest.splits)}")
-            continue
+    present, known = shards.manifest.splits, shards.manifest.label_names
+    if split and split not in present:
+        raise UsageError(f"{folder} has no split {split}; it has {', '.join(present)}")
+    images = Images([], [], [], shards=shards)
+    for name in [split] if split else [name for name in SPLITS if name in present]:
         notes = shards.annotations(name)
-        known = shards.manifest.label_names
-        ids += notes.keys
-        labels += ["" if i < 0 else known[i] if i < len(known) else str(i) for i in notes.label.tolist()]
-        splits += [name] * len(notes.keys)
-    return Images(ids, labels, splits, shards=shards)
+        labels = notes.label.tolist()
+        images.ids.extend(notes.keys)
+        images.labels.extend("" if i < 0 else known[i] if i < len(known) else str(i) for i in labels)
+        images.splits.extend([name] * len(labels))
+    return images
 
 
 def encode_all(model: LadderModel, images: Images, align: Any, refine: int, out: Path, progress: Progress) -> Encoded:
-    """Writes ids, labels, splits and each layer's codes to ``out``.
+    """Writes ids, labels, splits and each layer's codes to ``out``; ``refine`` as in ``LadderModel.encode``.
 
-    Args:
-        model: Encodes.
-        images: Of ``find_images``.
-        align: "auto", "on" or "off", for pictures.
-        refine: See ``LadderModel.encode``.
-        out: .npz: arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; .parquet: such columns,
-            a layer's being lists of d numbers.
-        progress: Told what is being done.
+    A .npz has the arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; a .parquet such columns, a
+    layer's being lists of d numbers. ``align`` ("auto", "on" or "off") is for pictures.
 
     Raises:
-        UserError: No picture could be encoded, or pyarrow is absent.
+        UserError: No picture could be encoded, the shards hold images of another size, or pyarrow is absent.
     """
+    shape = model.image_processing.image_shape
+    if images.shards and (found := images.shards.manifest.image_shape) != shape:
+        raise UsageError(
+            f"{images.shards.folder} holds images of {found[0]}x{found[1]}x{found[2]} (height x width x channels), the "
+            f"model takes {shape[0]}x{shape[1]}x{shape[2]}: name shards of that size"
+        )
     if out.suffix == ".parquet":
         _pyarrow()
     parts = out.with_name(f".{out.name}.parts")
     _claim(parts, _fingerprint(model, images, align, refine))
     advance = progress("encoding", len(images.ids))
-    result = Encoded()
-    paths = []
-    for start, batch in _batches(images):
-        path = parts / f"{start:012d}.npz"
-        if not path.exists():
-            _encode_part(model, images, range(start, min(start + PART, len(images.ids))), batch(), align, refine, path)
-        paths.append(path)
-        with np.load(path, allow_pickle=False) as part:
+    result, paths, pixels = Encoded(), [], _reader(images)
+    for start in range(0, len(images.ids), PART):
+        positions = range(start, min(start + PART, len(images.ids)))
+        paths.append(parts / f"{start:012d}.npz")
+        if not paths[-1].exists():
+            _encode_part(model, images, positions, pixels, align, refine, paths[-1])
+        with np.load(paths[-1], allow_pickle=False) as part:
             result.count += len(part["id"])
             for reason, name in zip(part["reason"].tolist(), part["left_out"].tolist(), strict=True):
                 result.left_out.setdefault(reason, []).append(name)
-        advance(min(PART, len(images.ids) - start))
+        advance(len(positions))
     if not result.count:
         reason, names = next(iter(result.left_out.items()))
         raise EncodeError(f"no picture could be encoded; the first, {names[0]}: {reason}")
@@ -141,62 +141,54 @@ def encode_all(model: LadderModel, images: Images, align: Any, refine: int, out:
     return result
 
 
-def _batches(images: Images) -> Iterator[tuple[int, Any]]:
-    """(position, function that gives uint8 pixels (k, H, W, C) of PART samples, or None for pictures)."""
-    if images.shards is None:
-        yield from ((start, lambda: None) for start in range(0, len(images.ids), PART))
-        return
-    pixels: dict[str, np.ndarray] = {}
+def _reader(images: Images) -> Callable[[int], np.ndarray]:
+    """Gives the uint8 pixels (H, W, C) of a sample of shards; one split is in memory at a time."""
 
-    def batch(start: int) -> np.ndarray:
-        chosen = []
-        for position in range(start, min(start + PART, len(images.ids))):
-            split = images.splits[position]
-            if split not in pixels:
-                pixels.clear()
-                pixels[split] = load_split(_shards(images), split, images.splits.count(split))[0]
-            chosen.append(pixels[split][position - images.splits.index(split)])
-        return np.stack(chosen)
+    @lru_cache(maxsize=1)
+    def loaded(split: str) -> tuple[int, np.ndarray]:
+        assert images.shards is not None
+        return images.splits.index(split), load_split(images.shards, split, images.splits.count(split))[0]
 
-    yield from ((start, lambda start=start: batch(start)) for start in range(0, len(images.ids), PART))
+    def pixels(position: int) -> np.ndarray:
+        first, split = loaded(images.splits[position])
+        return split[position - first]
 
-
-def _shards(images: Images) -> ShardSet:
-    assert images.shards is not None
-    return images.shards
+    return pixels
 
 
 def _encode_part(
     model: LadderModel,
     images: Images,
     positions: range,
-    pixels: np.ndarray | None,
+    pixels: Callable[[int], np.ndarray],
     align: Any,
     refine: int,
     path: Path,
 ) -> None:
     """Encodes some images and writes them with the reasons of those that cannot be read."""
-    kept, left_out, reasons = [], [], []
+    kept: list[int] = []
+    left_out: dict[str, str] = {}
     batches: list[Tensor] = []
-    if pixels is not None:
-        kept, batches = list(positions), [from_array(pixels)]
-    else:
-        assert images.files is not None
-        for position in positions:
-            try:
-                batches.append(to_batch(images.files[position], model.image_processing, align)[0])
-                kept.append(position)
-            except UserError as error:
-                left_out.append(images.ids[position])
-                file = str(images.files[position])
-                reasons.append(str(error).removeprefix(file).lstrip(": ").replace(file, "it"))
-    codes = (
-        model.encode(torch.cat(batches), refine=refine) if batches else [torch.empty(0, size) for size in model.sizes]
-    )
+    if images.shards is not None:
+        kept, batches = list(positions), [from_array(np.stack([pixels(position) for position in positions]))]
+    for position in positions if images.files else ():
+        try:
+            batches.append(to_batch(images.files[position], model.image_processing, align)[0])
+            kept.append(position)
+        except UserError as error:
+            file = str(images.files[position])
+            left_out[images.ids[position]] = str(error).removeprefix(file).lstrip(": ").replace(file, "it")
+    empty = [torch.empty(0, size) for size in model.sizes]
+    codes = model.encode(torch.cat(batches), refine=refine) if batches else empty
     arrays = {f"layer{layer}": z.cpu().numpy() for layer, z in enumerate(codes)}
-    for name, values in (("id", images.ids), ("label", images.labels), ("split", images.splits)):
-        arrays[name] = np.array([values[position] for position in kept], dtype=np.str_)
-    arrays |= {"left_out": np.array(left_out, dtype=np.str_), "reason": np.array(reasons, dtype=np.str_)}
+    columns = {"id": images.ids, "label": images.labels, "split": images.splits}
+    texts = {name: [values[position] for position in kept] for name, values in columns.items()}
+    texts |= {"left_out": [*left_out], "reason": [*left_out.values()]}
+    arrays |= {name: np.array(values, dtype=np.str_) for name, values in texts.items()}
+    _save(path, arrays)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -206,7 +198,7 @@ def _fingerprint(model: LadderModel, images: Images, align: Any, refine: int) ->
     digest = hashlib.sha256()
     for tensor in model.vlae.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    stamps = [[path.stat().st_size, path.stat().st_mtime_ns] for path in images.files or ()]
+    stamps = [[path.stat().st_size, path.stat().st_mtime_ns] for path in images.files]
     source = images.shards.digest if images.shards else ""
     digest.update(json.dumps([images.ids, stamps, source, str(align), refine]).encode())
     return digest.hexdigest()
@@ -223,22 +215,17 @@ def _claim(parts: Path, fingerprint: str) -> None:
 
 def _write_table(out: Path, paths: Sequence[Path], depth: int) -> None:
     columns = ["id", "label", "split", *(f"layer{layer}" for layer in range(depth))]
+    parts = (np.load(path, allow_pickle=False) for path in paths)
     if out.suffix == ".npz":
-        loaded = [np.load(path, allow_pickle=False) for path in paths]
-        arrays = {name: np.concatenate([part[name] for part in loaded]) for name in columns}
-        with replace_file(out) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        loaded = list(parts)
+        _save(out, {name: np.concatenate([part[name] for part in loaded]) for name in columns})
         return
     pa, pq = _pyarrow()
-    with replace_file(out) as temporary:
-        writer = None
-        for path in paths:
-            part = np.load(path, allow_pickle=False)
-            table = pa.table({name: _column(pa, part[name]) for name in columns})
-            writer = writer or pq.ParquetWriter(temporary, table.schema)
+    tables = (pa.table({name: _column(pa, part[name]) for name in columns}) for part in parts)
+    first = next(tables)
+    with replace_file(out) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+        for table in chain([first], tables):
             writer.write_table(table)
-        if writer is not None:
-            writer.close()
 
 
 def _column(pa: Any, values: np.ndarray) -> Any:

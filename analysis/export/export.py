@@ -22,13 +22,10 @@ from preprocess.errors import UserError, first_line
 from preprocess.shards.atomic import replace_file
 
 Format = Literal["onnx", "torch-export"]
-SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
-NEEDS: dict[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "torch-export": (),
-}
+SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2"}
 TOLERANCE = 1e-4  # largest |difference| of any output, of values in [-1, 1] and codes of about unit variance
 TRACED_BATCH, CHECKED_BATCH = 2, 3
+Outputs = Tensor | Sequence[Tensor]
 
 
 class ExportError(UserError):
@@ -57,15 +54,6 @@ class DecoderOnly(nn.Module):
         return torch.tanh(self.decoder(list(codes)))
 
 
-def check_extras(format: Format) -> None:
-    """Raises ExportError naming the extra where a library that the format needs is absent."""
-    for name in NEEDS[format]:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            raise ExportError(f"--format {format} needs {name}: pip install 'mmd-vlae[export]'") from None
-
-
 def examples(vlae: VLAE, batch: int) -> dict[str, tuple[Tensor, ...]]:
     """Inputs of encoder and decoder to trace or compare with: images like noise, codes from the prior."""
     generator = torch.Generator().manual_seed(batch)
@@ -86,28 +74,32 @@ def input_names(part: str, layers: int) -> list[str]:
     return ["images"] if part == "encoder" else [f"z_{layer}" for layer in range(layers)]
 
 
-def export_parts(vlae: VLAE, format: Format, out: Path) -> dict[str, float]:
-    """Writes encoder and decoder into ``out``, each atomically.
+def check_extras(format: str) -> None:
+    """Raises ExportError naming the extra where a library that the format needs is absent."""
+    for name in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise ExportError(f"--format {format} needs {name}: pip install 'mmd-vlae[export]'") from None
 
-    Args:
-        vlae: On the CPU in eval mode.
-        format: "onnx" or "torch-export".
-        out: Is made where absent.
+
+def export_parts(vlae: VLAE, format: Format, out: Path) -> dict[str, float]:
+    """Writes encoder and decoder of a model on the CPU in eval mode into ``out``, each atomically.
 
     Returns:
         The largest |difference| of each part's outputs, read back, from the model's own.
 
     Raises:
-        ExportError: An extra is absent, or the difference is above TOLERANCE.
+        ExportError: The difference is above TOLERANCE.
     """
-    check_extras(format)
     out.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, nn.Module] = {"encoder": EncoderOnly(vlae).eval(), "decoder": DecoderOnly(vlae).eval()}
+    write = _write_onnx if format == "onnx" else _write_torch_export
     differences: dict[str, float] = {}
-    for name, part in parts.items():
+    for name, part in (("encoder", EncoderOnly(vlae).eval()), ("decoder", DecoderOnly(vlae).eval())):
         with replace_file(out / f"{name}{SUFFIX[format]}") as temporary, _quiet():
-            loaded = _WRITERS[format](part, name, vlae, temporary)
-            differences[name] = _largest_difference(part, loaded, examples(vlae, CHECKED_BATCH)[name])
+            loaded, inputs = write(part, name, vlae, temporary), examples(vlae, CHECKED_BATCH)[name]
+            with torch.no_grad():
+                differences[name] = _largest_difference(part(*inputs), loaded(*inputs))
             if not differences[name] <= TOLERANCE:  # NaN differs too
                 raise ExportError(
                     f"the {name} written as {format} differs by {differences[name]:.1e} from the checkpoint's, more "
@@ -116,54 +108,36 @@ def export_parts(vlae: VLAE, format: Format, out: Path) -> dict[str, float]:
     return differences
 
 
-Runner = Callable[..., Sequence[Tensor]]
-"""Runs a part that was read back: its inputs to its outputs."""
+def _largest_difference(expected: Outputs, found: Outputs) -> float:
+    one, other = ((outputs,) if isinstance(outputs, Tensor) else outputs for outputs in (expected, found))
+    return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
 
 
-def _largest_difference(part: nn.Module, loaded: Runner, inputs: tuple[Tensor, ...]) -> float:
-    with torch.no_grad():
-        expected = part(*inputs)
-        found = loaded(*inputs)
-    expected = (expected,) if isinstance(expected, Tensor) else expected
-    return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
-
-
-def _dynamic(name: str, inputs: tuple[Tensor, ...]) -> Any:
-    """Any number of images at a time: the first dimension of each input is free."""
-    batch = {0: torch.export.Dim("batch", min=1)}
-    return (batch,) if name == "encoder" else ((batch,) * len(inputs),)
-
-
-def _exported(part: nn.Module, name: str, vlae: VLAE) -> torch.export.ExportedProgram:
+def _traced(part: nn.Module, name: str, vlae: VLAE) -> torch.export.ExportedProgram:
     inputs = examples(vlae, TRACED_BATCH)[name]
+    batch = {0: torch.export.Dim("batch", min=1)}  # any number of images at a time
+    shapes: Any = (batch,) if name == "encoder" else ((batch,) * len(inputs),)
     # laid out as any other program lays out its arrays, not channels-last
     plain = part.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    return torch.export.export(plain, inputs, dynamic_shapes=_dynamic(name, inputs))
+    return torch.export.export(plain, inputs, dynamic_shapes=shapes)
 
 
-def _write_torch_export(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Runner:
+def _write_torch_export(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Callable[..., Outputs]:
     with path.open("wb") as file:
-        torch.export.save(_exported(part, name, vlae), cast(Any, file))
+        torch.export.save(_traced(part, name, vlae), cast(Any, file))
     with path.open("rb") as file:
-        program = torch.export.load(cast(Any, file)).module()
-
-    def run(*inputs: Tensor) -> Sequence[Tensor]:
-        outputs = program(*inputs)
-        return (outputs,) if isinstance(outputs, Tensor) else outputs
-
-    return run
+        return torch.export.load(cast(Any, file)).module()
 
 
-def _write_onnx(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Runner:
+def _write_onnx(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Callable[..., Outputs]:
     import onnxruntime  # noqa: PLC0415
 
-    layers = len(vlae.latent_sizes)
-    names = input_names(name, layers)
+    names, outputs = (named(name, len(vlae.latent_sizes)) for named in (input_names, output_names))
     program = torch.onnx.export(
-        _exported(part, name, vlae),
+        _traced(part, name, vlae),
         dynamo=True,
         input_names=names,
-        output_names=output_names(name, layers),
+        output_names=outputs,
         external_data=False,
         verbose=False,
     )
@@ -176,12 +150,6 @@ def _write_onnx(part: nn.Module, name: str, vlae: VLAE, path: Path) -> Runner:
         return [torch.from_numpy(output) for output in session.run(None, fed)]
 
     return run
-
-
-_WRITERS: dict[Format, Callable[[nn.Module, str, VLAE, Path], Runner]] = {
-    "onnx": _write_onnx,
-    "torch-export": _write_torch_export,
-}
 
 
 @contextmanager

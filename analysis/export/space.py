@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.model.pretrained_schema import PretrainedConfig
+from analysis.report.report import installed_version
 from preprocess.shards.atomic import write_file
 
-GRADIO = "6.0"  # at least
 APP = '''"""The page of `analysis explore` for the model in this folder."""
 
 from pathlib import Path
@@ -24,26 +22,8 @@ if __name__ == "__main__":
 '''
 
 
-def write_space(folder: Path, config: PretrainedConfig) -> None:
-    """Adds app.py and requirements.txt to an exported folder, and the Space's fields to its card's front matter."""
-    card = folder / "README.md"
-    fields = [
-        f"title: {config.name}",
-        "sdk: gradio",
-        f"sdk_version: {_installed('gradio', GRADIO)}",
-        "app_file: app.py",
-        "python_version: '3.12'",
-    ]
-    text = card.read_text(encoding="utf-8").replace("---\n", "---\n" + "\n".join(fields) + "\n", 1)
-    write_file(card, text.encode())
+def write_app(folder: Path) -> None:
+    """Adds app.py and requirements.txt to an exported folder, whose card names them."""
+    own = installed_version("mmd-vlae")
     write_file(folder / "app.py", APP.encode())
-    own = _installed("mmd-vlae", "")
-    requirement = f"mmd-vlae[explore]=={own}" if own else "mmd-vlae[explore]"
-    write_file(folder / "requirements.txt", (requirement + "\n").encode())
-
-
-def _installed(package: str, otherwise: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return otherwise
+    write_file(folder / "requirements.txt", f"mmd-vlae[explore]{f'=={own}' if own else ''}\n".encode())

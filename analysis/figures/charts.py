@@ -53,12 +53,12 @@ def as_picture(figure: Figure) -> Image.Image:
 
 
 def as_table(metrics: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Returns the table ``attributes``, ``factors`` or ``labels`` of metrics.json; {} where there is none."""
+    """The table ``attributes``, ``factors`` or ``labels`` of metrics.json; {} where there is none."""
     return metrics.get(key) or {}
 
 
 def sorted_names(table: Mapping[str, Any], score: str, layers: int) -> list[str]:
-    """Sorts the names of a table by the layer that knows them best, then by score; what no layer knows comes last."""
+    """The names of a table by the layer that knows them best, then by score; what no layer knows comes last."""
 
     def order(name: str) -> tuple[int, float]:
         row = table[name]
@@ -71,32 +71,24 @@ def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
     """Draws what each layer knows of each target and, beside it, what it changes.
 
     The best layer of a row has a black frame and bold figures. A row that no layer knows is gray. An empty cell: the
-    classifier cannot tell.
-
-    Args:
-        metrics: The content of metrics.json for one checkpoint.
-
-    Returns:
-        None where nothing is annotated.
+    classifier cannot tell. ``metrics`` is the content of metrics.json; None where nothing is annotated.
     """
-    present = [table for table in TABLES if metrics.get(table.key)]
-    if not present:
-        return None
     layers, changing = len(metrics["layers"]), metrics.get("interventions") or {}
-    names = {table: sorted_names(as_table(metrics, table.key), table.score, layers) for table in present}
-    left = 24 + max(int(font(15).getlength(short_label(name))) for rows in names.values() for name in rows)
+    known = {table: as_table(metrics, table.key) for table in TABLES if as_table(metrics, table.key)}
+    if not known:
+        return None
+    left = 24 + max(int(font(15).getlength(short_label(name))) for rows in known.values() for name in rows)
     right = left + (layers + 1) * CELL[0] + 32
-    height = sum((len(rows) + 2) * CELL[1] + 24 for rows in names.values())
+    height = sum((len(rows) + 2) * CELL[1] + 24 for rows in known.values())
     sheet = Image.new("RGB", (right + (layers * CELL[0] if changing else 0) + 8, height), "white")
     pen, top = ImageDraw.Draw(sheet), 0
-    for table, rows in names.items():
-        known, changed = as_table(metrics, table.key), as_table(changing, table.key)
-        columns = [str(layer) for layer in range(layers)]
+    for table, rows in known.items():
+        changed, columns = as_table(changing, table.key), [str(layer) for layer in range(layers)]
         _draw_head(pen, (left, top), f"known to layer ({table.unit})", [*columns, "all"])
         if changing:
             _draw_head(pen, (right, top), "changed by layer (share)", columns)
-        for line, name in enumerate(rows, start=2):
-            row, y = known[name], top + line * CELL[1]
+        for line, name in enumerate(sorted_names(rows, table.score, layers), start=2):
+            row, y = rows[name], top + line * CELL[1]
             best = row["best_layer"] if row["best_layer_significant"] else None
             pen.text((left - 10, y + CELL[1] / 2), short_label(name), "black", font(15), "rm")
             scores = [*row[table.score], row[f"{table.score}_all"]]
@@ -109,7 +101,6 @@ def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
 
 
 def _draw_head(pen: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, columns: Sequence[str]) -> None:
-    """Writes a title and, below it, the headings of the columns."""
     x, y = corner
     pen.text((x, y + CELL[1] / 2), title, "black", font(15), "lm")
     for i, column in enumerate(columns):
@@ -143,35 +134,29 @@ def _draw_row(
 def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Image.Image:
     """Draws checkpoints beside each other: reconstruction, effects and what all layers know together.
 
-    Args:
-        runs: Name of each checkpoint -> its metrics. They are drawn in the order of their training steps.
+    ``runs`` has the metrics of each by its name; they are drawn in the order of their training steps.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
     order = sorted(runs, key=lambda name: runs[name]["step"])
-    places = range(len(order))
-    for split, style in (("train", "o--"), ("valid", "o-")):
-        errors = [_number(runs[name]["reconstruction"][split]["l1"]) for name in order]
-        axes[0].plot(places, errors, style, label="held out" if split == "valid" else split)
+    metrics, places = [runs[name] for name in order], range(len(order))
+    for split, style, label in (("train", "o--", "train"), ("valid", "o-", "held out")):
+        axes[0].plot(places, [_number(run["reconstruction"][split]["l1"]) for run in metrics], style, label=label)
     axes[0].set(title="Reconstruction L1, values in [0, 1]")
-    for layer in range(max(len(runs[name]["layers"]) for name in order)):
-        effects = [[entry["effect"] for entry in runs[name]["layers"][layer : layer + 1]] for name in order]
-        values = [_number(effect[0] if effect else None) for effect in effects]
-        axes[1].plot(places, values, "o" + LINE_STYLES[layer % 4], label=f"layer {layer}")
+    for layer in range(max(len(run["layers"]) for run in metrics)):
+        effects = [run["layers"][layer]["effect"] if layer < len(run["layers"]) else None for run in metrics]
+        axes[1].plot(places, [*map(_number, effects)], "o" + LINE_STYLES[layer % 4], label=f"layer {layer}")
     axes[1].set(title="Effect of each layer", ylim=(0, None))
     for table in TABLES:
-        known = [[_number(row[f"{table.score}_all"]) for row in as_table(runs[n], table.key).values()] for n in order]
-        if all(known):
-            axes[2].plot(places, [float(np.mean(scores)) for scores in known], "o-", label=table.title.split(" (")[0])
+        scores = [[_number(row[f"{table.score}_all"]) for row in as_table(run, table.key).values()] for run in metrics]
+        if all(scores):
+            axes[2].plot(places, [float(np.mean(each)) for each in scores], "o-", label=table.title.split(" (")[0])
     axes[2].set(title="Known to all layers together, mean")
     names = [f"{short_label(name)}\nstep {runs[name]['step']}" for name in order]
     for axis in axes:
-        axis.grid(alpha=0.25)
         axis.set_xticks(places, names, rotation=30, ha="right", fontsize=8)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8)
         for label in axis.get_xticklabels():
             label.set_parse_math(False)
-    return as_picture(figure)
+    return _finished(figure)
 
 
 def training_curves(
@@ -179,37 +164,30 @@ def training_curves(
 ) -> Image.Image | None:
     """Draws reconstruction, distance to the prior, layers' effects and learning rate against steps.
 
-    Args:
-        lines: The lines of metrics.jsonl. Their errors are of values in [−1, 1]; they are drawn in [0, 1].
-        reconstruction: The recipe's error: l1 is drawn as it is, l2 (a mean square) as its root.
-
-    Returns:
-        None without training lines.
+    ``lines`` are those of metrics.jsonl; None where none is of training. Their errors are of values in [−1, 1], drawn
+    in [0, 1]: the recipe's error ``reconstruction`` l1 as it is, l2 (a mean square) as its root.
     """
     train = [line for line in lines if "reconstruction" in line]
-    valid = [line for line in lines if "valid" in line]
+    valid = [line["valid"] | {"step": line["step"]} for line in lines if "valid" in line]
     if not train:
         return None
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
-    steps, valid_steps = [line["step"] for line in train], [line["step"] for line in valid]
-    power = 1.0 if reconstruction == "l1" else 0.5
-    errors = [_number(line["reconstruction"]) ** power / 2 for line in train]
-    axes[0, 0].plot(steps, errors, label="train")
+    steps, valid_steps = ([line["step"] for line in part] for part in (train, valid))
+    key, power, error = ("l1", 1.0, "L1") if reconstruction == "l1" else ("mse", 0.5, "root mean square error")
+    axes[0, 0].plot(steps, [_number(line["reconstruction"]) ** power / 2 for line in train], label="train")
     if valid:
-        key = "l1" if reconstruction == "l1" else "mse"
-        errors = [_number(v["valid"][key]) ** power / 2 for v in valid]
+        errors = [_number(line[key]) ** power / 2 for line in valid]
         axes[0, 0].plot(valid_steps, errors, "o--", label="valid, averaged weights")
-    name = "L1" if reconstruction == "l1" else "root mean square error"
-    axes[0, 0].set(title=f"Reconstruction {name}, values in [0, 1]", yscale="log")
-    name = "mmd" if "mmd" in train[0] else "kl"
-    for layer in range(len(train[0][name])):
-        values = [_number(line[name][layer]) for line in train]
+    axes[0, 0].set(title=f"Reconstruction {error}, values in [0, 1]", yscale="log")
+    term = "mmd" if "mmd" in train[0] else "kl"
+    for layer in range(len(train[0][term])):
+        values = [_number(line[term][layer]) for line in train]
         axes[0, 1].plot(steps, values, LINE_STYLES[layer % 4], label=f"layer {layer}", lw=1.2)
-    axes[0, 1].set(title="MMD² to the prior (unbiased; 0 = equal)" if name == "mmd" else "KL to the prior, nats")
-    if name == "mmd":
+    axes[0, 1].set(title="MMD² to the prior (unbiased; 0 = equal)" if term == "mmd" else "KL to the prior, nats")
+    if term == "mmd":
         axes[0, 1].set_yscale("symlog", linthresh=1e-3)
-    for layer in range(len(valid[0]["valid"]["effect"]) if valid else 0):
-        values = [_number(v["valid"]["effect"][layer]) for v in valid]
+    for layer in range(len(valid[0]["effect"]) if valid else 0):
+        values = [_number(line["effect"][layer]) for line in valid]
         axes[1, 0].plot(valid_steps, values, "o" + LINE_STYLES[layer % 4], label=f"layer {layer}")
     axes[1, 0].axhline(0.1, color="gray", ls=":", lw=1)
     axes[1, 0].set(title="Effect of each layer (0 = the decoder ignores it)", ylim=(0, None))
@@ -217,6 +195,11 @@ def training_curves(
     axes[1, 1].set(title="Learning rate")
     for axis in axes.flat:
         axis.set_xlabel("step")
+    return _finished(figure)
+
+
+def _finished(figure: Figure) -> Image.Image:
+    for axis in figure.axes:
         axis.grid(alpha=0.25)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)

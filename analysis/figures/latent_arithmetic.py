@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,7 @@ RANDOM_ROWS = 4
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of the picture: what its cells are, and four images (4, C, H, W) in [−1, 1]: a, b, c, a − b + c."""
 
     label: str
@@ -54,6 +53,31 @@ def members(encoded: Encoded, names: Sequence[str], s: str, t: str) -> list[np.n
     return kinds if min(map(len, kinds)) >= FEWEST else None
 
 
+def all_rows(context: EvalContext, encoded: Encoded, names: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows of ``arithmetic.png``, and the equations left out because their attributes are absent or too rare.
+
+    Each equation has two rows: mean codes of each kind, and three single images. Rows of random images follow, as in
+    the paper's Figure 4.
+    """
+    rows, left_out = [], []
+    for s, t in PAIRS:
+        kinds = members(encoded, names, s, t)
+        direction = attribute_direction(encoded, list(names).index(t)) if kinds else None
+        if kinds is None or direction is None:
+            left_out.append(equation(s, t))
+            continue
+        means = [[z[chosen].mean(0, keepdim=True) for z in encoded.means] for chosen in kinds]
+        codes = [torch.cat(layer) for layer in zip(*means, combine(*means), strict=True)]
+        label = f"{equation(s, t)}\nmean codes of {', '.join(str(len(chosen)) for chosen in kinds)} images"
+        rows.append(Row(label, decode_codes(context.vlae, codes), False))
+        rng = np.random.default_rng(SEED)
+        single = np.array([rng.choice(chosen) for chosen in kinds])
+        rows.append(_image_row(context, encoded, single, f"{equation(s, t)}\nthree single images", [direction]))
+    rng = np.random.default_rng(SEED)
+    drawn = [rng.choice(len(encoded), 3, replace=False) for _ in range(RANDOM_ROWS)]
+    return rows + [_image_row(context, encoded, chosen, "three random images") for chosen in drawn], left_out
+
+
 def _image_row(
     context: EvalContext, encoded: Encoded, chosen: np.ndarray, label: str, directions: Sequence[Codes] = ()
 ) -> Row:
@@ -63,41 +87,6 @@ def _image_row(
     return Row(label, torch.cat([from_array(encoded.images[chosen]), result]), True)
 
 
-def attribute_rows(
-    context: EvalContext, encoded: Encoded, s: str, t: str, kinds: list[np.ndarray], direction: Codes
-) -> list[Row]:
-    """Two rows for one equation: mean codes of each kind, and three single images."""
-    means = [[z[rows].mean(0, keepdim=True) for z in encoded.means] for rows in kinds]
-    codes = [*means, combine(*means)]
-    decoded = decode_codes(context.vlae, [torch.cat(layer) for layer in zip(*codes, strict=True)])
-    rng = np.random.default_rng(SEED)
-    chosen = np.array([rng.choice(rows) for rows in kinds])
-    return [
-        Row(f"{equation(s, t)}\nmean codes of {', '.join(str(len(rows)) for rows in kinds)} images", decoded, False),
-        _image_row(context, encoded, chosen, f"{equation(s, t)}\nthree single images", [direction]),
-    ]
-
-
-def image_rows(context: EvalContext, encoded: Encoded, count: int = RANDOM_ROWS) -> list[Row]:
-    """Rows of three random images each, as the paper's Figure 4."""
-    rng = np.random.default_rng(SEED)
-    drawn = [rng.choice(len(encoded), 3, replace=False) for _ in range(count)]
-    return [_image_row(context, encoded, chosen, "three random images") for chosen in drawn]
-
-
-def all_rows(context: EvalContext, encoded: Encoded, names: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """The rows of ``arithmetic.png``, and the equations left out because their attributes are absent or too rare."""
-    rows, left_out = [], []
-    for s, t in PAIRS:
-        kinds = members(encoded, names, s, t)
-        direction = attribute_direction(encoded, list(names).index(t)) if kinds else None
-        if kinds is None or direction is None:
-            left_out.append(equation(s, t))
-        else:
-            rows += attribute_rows(context, encoded, s, t, kinds, direction)
-    return rows + image_rows(context, encoded), left_out
-
-
 def attribute_direction(encoded: Encoded, column: int) -> Codes | None:
     """Mean code with an attribute minus mean code without it, on every layer: (1, d_l). None where either is rare."""
     values = encoded.annotations.attributes[:, column]
@@ -105,15 +94,3 @@ def attribute_direction(encoded: Encoded, column: int) -> Codes | None:
     if min(len(present), len(absent)) < FEWEST:
         return None
     return [(z[present].mean(0) - z[absent].mean(0))[None] for z in encoded.means]
-
-
-def named_directions(
-    encoded: Encoded, names: Sequence[str], wanted: Sequence[str], layers: Sequence[int]
-) -> dict[str, list[Tensor]]:
-    """Directions of the attributes ``wanted`` that are neither rare nor universal, zero outside ``layers``."""
-    found: dict[str, list[Tensor]] = {}
-    for name in wanted:
-        direction = attribute_direction(encoded, list(names).index(name))
-        if direction is not None:
-            found[name] = [d if i in layers else torch.zeros_like(d) for i, d in enumerate(direction)]
-    return found

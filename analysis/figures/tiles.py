@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import matplotlib
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -21,15 +22,18 @@ VISIBLE_TILE = 64  # pixels; smaller tiles are enlarged
 GAP = 4  # white pixels between the tiles of labeled rows
 
 
-def enlarged(sheet: Image.Image, tile: int) -> Image.Image:
-    """Enlarges a sheet of tiles of ``tile`` pixels, pixel by pixel, until a tile has about 64."""
-    factor = max(1, round(VISIBLE_TILE / tile))
+def enlarged_sheet(images: Tensor, columns: int) -> Image.Image:
+    """Arranges images (n, C, H, W) in [−1, 1] as ``contact_sheet`` does, small ones enlarged pixel by pixel."""
+    sheet = contact_sheet(images, columns)
+    factor = max(1, round(VISIBLE_TILE / images.shape[-1]))
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
 
 
-def enlarged_sheet(images: Tensor, columns: int) -> Image.Image:
-    """Arranges images (n, C, H, W) in [−1, 1] as ``contact_sheet`` does, enlarged until a person can see them."""
-    return enlarged(contact_sheet(images, columns), images.shape[-1])
+def pairs_sheet(above: Tensor, below: Tensor, columns: int = 10) -> Image.Image:
+    """Arranges images (n, C, H, W) in [−1, 1] in rows, each above the one of ``below`` that belongs to it."""
+    bands = [part for pair in zip(above.split(columns), below.split(columns), strict=True) for part in pair]
+    filled = [torch.cat([band, band.new_ones(columns - len(band), *band.shape[1:])]) for band in bands]
+    return enlarged_sheet(torch.cat(filled), columns)
 
 
 def data_uri(picture: Image.Image, quality: int = 88) -> str:
@@ -75,7 +79,7 @@ def labeled_rows(
 
     Args:
         rows: (label, images (k, C, H, W) in [−1, 1]); every row has the same k. An image of NaN leaves its cell empty.
-        titles: k titles of the columns, or none.
+        titles: Of the k columns, or none.
         cell: Height of an image on the sheet, pixels; the width follows from its shape.
         first_apart: Whether a wider gap separates the first column from the others.
         labels_right: Whether the labels stand at the right of the images, which suits long ones.
@@ -83,27 +87,20 @@ def labeled_rows(
     text = font(max(12, cell // 6))
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     beside = 16 + max(int(measure.multiline_textbbox((0, 0), label, font=text)[2]) for label, _ in rows)
-    left = 0 if labels_right else beside
     top = max(24, cell // 4) if titles else 0
-    apart = cell // 6 if first_apart else 0
-    columns = len(rows[0][1])
-    wide = max(1, round(cell * rows[0][1].shape[-1] / rows[0][1].shape[-2]))
-
-    def x(column: int) -> int:
-        return left + column * (wide + GAP) + (apart if column else 0)
-
-    width = x(columns) + (beside if labels_right else 0)
-    sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP)), "white")
+    columns, _, height, width = rows[0][1].shape
+    wide = max(1, round(cell * width / height))
+    left = [(0 if labels_right else beside) + column * (wide + GAP) for column in range(columns + 1)]
+    if first_apart:
+        left[1:] = [x + cell // 6 for x in left[1:]]
+    label_x, anchor, side = (left[-1] + 8, "lm", "left") if labels_right else (left[0] - 8, "rm", "right")
+    sheet = Image.new("RGB", (left[-1] + (beside if labels_right else 0), top + len(rows) * (cell + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        pen.text((x(column) + wide / 2, top / 2), title, "black", text, "mm")
+    for x, title in zip(left, titles, strict=False):
+        pen.text((x + wide / 2, top / 2), title, "black", text, "mm")
     for line, (label, images) in enumerate(rows):
         y = top + line * (cell + GAP)
-        if labels_right:
-            pen.text((x(columns) + 8, y + cell / 2), label, "black", text, "lm")
-        else:
-            pen.text((left - 8, y + cell / 2), label, "black", text, "rm", align="right")
-        for column, tile in enumerate(to_rgb(images.nan_to_num(1.0))):
-            face = Image.fromarray(tile).resize((wide, cell), Image.Resampling.BICUBIC)
-            sheet.paste(face, (x(column), y))
+        pen.text((label_x, y + cell / 2), label, "black", text, anchor, align=side)
+        for x, tile in zip(left, to_rgb(images.nan_to_num(1.0)), strict=False):
+            sheet.paste(Image.fromarray(tile).resize((wide, cell), Image.Resampling.BICUBIC), (x, y))
     return sheet

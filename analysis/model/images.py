@@ -5,13 +5,12 @@ Letters in shapes: n images, C channels, H W the model's height and width, h w a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from analysis.inputs.image_files import Align, prepare_photo, read_photo
@@ -31,20 +30,29 @@ def to_batch(images: Any, processing: ImageProcessing, align: Align = "auto") ->
 
     Args:
         images: A path, a PIL image, a NumPy array uint8 (h, w), (h, w, C) or (n, h, w, C), a tensor uint8 or float
-            (C, H, W) or (n, C, H, W), or a list of those. Float tensors must have the model's size and lie in [−1, 1].
+            (C, H, W) or (n, C, H, W), or a list of those. Tensors must have the model's size, floats lie in [−1, 1].
         processing: Crop, resampling and size of the model's images.
         align: Whether to look for a face and turn it upright: "on", "off", or "auto", which does so where the picture
             does not have the composition of the training images.
 
     Returns:
-        (n, C, H, W) float32 in [−1, 1] on the CPU, and a sentence about each picture that a user should know about.
+        (n, C, H, W) float32 in [−1, 1] on the CPU, and sentences that a user should read.
 
     Raises:
         ImageError: Of another kind, shape or range.
         UserError: A file cannot be read, or no face was found with align="on".
     """
+    parts: list[Tensor] = []
     notes: list[str] = []
-    parts = [_convert(item, processing, align, notes) for item in _items(images)]
+    for item in images if isinstance(images, list | tuple) else [images]:
+        if isinstance(item, Tensor):
+            parts.append(_from_tensor(item, processing))
+            continue
+        for picture in item if isinstance(item, np.ndarray) and item.ndim == 4 else [item]:
+            name = str(picture) if isinstance(picture, str | Path) else "the picture"
+            photo = prepare_photo(_pixels(picture), processing, align, name)
+            parts.append(from_array(photo.pixels[None]))
+            notes += photo.notes
     if not parts:
         raise ImageError("no images were given")
     return torch.cat(parts), notes
@@ -60,48 +68,21 @@ def to_output(images: Tensor, output: Output) -> Any:
     return pixels if output == "numpy" else [Image.fromarray(picture) for picture in pixels]
 
 
-def _items(images: Any) -> Sequence[Any]:
-    if isinstance(images, list | tuple):
-        return images
-    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
-        return [images] if isinstance(images, Tensor) else list(images)
-    return [images]
-
-
-def _convert(item: Any, processing: ImageProcessing, align: Align, notes: list[str]) -> Tensor:
-    if isinstance(item, Tensor):
-        return _from_tensor(item, processing)
-    if isinstance(item, np.ndarray) and item.ndim == 4:
-        return torch.cat([_convert(one, processing, align, notes) for one in item])
-    if isinstance(item, str | Path):
-        pixels = read_photo(Path(item))
-    elif isinstance(item, Image.Image):
-        pixels = _from_pil(item)
-    elif isinstance(item, np.ndarray):
-        pixels = _from_numpy(item)
-    else:
-        raise ImageError(f"{type(item).__name__} is not an image: give paths, PIL images, NumPy arrays or tensors")
-    name = str(item) if isinstance(item, str | Path) else "the picture"
-    photo = prepare_photo(pixels, processing, align, name)
-    notes += photo.notes
-    return from_array(photo.pixels[None])
-
-
-def _from_pil(picture: Image.Image) -> np.ndarray:
-    from PIL import ImageOps  # noqa: PLC0415
-
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
-        front = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
-    return np.array(upright.convert("RGB"))  # a copy: PIL's own memory cannot be written to
-
-
-def _from_numpy(array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.uint8:
-        raise ImageError(f"NumPy images must be uint8 (0 to 255), these are {array.dtype}")
-    if array.ndim == 2:
-        array = array[..., None]
+def _pixels(picture: Any) -> np.ndarray:
+    """uint8 (h, w, 3) of one picture."""
+    if isinstance(picture, str | Path):
+        return read_photo(Path(picture))
+    if isinstance(picture, Image.Image):
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
+            front = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
+        return np.array(upright.convert("RGB"))  # a copy: PIL's own memory cannot be written to
+    if not isinstance(picture, np.ndarray):
+        raise ImageError(f"{type(picture).__name__} is not an image: give paths, PIL images, NumPy arrays or tensors")
+    if picture.dtype != np.uint8:
+        raise ImageError(f"NumPy images must be uint8 (0 to 255), these are {picture.dtype}")
+    array = picture[..., None] if picture.ndim == 2 else picture
     if array.ndim != 3 or array.shape[2] not in (1, 3):
         raise ImageError(f"NumPy images must be (h, w, C) with 1 or 3 channels, these are {array.shape}")
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,14 +15,14 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.encode import decode_codes
-from analysis.model import refinement
+from analysis.model import REFINE_STEPS, refinement
 from analysis.model.arithmetic import Codes, add_codes
 from analysis.model.images import ImageError, Output, to_batch, to_output
 from analysis.model.names import match_attribute
-from analysis.model.statistics import complete_latents
+from analysis.model.statistics import prior_latents
 from pipeline.model.latents import split_layers
 from pipeline.model.pretrained import download, open_pretrained, write_folder
-from pipeline.model.pretrained_schema import Findings, ImageProcessing, LayerLatents, Pretrained, PretrainedConfig
+from pipeline.model.pretrained_schema import LayerLatents, Pretrained
 from preprocess.errors import UsageError
 
 try:
@@ -59,16 +60,26 @@ class LadderModel(ModelHubMixin):
         self._pretrained = pretrained
         self.vlae = pretrained.vlae.to(device)
         self.device = torch.device(device)
-        self._latents: list[LayerLatents] | None = None
-        self._curvature: Tensor | None = None
+        self.config = pretrained.config
+        """What config.json of an export holds."""
+        self.name = pretrained.config.name
+        """Of the recipe that it was trained by."""
+        self.image_processing = pretrained.config.image_processing
+        """Crop, resampling and (H, W, C) of the model's images."""
+        self.sizes = self.vlae.latent_sizes
+        """Latent dimensions of each layer, bottom first."""
+        self.attributes = tuple(pretrained.attributes)
+        """Names that :meth:`directions` and :meth:`edit` take."""
+        self.faces = pretrained.faces
+        """Held-out images that came with the model, uint8 (n, H, W, C); None where it has none."""
+        self.findings = pretrained.findings
+        """What probes found in the layers; empty for a plain checkpoint."""
+        self.warnings = pretrained.warnings
+        """Sentences about what is missing in the file that was loaded."""
 
     @classmethod
     def load(cls, source: str | Path, device: torch.device | str | None = None) -> Self:
-        """Loads a pretrained model by name, a checkpoint, an exported folder or a model of the Hugging Face Hub.
-
-        Args:
-            source: "photos64", "runs/faces/ckpt.pt", a folder of `analysis export`, or "OWNER/NAME" on the Hub.
-            device: Where it computes; None = the GPU if there is one.
+        """Loads what :func:`analysis.load` does.
 
         Raises:
             PretrainedError: There is no such model, or it is damaged.
@@ -77,63 +88,25 @@ class LadderModel(ModelHubMixin):
         return cls(open_pretrained(source), device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
-    def name(self) -> str:
-        """Of the recipe that it was trained by."""
-        return self._pretrained.config.name
-
-    @property
-    def config(self) -> PretrainedConfig:
-        """What config.json of an export holds."""
-        return self._pretrained.config
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Latent dimensions of each layer, bottom first."""
-        return self.vlae.latent_sizes
-
-    @property
-    def image_processing(self) -> ImageProcessing:
-        """Crop, resampling and (H, W, C) of the model's images."""
-        return self._pretrained.config.image_processing
-
-    @property
-    def findings(self) -> Findings:
-        """What probes found in the layers; empty for a plain checkpoint."""
-        return self._pretrained.findings
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about what is missing in the file that was loaded."""
-        return self._pretrained.warnings
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names that :meth:`directions` and :meth:`edit` take."""
-        return tuple(self._pretrained.attributes)
-
-    @property
     def groups(self) -> dict[str, Codes]:
         """Mean codes (1, d_l) of groups of training images, such as 'Male, not Smiling'."""
         return {name: self._here(codes) for name, codes in self._pretrained.groups.items()}
 
-    @property
-    def faces(self) -> Any:
-        """Held-out images that came with the model, uint8 (n, H, W, C); None where it has none."""
-        return self._pretrained.faces
-
-    @property
+    @cached_property
     def latents(self) -> list[LayerLatents]:
         """Mean, standard deviation and principal directions of each layer.
 
         A plain checkpoint has none: they are computed from draws of the prior when they are first asked for.
         """
-        if self._latents is None:
-            self._latents = complete_latents(self._pretrained)
-        return self._latents
+        return self._pretrained.latents or prior_latents(self.vlae)
+
+    @cached_property
+    def _curvature(self) -> Tensor:
+        return refinement.inverse_curvature(self.vlae)
 
     @torch.no_grad()
-    def encode(self, images: Any, align: Any = "auto", refine: int = refinement.STEPS) -> Codes:
-        """Encodes images.
+    def encode(self, images: Any, align: Any = "auto", refine: int = REFINE_STEPS) -> Codes:
+        """Encodes images: L tensors (n, d_l) float32 on the model's device, bottom first.
 
         Args:
             images: See the class. Pictures of another size than the model's are cropped as its training images were.
@@ -141,23 +114,15 @@ class LadderModel(ModelHubMixin):
             refine: Steps from the encoder's codes toward those whose pictures are nearest to the images. 0 = the mean
                 of each layer's posterior, which is several times faster.
 
-        Returns:
-            One code for each layer: L tensors (n, d_l) float32 on the model's device, bottom first.
-
         Raises:
             ImageError: Not images, or tensors of another size or range.
         """
         batch, _ = to_batch(images, self.image_processing, align)
-        parts = [self._encode(part.to(self.device), refine) for part in batch.split(BATCH)]
+        parts = []
+        for part in batch.to(self.device).split(BATCH):
+            codes = [q.mean for q in self.vlae.encode(part)]
+            parts.append(refinement.refine(self.vlae, part, codes, self._curvature, refine) if refine > 0 else codes)
         return [torch.cat(layer) for layer in zip(*parts, strict=True)]
-
-    def _encode(self, images: Tensor, steps: int) -> Codes:
-        codes = [q.mean for q in self.vlae.encode(images)]
-        if steps < 1:
-            return codes
-        if self._curvature is None:
-            self._curvature = refinement.inverse_curvature(self.vlae)
-        return refinement.refine(self.vlae, images, codes, self._curvature, steps)
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[Tensor], output: Output = "pil") -> Any:
@@ -178,31 +143,19 @@ class LadderModel(ModelHubMixin):
         return self.decode(self.prior(count, seed), output)
 
     def swap(self, a: Any, b: Any, layers: int | Iterable[int], output: Output = "pil") -> Any:
-        """Decodes ``a`` with some of its layers taken from ``b``.
-
-        Args:
-            a: n images, or codes.
-            b: n images or one, or codes.
-            layers: Layers that come from ``b``.
-            output: See the class.
-        """
+        """Decodes ``a``, n images, with some of its layers taken from ``b``, n images or one."""
         chosen = self._layers(layers)
         a, b = self._codes(a), self._codes(b)
-        mixed = [(y if layer in chosen else x) for layer, (x, y) in enumerate(zip(a, b, strict=True))]
+        mixed = [y if layer in chosen else x for layer, (x, y) in enumerate(zip(a, b, strict=True))]
         count = max(len(z) for z in mixed)
         return self.decode([z.expand(count, -1) for z in mixed], output)
 
     def interpolate(
         self, a: Any, b: Any, steps: int = 9, layers: int | Iterable[int] | None = None, output: Output = "pil"
     ) -> Any:
-        """Decodes ``steps`` codes on the line from one image to another.
+        """Decodes ``steps`` codes, at least 2, on the line from one image ``a`` to another ``b``.
 
-        Args:
-            a: One image, or codes (1, d_l).
-            b: One image, or codes (1, d_l).
-            steps: At least 2; the first is ``a``, the last is ``b``.
-            layers: Layers that move; the others stay those of ``a``. None = all.
-            output: See the class.
+        Only ``layers`` move, None = all; the others stay those of ``a``.
         """
         if steps < 2:
             raise UsageError(f"steps={steps}: an interpolation has at least 2")
@@ -217,14 +170,8 @@ class LadderModel(ModelHubMixin):
 
         The bare sum of three single images has three times the variance of the prior, which the decoder has never seen.
         So each layer's sum is shortened to the length of the layer's code of ``c``, or to √d if that is longer.
-
-        Args:
-            a: n images, or codes.
-            b: The same.
-            c: The same.
-            attribute: What ``a`` has and ``b`` lacks, one or several of :attr:`attributes`, where you know it. Only the
-                layers that hold it then move, and far enough to show it.
-            output: See the class.
+        ``attribute`` is what ``a`` has and ``b`` lacks, one or several of :attr:`attributes`, where you know it: only
+        the layers that hold it then move, and far enough to show it.
 
         Raises:
             UsageError: The model knows no such attribute.
@@ -249,25 +196,18 @@ class LadderModel(ModelHubMixin):
         layers: int | Iterable[int] | None = None,
         output: Output = "pil",
     ) -> Any:
-        """Decodes images moved along an attribute's direction.
+        """Decodes images moved along the direction of an attribute, one of :attr:`attributes` in any case.
 
-        Args:
-            images: n images, or codes.
-            attribute: One of :attr:`attributes`, in any case.
-            strength: 1 = the mean difference between images with and without it; negative removes it. Several strengths
-                need one image and give one result each.
-            layers: Layers that move; None = all.
-            output: See the class.
+        A strength of 1 is the mean difference between images with and without it; negative removes it. Several
+        strengths need one image and give one result each. Only ``layers`` move; None = all.
         """
         moving = self._layers(layers)
         steps = torch.as_tensor(strength, dtype=torch.float32, device=self.device).reshape(-1, 1)
         codes = self._codes(images)
         if len(steps) > 1 and len(codes[0]) > 1:
             raise UsageError("several strengths need one image")
-        by = self.directions(attribute)
-        return self.decode(
-            [z + steps * d * (i in moving) for i, (z, d) in enumerate(zip(codes, by, strict=True))], output
-        )
+        directions = enumerate(self.directions(attribute))
+        return self.decode([codes[i] + steps * d * (i in moving) for i, d in directions], output)
 
     def with_attributes(self, directions: dict[str, Codes], groups: dict[str, Codes]) -> Self:
         """Returns a model of the same weights with other attribute directions and groups, (1, d_l) for each layer."""
@@ -288,26 +228,17 @@ class LadderModel(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by ``save_pretrained`` and ``push_to_hub``."""
-        from analysis.export.model_card import CardDetails, folder_card, write_card  # noqa: PLC0415
-        from analysis.export.write import write_picture  # noqa: PLC0415
+        from analysis.export.model_card import write_card  # noqa: PLC0415
 
-        self.save(save_directory)
-        details = CardDetails(picture=write_picture(self._pretrained, save_directory))
-        write_card(save_directory, folder_card(self._pretrained, details))
+        write_card(self.save(save_directory), self._pretrained)
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, source: str | Path, *, device: torch.device | str | None = None, **options: Any
     ) -> Self:
-        """Loads what :meth:`load` loads; for OWNER/NAME on the Hugging Face Hub with more options.
+        """Loads what :meth:`load` does, for OWNER/NAME on the Hugging Face Hub with ``options``.
 
-        Args:
-            source: See :meth:`load`.
-            device: Where it computes; None = the GPU if there is one.
-            options: Of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
-
-        Raises:
-            PretrainedError: There is no such model, or it is damaged.
+        Options are those of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
         """
         return cls.load(download(str(source), **options) if options else source, device)
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from analysis.model.jacobian import jacobian
 from pipeline.model.latents import split_layers
 from pipeline.model.vlae import VLAE
 
-STEPS = 8
 NOISE_VARIANCE = 0.0144
 """Variance of the pixels around their mean in [−1, 1]: about the error of photos64 on held-out photographs."""
 STEP_SIZE, MOMENTUM = 0.4, 0.5
@@ -23,35 +23,25 @@ BASES = 4  # draws from the prior around which the curvature is measured
 DIFFERENCE = 0.05
 
 
-@torch.no_grad()
 def inverse_curvature(vlae: VLAE) -> Tensor:
     """Returns the inverse of E[Jᵀ J] / σ² + I, (Σd, Σd) float32: what a Gauss-Newton step multiplies the gradient by.
 
-    J holds the derivatives of all pixels by all latents, as differences around draws from the prior.
+    J holds the derivatives of all pixels by all latents. The mean is over draws from the prior.
     """
-    device = next(vlae.parameters()).device
     total = sum(vlae.latent_sizes)
-    identity = torch.eye(total, device=device)
-    codes = torch.randn(BASES, total, generator=torch.Generator().manual_seed(0)).to(device)
-    here = vlae.decode(split_layers(codes, vlae.latent_sizes))
-    columns = [vlae.decode(split_layers(codes + step, vlae.latent_sizes)) - here for step in DIFFERENCE * identity]
-    jacobian = torch.stack(columns, dim=-1).flatten(1, 3) / DIFFERENCE
-    curvature = torch.einsum("npi,npj->ij", jacobian, jacobian) / len(jacobian)
-    return torch.linalg.inv(curvature / NOISE_VARIANCE + identity)
+    identity = torch.eye(total)
+    codes = torch.randn(BASES, total, generator=torch.Generator().manual_seed(0))
+    derivatives = jacobian(vlae, codes, identity, DIFFERENCE, central=False)
+    curvature = torch.einsum("npi,npj->ij", derivatives, derivatives) / BASES
+    return torch.linalg.inv(curvature / NOISE_VARIANCE + identity).to(next(vlae.parameters()).device)
 
 
 def refine(vlae: VLAE, images: Tensor, codes: Sequence[Tensor], curvature: Tensor, steps: int) -> list[Tensor]:
     """Moves codes toward the mode of p(z | x) ∝ N(x; D(z), σ² I) N(z; 0, I), D the decoder.
 
-    Args:
-        vlae: In eval mode.
-        images: (n, C, H, W) in [−1, 1].
-        codes: Where to start: (n, d_l) for each layer, bottom first.
-        curvature: From :func:`inverse_curvature`.
-        steps: At least 1. Each decodes once and takes one gradient.
-
-    Returns:
-        Codes of the same shapes. Of each image the best of all steps is kept, so none is worse than where it started.
+    ``images`` are (n, C, H, W) in [−1, 1], ``codes`` where to start, (n, d_l) for each layer, bottom first, and
+    ``curvature`` is of :func:`inverse_curvature`. Each of the ``steps`` decodes once and takes one gradient. Of each
+    image the best of all steps is kept, so none is worse than where it started.
     """
     z = torch.cat(list(codes), dim=1)
     best, lowest, motion = z, torch.full((len(z),), torch.inf, device=z.device), torch.zeros_like(z)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis.figures.charts import TABLES, ScoreTable, as_table
 from analysis.figures.tiles import short_label
@@ -13,11 +12,10 @@ WELL_ABOVE_CHANCE = {"attributes": 0.4, "factors": 0.25, "labels": 0.3}
 """Share of the way from chance to 1 that a score must reach: an AUC of 0.7, an R² of 0.25."""
 UNUSED = 0.02  # effect below which a layer counts as unused
 NAMED = 4  # targets in one sentence
-LABEL = 24  # characters of a name beside a picture
+LABELS, LABEL = 2, 24  # names beside a picture, and the characters of each
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One attribute, factor or label that the codes hold, and the layer that holds it."""
 
     name: str
@@ -37,17 +35,18 @@ def plain_name(name: str) -> str:
 
 def findings(metrics: Mapping[str, Any]) -> list[Finding]:
     """Lists what some layer knows well above chance, the best known first; names that differ only in case, once."""
-    found: dict[str, Finding] = {}
+    found: list[Finding] = []
     for table in TABLES:
         for name, row in as_table(metrics, table.key).items():
             scores = [-1.0 if score is None else score for score in row[table.score]]
-            best = max(range(len(scores)), key=scores.__getitem__)
-            skill = (scores[best] - row["chance"]) / max(1e-9, 1 - row["chance"])
-            finding = Finding(plain_name(name), skill, best, clear_leader(table, row))
-            known = found.get(finding.name)
-            if skill >= WELL_ABOVE_CHANCE[table.key] and (known is None or skill > known.skill):
-                found[finding.name] = finding
-    return sorted(found.values(), key=lambda finding: -finding.skill)
+            skill = (max(scores) - row["chance"]) / max(1e-9, 1 - row["chance"])
+            if skill >= WELL_ABOVE_CHANCE[table.key]:
+                best = scores.index(max(scores))
+                found.append(Finding(plain_name(name), skill, best, clear_leader(table, row)))
+    best_first: dict[str, Finding] = {}
+    for finding in sorted(found, key=lambda finding: -finding.skill):
+        best_first.setdefault(finding.name, finding)
+    return list(best_first.values())
 
 
 def clear_leader(table: ScoreTable, row: Mapping[str, Any]) -> int | None:
@@ -83,20 +82,19 @@ def _sentence(layer: int, effects: Sequence[float | None], known: Sequence[Findi
     own = [finding.name for finding in known if finding.layer == layer]
     shared = [finding.name for finding in known if finding.layer is None and finding.best_layer == layer]
     if len(effects) == 1:
-        return f"holds {_listed(own, NAMED)}." if own else "is the only one: it holds the whole picture."
-    change = f"Effect on the picture: {100 * effect:.0f} %."
+        return f"holds {_listed(own)}." if own else "is the only one: it holds the whole picture."
     if own:
-        words = f"holds {_listed(own, NAMED)} better than every other layer."
+        words = f"holds {_listed(own)} better than every other layer."
     elif shared:
-        words = f"holds {_listed(shared, NAMED)}, which other layers hold about as well."
+        words = f"holds {_listed(shared)}, which other layers hold about as well."
     elif annotated:
         words = "holds nothing better than the other layers do."
     else:
         words = "cannot be named: the images have no annotations that vary enough."
-    return f"{words} {change}"
+    return f"{words} Effect on the picture: {100 * effect:.0f} %."
 
 
-def _listed(names: Sequence[str], most: int) -> str:
+def _listed(names: Sequence[str], most: int = NAMED) -> str:
     """Joins the first names with commas and 'and', and counts the others."""
     words = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
@@ -108,12 +106,12 @@ def shared_sentence(metrics: Mapping[str, Any]) -> str | None:
     return f"Shared between layers: {_listed(shared, 2 * NAMED)}." if shared else None
 
 
-def layer_labels(metrics: Mapping[str, Any], most: int = 2) -> list[str]:
+def layer_labels(metrics: Mapping[str, Any]) -> list[str]:
     """A short label for each layer, such as 'layer 2:\\nyaw,\\nsmile', for figures."""
     known = findings(metrics)
     labels = []
     for layer in range(len(metrics["layers"])):
-        own = [short_label(finding.name, LABEL) for finding in known if finding.layer == layer][:most]
+        own = [short_label(finding.name, LABEL) for finding in known if finding.layer == layer][:LABELS]
         labels.append(f"layer {layer}" + (":\n" + ",\n".join(own) if own else ""))
     return labels
 

@@ -3,80 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import jinja2
 import matplotlib
 
-from analysis.figures.charts import COLORS, DARK, TABLES, ScoreTable, as_table, sorted_names
-from analysis.figures.gallery import Panel
+from analysis.figures.charts import COLORS, DARK, TABLES, as_table, sorted_names
+from analysis.figures.gallery import CAPTIONS, Panel
 from analysis.figures.motion import FRAMES
 from analysis.report.layer_summary import clear_leader, layer_sentences, number, plain_name, shared_sentence
 
 if TYPE_CHECKING:
     from analysis.report.report import CheckpointReport
 
-FIGURE_ORDER = (
-    "swaps",
-    "arithmetic_first",
-    "knows",
-    "face_manifolds",
-    "manifolds",
-    "reconstructions",
-    "samples",
-    "interpolations",
-    "arithmetic",
-    "edits",
-    "nearest",
-    "training",
-    "traversals",
-)
 
-
-@dataclass(frozen=True)
-class Section:
-    """One section of the page: its anchor, number and title, and its name in the templates; appendices are folded."""
+class Section(NamedTuple):
+    """One section of the page: its name in the templates, anchor, number and title; appendices are folded."""
 
     name: str
     anchor: str
     number: str
     title: str
-    folded: bool = False
-    explained: bool = False
-    """Whether an earlier checkpoint's section of this name has said how to read it."""
+    folded: bool
 
 
 def render(reports: Sequence[CheckpointReport], comparison: Panel | None) -> str:
     """Renders the page; ``comparison`` is the chart of several checkpoints side by side."""
-    loader = jinja2.PackageLoader("analysis.report")
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("analysis.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"plain": plain_name, "duration": duration, "number": number, "span": span}
-    environment.globals |= {
-        "frames": FRAMES,
-        "as_table": as_table,
-        "tables": TABLES,
-        "sorted_names": sorted_names,
-        "heat": heat,
-        "layer_sentences": layer_sentences,
-        "shared_sentence": shared_sentence,
-        "scores_beside": scores_beside,
-    }
-    chapters, explained = [], set()
-    for index, report in enumerate(reports):
-        listed, absent = sections(report, index, len(reports))
-        chapters.append((report, [replace(section, explained=section.name in explained) for section in listed], absent))
-        explained |= {section.name for section in listed}
-    shown = [(report.name, key) for report in reports for key in FIGURE_ORDER if key in report.gallery.figures]
+    shared = (as_table, sorted_names, heat, clear_leader, layer_sentences, shared_sentence)
+    environment.globals |= {function.__name__: function for function in shared}
+    chapters = [(report, *sections(report, index, len(reports))) for index, report in enumerate(reports)]
+    first_of: dict[str, str] = {}  # an earlier checkpoint's section of this name has said how to read it
+    for _, listed, _ in chapters:
+        for section in listed:
+            first_of.setdefault(section.name, section.anchor)
+    shown = [(report.name, key) for report in reports for key in CAPTIONS if key in report.gallery.figures]
     return environment.get_template("report.html").render(
         reports=reports,
         chapters=chapters,
+        explained_in=first_of.values(),
         comparison=comparison,
         figure_numbers={figure: position for position, figure in enumerate(shown, start=1)},
+        frames=FRAMES,
+        tables=TABLES,
         today=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 
@@ -110,7 +88,7 @@ def sections(report: CheckpointReport, index: int, count: int) -> tuple[list[Sec
         ("all-traversals", "One dimension at a time", "traversals" in figures, "held-out images"),
     ]
     prefix, anchor = (f"{index + 2}.", f"{slug(report.name)}-") if count > 1 else ("", "")
-    listed = []
+    listed: list[Section] = []
     for marks, parts, folded in (("123456789", body, False), ("ABCDEF", appendix, True)):
         present = [(name, title) for name, title, shown, _ in parts if shown]
         listed += [
@@ -146,30 +124,3 @@ def heat(value: float | None, limits: tuple[float, float]) -> str:
     share = min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))
     red, green, blue, _ = matplotlib.colormaps[COLORS](share, bytes=True)
     return f"background:#{red:02x}{green:02x}{blue:02x};color:{'#fff' if share < DARK else '#000'}"
-
-
-def scores_beside(metrics: Mapping[str, Any], table: ScoreTable) -> list[dict[str, Any]]:
-    """Rows of the heat map on the page.
-
-    Returns:
-        For each name, best known first: ``name``; ``known`` per layer; ``together`` of all layers; ``best``, the layer
-        that knows it, or None; ``leads``, whether that layer clearly leads all others; ``changes`` per layer, or None
-        where the classifier cannot tell; ``changer``, the layer that changes it most.
-    """
-    rows = as_table(metrics, table.key)
-    changes = as_table(metrics.get("interventions") or {}, table.key)
-    listed = []
-    for name in sorted_names(rows, table.score, len(metrics["layers"])):
-        row, change = rows[name], changes.get(name)
-        listed.append(
-            {
-                "name": name,
-                "known": row[table.score],
-                "together": row[f"{table.score}_all"],
-                "best": row["best_layer"] if row["best_layer_significant"] else None,
-                "leads": clear_leader(table, row) is not None,
-                "changes": change["change"] if change else None,
-                "changer": change["best_layer"] if change else None,
-            }
-        )
-    return listed

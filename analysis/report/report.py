@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -13,22 +12,20 @@ from typing import Any
 from analysis.classifier.classifier import AttributeClassifier, fit_classifier
 from analysis.figures import charts
 from analysis.figures.gallery import Gallery, Panel, draw
-from analysis.figures.motion import effective_directions
 from analysis.inputs.context import EvalContext, Progress
 from analysis.inputs.encode import encode_splits
 from analysis.metrics.identity import IdentityCodes
 from analysis.metrics.inception import NoInception, inception_quality
 from analysis.metrics.summary import SCHEMA_VERSION, measure
-from analysis.report.layer_summary import headline, layer_labels
+from analysis.report.layer_summary import layer_labels
 from analysis.report.page import render
-from pipeline.run.run_dir import read_metrics
+from pipeline.run.run_dir import read_metrics, without_nan
 from pipeline.training.previews import save_png
 from preprocess.shards.atomic import write_file, write_json
 
 NO_HELD_OUT = (
     "The shards have no held-out images (valid, test). Every figure is of training images and says nothing of new ones."
 )
-__all__ = ["CheckpointReport", "evaluate_checkpoint", "headline", "write_report"]
 
 
 @dataclass
@@ -51,12 +48,12 @@ def evaluate_checkpoint(
     fid: bool = False,
     identity_codes: IdentityCodes | None = None,
 ) -> CheckpointReport:
-    """Measures and draws everything about one checkpoint.
+    """Measures and draws everything about one checkpoint, on at most ``limit`` held-out images.
 
     Args:
         context: The checkpoint and its shards.
         name: What the checkpoint is called on the page.
-        limit: At most this many held-out images.
+        limit: See above.
         progress: Told what is being done.
         classifiers: The classifier of each set of shards (by digest) that was used before; a new one is added.
         fid: Whether to add FID and KID on Inception's features, or a note that says why not.
@@ -86,28 +83,19 @@ def evaluate_checkpoint(
             metrics.setdefault("sample_quality", {}).update(inception_quality(context, encoded.images, progress))
         except NoInception as reason:
             notes.append(f"no FID: {reason}")
-    metrics = finite(metrics)
-    directions = effective_directions(context, encoded)
-    gallery = draw(context, encoded, splits.train.images, metrics, log, directions, layer_labels(metrics), progress)
+    metrics = without_nan(metrics)
+    gallery = draw(context, encoded, splits.train.images, metrics, log, layer_labels(metrics), progress)
     return CheckpointReport(name, metrics, gallery, notes)
 
 
 def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collects what was trained on what: ``metrics.json``'s field ``provenance``. What is not known is None.
 
-    Args:
-        context: The checkpoint and its shards.
-        log: Lines of the run's metrics.jsonl; [] where there are none beside the checkpoint.
+    ``log`` has the lines of the run's metrics.jsonl; none where it is not beside the checkpoint.
     """
     manifest, state = context.shards.manifest, context.state
     versions = state.get("versions")
     versions = {str(k): str(v)[:50] for k, v in versions.items()} if isinstance(versions, dict) else {}
-    try:
-        own_version = version("mmd-vlae")
-    except PackageNotFoundError:  # a copy of the code that is not installed
-        own_version = None
-    with context.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "recipe": context.config.name,
         "data": manifest.source.kind,
@@ -118,9 +106,23 @@ def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[s
         "parameters": sum(parameter.numel() for parameter in context.vlae.parameters()),
         "training_seconds": state["progress"].get("seconds") or training_seconds(log),
         "hardware": str(state["hardware"])[:200] if state.get("hardware") else None,
-        "versions": {"mmd-vlae": own_version, **versions},
-        "checkpoint_sha256": digest,
+        "versions": {"mmd-vlae": installed_version("mmd-vlae"), **versions},
+        "checkpoint_sha256": sha256(context.path),
     }
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a package; None where it is not installed, as in a copy of the code."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def training_seconds(log: Sequence[Mapping[str, Any]]) -> float | None:
@@ -149,12 +151,3 @@ def write_report(reports: list[CheckpointReport], out: Path) -> Path:
     write_json(out / "metrics.json", content)
     write_file(out / "index.html", render(reports, comparison).encode())
     return out / "index.html"
-
-
-def finite(value: Any) -> Any:
-    """Replaces numbers that are not finite by None, in plain values nested to any depth: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

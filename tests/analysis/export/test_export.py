@@ -3,6 +3,7 @@
 import hashlib
 import json
 import runpy
+import shlex
 import shutil
 import sys
 
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from analysis.cli import app
 from analysis.export import export
+from analysis.export.model_card import training_command
 from pipeline.checkpoint.file import load_vlae, write_checkpoint
+from pipeline.config.load import parse_overrides, recipe_names, resolve
 from pipeline.model.pretrained import open_pretrained
 
 
@@ -98,6 +101,42 @@ def test_the_folder_is_complete_and_its_card_says_what_it_is(run, expected, expo
     ):
         assert said in card, said
     assert card.startswith("---\n") and str(face_shards) not in card
+
+
+def test_the_card_tells_the_commands_whole(run, tmp_path):
+    done = run_export(run / "ckpt.pt", "--format", "torch-export", "--license", "mit", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    card = (tmp_path / "out/README.md").read_text()
+    assert "analysis export ckpt.pt --format torch-export --license mit" in card
+    assert "train.py --recipe recipe.yaml\n" in card, "the recipe did not come with the project; the card holds it"
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_training_command_of_a_card_gives_the_same_configuration(recipe):
+    words = ["training.steps=7", "training.mixed_precision='no'", "optimizer.learning_rate=1e-5", "model.norm=group"]
+    words += ["optimizer.betas=[0.8, 0.9]", "objective.kernel.bandwidth=null", "denoising.gaussian=0.5"]
+    config = resolve(recipe, parse_overrides(words))
+    words = shlex.split(training_command(config))
+    found, overrides = words[4], words[5:]
+    assert words[:5] == ["accelerate", "launch", "pipeline/train.py", "--recipe", recipe]
+    assert resolve(found, parse_overrides(overrides)) == config and "training.steps=7" in overrides
+
+
+def test_an_export_says_of_layers_what_the_report_says(run, made_report, tmp_path):
+    metrics = made_report / "report/metrics.json"
+    done = run_export(run / "ckpt.pt", "--metrics", metrics, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    findings, page = open_pretrained(tmp_path / "out").findings, (made_report / "report/index.html").read_text()
+    for layer in findings.layers:
+        assert layer.sentence.split(" ", 2)[2] in page
+    factors = json.loads(metrics.read_text())["factors"]
+    assert {t.name: list(t.scores) for t in findings.targets if t.kind == "factor"} == {
+        name: row["r2"] for name, row in factors.items()
+    }
+    damaged = json.loads(metrics.read_text()) | {"layers": [{}]}
+    (tmp_path / "damaged.json").write_text(json.dumps(damaged))
+    refused = run_export(run / "ckpt.pt", "--metrics", tmp_path / "damaged.json", "--out", tmp_path / "b")
+    assert refused.exit_code == 1 and "is not the metrics.json of a report" in refused.stderr
 
 
 def test_an_export_without_shards_says_what_it_lacks(run, tmp_path):

@@ -32,9 +32,9 @@ def test_layer_swaps_take_one_layer_from_each_other_face():
 
 def test_a_swap_picture_has_photographs_reconstructions_and_a_row_for_each_layer():
     context, encoded = painted(20, seed=0)
-    face, others = code_of(encoded, 0), [z[1:4] for z in encoded.means]
-    plain = layer_swap_picture(context.vlae, face, others, cell=40)
-    with_photographs = layer_swap_picture(context.vlae, face, others, torch.zeros(4, 3, 16, 16), cell=40)
+    codes = [z[:4] for z in encoded.means]
+    plain = layer_swap_picture(context.vlae, codes, cell=40)
+    with_photographs = layer_swap_picture(context.vlae, codes, torch.zeros(4, 3, 16, 16), cell=40)
     assert with_photographs.height == plain.height + 44
     assert swaps_of_held_out(context, encoded, ["layer 0: left", "layer 1: right"]).width > 9 * 112
 

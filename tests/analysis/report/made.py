@@ -111,7 +111,9 @@ def whole_report(name="run", without=()):
     gallery = Gallery(faces=faces, notes=["Left out of the arithmetic: nothing."])
     wide, narrow = Image.new("RGB", (1300, 400), "teal"), Image.new("RGB", (300, 300), "navy")
     for key in CAPTIONS:
-        panels = [(f"{key}{i}.png", f"layer {i}", narrow) for i in range(LAYERS)]
-        gallery.add(key, *(panels if key.endswith(("manifolds", "traversals")) else [(f"{key}.png", "", wide)]))
+        if key.endswith(("manifold", "traversals")):
+            gallery.add(key, [narrow] * LAYERS, [f"layer {layer}" for layer in range(LAYERS)])
+        else:
+            gallery.add(key, wide)
     metrics = {key: value for key, value in whole_metrics().items() if key not in without}
     return CheckpointReport(name, metrics, gallery, ["A warning."])

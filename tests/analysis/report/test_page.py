@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from analysis.figures.gallery import Gallery, Panel
-from analysis.report.page import FIGURE_ORDER, render, slug
+from analysis.figures.gallery import CAPTIONS, Gallery, Panel
+from analysis.report.page import render, slug
 from tests.analysis.report.browser import OVERFLOWS, ask, run_chromium
 from tests.analysis.report.made import OPTIONAL, whole_report
 
@@ -32,7 +32,7 @@ def test_absent_fields_leave_no_gap_on_the_page(without):
 
 def test_a_page_without_figures_that_need_annotations_or_a_log():
     report = whole_report(without=OPTIONAL)
-    kept = {"swaps", "manifolds", "reconstructions", "samples", "nearest"}
+    kept = {"swaps", "manifold", "reconstructions", "samples", "nearest"}
     report.gallery = Gallery({key: figure for key, figure in report.gallery.figures.items() if key in kept})
     page = render([report], None)
     assert "Training</h2>" not in page and "Arithmetic and edits</h2>" not in page and "yourself</h2>" not in page
@@ -42,7 +42,7 @@ def test_a_page_without_figures_that_need_annotations_or_a_log():
 
 def test_figures_are_numbered_in_the_order_of_the_page_and_captions_are_said_once():
     page = render([whole_report()], None)
-    assert [int(n) for n in re.findall(r"<b>Figure ([0-9]+)\.", page)] == list(range(1, len(FIGURE_ORDER) + 1))
+    assert [int(n) for n in re.findall(r"<b>Figure ([0-9]+)\.", page)] == list(range(1, len(CAPTIONS) + 1))
     two = render(
         [whole_report("a"), whole_report("b")], Panel("comparison.png", "", whole_report().gallery.panels[0].image)
     )
