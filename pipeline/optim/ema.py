@@ -6,6 +6,7 @@ import copy
 import math
 
 import torch
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.model.vlae import VLAE
@@ -38,17 +39,19 @@ class MovingAverage:
         """Starts as a copy of ``module``."""
         self._source = module
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self._averages = list(self.module.state_dict(keep_vars=True).values())
+        self._averages = _tensors(self.module)
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
         """Moves the average: averaged ← decay · averaged + (1 − decay) · current."""
         # looked up in every step: wrapping a model for several ranks may replace its tensors
-        current = self._source.state_dict(keep_vars=True).values()
-        pairs = [(a.detach(), c.detach()) for a, c in zip(self._averages, current, strict=True)]
-        averages = [average for average, _ in pairs if average.is_floating_point()]
-        values = [value for average, value in pairs if average.is_floating_point()]
+        pairs = list(zip(self._averages, _tensors(self._source), strict=True))
+        averages, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         get_ema_multi_avg_fn(decay)(averages, values, None)
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -6,7 +6,7 @@ from torch import nn
 
 from pipeline.config.load import parse_overrides, resolve
 from pipeline.config.schema import ConfigError
-from pipeline.optim.muon import Muon, _adam_update, _muon_update, orthogonalizer
+from pipeline.optim.muon import LARGE, Muon, orthogonalizer
 from pipeline.optim.optimizer import build_optimizer
 from tests.conftest import REPOSITORY
 from tests.pipeline.launching import launch, relative_difference, weights
@@ -14,7 +14,7 @@ from tests.pipeline.launching import launch, relative_difference, weights
 
 def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    result = orthogonalizer(wide) @ wide
+    result = orthogonalizer((wide @ wide.T)[None])[0] @ wide
     return result if wide is matrix else result.T
 
 
@@ -72,21 +72,64 @@ def test_a_non_finite_step_changes_neither_weights_nor_state():
     assert all(torch.equal(state[key], after[key]) for key in state)
 
 
-@pytest.mark.parametrize(("shape", "update"), [((8, 3, 4, 4), _muon_update), ((8,), _adam_update)])
-def test_an_update_that_the_device_rejects_changes_nothing(shape, update):
-    weight, gradient = torch.randn(shape), torch.randn(shape)
-    state = {"momentum": torch.randn(shape)}
-    if len(shape) == 1:
-        state = {"updates": torch.tensor(3.0), "exp_avg": torch.randn(shape), "exp_avg_sq": torch.rand(shape)}
-    before, state_before = weight.clone(), {key: value.clone() for key, value in state.items()}
-    group = {"lr": 0.1, "momentum": 0.95, "betas": (0.9, 0.999), "weight_decay": 0.1}
-    update(weight, gradient, state, group, torch.tensor(0.0))
-    if update is _muon_update:
-        state_before["momentum"] += gradient  # zero where the step is rejected: the caller replaces it
-    assert torch.equal(weight, before)
-    assert all(torch.allclose(state[key], value) for key, value in state_before.items())
-    update(weight, gradient, state, group, torch.tensor(1.0))
-    assert not torch.equal(weight, before)
+def test_matrices_of_one_size_are_orthogonalized_each_by_itself():
+    torch.manual_seed(4)
+    matrices = [torch.randn(6, 30), torch.randn(6, 9) * 100, torch.randn(6, 200) * 1e-4]
+    together = orthogonalizer(torch.stack([x @ x.T for x in matrices]))
+    for x, found in zip(matrices, together, strict=True):
+        assert torch.allclose(found @ x, orthogonalized(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(LARGE, 300), (300, LARGE)])
+def test_a_product_in_bfloat16_moves_large_weights_alike(shape):
+    torch.manual_seed(5)
+    gradient = torch.randn(shape)
+    moved = []
+    for dtype in (torch.float32, torch.bfloat16):
+        weight = nn.Parameter(torch.zeros(shape))
+        weight.grad = gradient.clone()
+        Muon([{"params": [weight]}], lr=1.0, update_dtype=dtype).step()
+        moved.append(weight.detach())
+    difference = (moved[1] - moved[0]).norm() / moved[0].norm()
+    assert 0 < difference < 6e-3, "rounding to bfloat16, and no more"
+
+
+def test_an_update_that_the_device_rejects_changes_nothing():
+    weight, bias = nn.Parameter(torch.randn(8, 3, 4, 4)), nn.Parameter(torch.randn(8))
+    optimizer = Muon([{"params": [weight, bias], "weight_decay": 0.1}], lr=0.1)
+    group = optimizer.param_groups[0]
+
+    def update(value: float, applied: float) -> None:
+        weight.grad, bias.grad = torch.full_like(weight, value), torch.full_like(bias, value)
+        optimizer.found_inf = torch.tensor(1 - applied)
+        with torch.no_grad():
+            optimizer._muon([(weight, group)], torch.tensor(applied))
+            optimizer._adam([bias], group)
+
+    def everything() -> list[torch.Tensor]:
+        states = [value for p in (weight, bias) for value in optimizer.state[p].values()]
+        return [value.detach().clone() for value in (weight, bias, *states)]
+
+    update(0.5, applied=1.0)
+    before = everything()
+    update(float("nan"), applied=0.0)
+    assert len(before) == 6
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+    update(0.5, applied=1.0)
+    assert not any(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+
+
+def test_vectors_move_as_by_torchs_adamw():
+    torch.manual_seed(6)
+    vectors = [nn.Parameter(torch.ones(5)) for _ in range(2)]
+    ours = Muon([{"params": vectors[:1], "weight_decay": 0.1}], lr=0.01)
+    theirs = torch.optim.AdamW(vectors[1:], lr=0.01, weight_decay=0.1)
+    for _ in range(3):
+        vectors[0].grad = torch.randn(5)
+        vectors[1].grad = vectors[0].grad.clone()
+        ours.step()
+        theirs.step()
+    assert torch.allclose(*vectors, atol=1e-6)
 
 
 def test_channels_last_weights_get_the_same_update():
