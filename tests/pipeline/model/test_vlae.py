@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.config.schema import ConfigError, ModelConfig
 from pipeline.model.blocks import parse_stages
 from pipeline.model.latents import layer_effects, manifold_codes
-from pipeline.model.vlae import VLAE
+from pipeline.model.vlae import VLAE, LastUp
 
 SMALL = ModelConfig(layers=("8/2", "16/2, 16", "fc32"), latents=(2, 3, 4))
 
@@ -66,6 +67,24 @@ def test_faded_layer_has_no_effect_and_coarse_grid_is_smooth():
     flat = build(SMALL.model_copy(update={"contribution_grid": (1, 0, 0)})).decoder.contributions[0](codes[0])
     assert flat.shape == (6, 8, 8, 8)
     assert torch.allclose(flat, flat[:, :, :1, :1].expand_as(flat), atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_last_up_equals_a_transposed_convolution(bias):
+    torch.manual_seed(0)
+    ours = LastUp(8, 3, 4, 2, 1, bias=bias)
+    plain = nn.ConvTranspose2d(8, 3, 4, 2, 1, bias=bias)
+    plain.load_state_dict(ours.state_dict())
+    features = torch.randn(2, 8, 6, 10)
+    weights = torch.randn(2, 3, 12, 20)
+    gradients = []
+    for layer in (ours, plain):
+        given = features.clone().requires_grad_()
+        output = layer(given)
+        (output * weights).sum().backward()
+        gradients.append([output, given.grad, *(p.grad for p in layer.parameters())])
+    for found, expected in zip(*gradients, strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_effects_are_zero_for_an_ignored_layer():
