@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pipeline.config.schema import ConfigError, ObjectiveConfig
+from pipeline.losses.mmd import full_float32
 
 FACE_CENTER, FACE_RADIUS = (0.62, 0.5), 0.3
 """The middle of an aligned face, in heights and widths of CelebA's crop, and a standard deviation around it."""
@@ -46,18 +52,70 @@ def laplacian_band_count(height: int, width: int) -> int:
     return count
 
 
-def laplacian_bands(difference: Tensor) -> list[Tensor]:
-    """Splits images (B, C, H, W) into the bands of their Laplacian pyramid (Burt and Adelson 1983), finest first.
+@cache
+def _halving(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the matrices that halve ``length`` values by the mean of two, and that interpolate them back."""
+    half = F.avg_pool1d(torch.eye(length, device=device)[:, None], 2)
+    back = F.interpolate(torch.eye(half.shape[2], device=device)[:, None], size=length, mode="linear")
+    return half[:, 0].T.contiguous(), back[:, 0].T.contiguous()
+
+
+def _on_both_axes(rows: Tensor, maps: Tensor, columns: Tensor) -> Tensor:
+    """Applies ``rows`` to the first and ``columns`` to the last axis of maps (H, n, W)."""
+    height, n, width = maps.shape
+    wide = maps.reshape(height * n, width) @ columns.T
+    return (rows @ wide.view(height, -1)).view(len(rows), n, len(columns))
+
+
+class LaplacianLoss(torch.autograd.Function):
+    """The weighted errors of the bands of a Laplacian pyramid (Burt and Adelson 1983), with their gradient.
 
     A flat patch of background or skin vanishes from a band-pass image. So small features, an eye or a mouth, count here
     for more than the share of pixels that they cover.
+
+    The images are halved, and interpolated back, by products with small matrices. On the CPU that takes half the time
+    of PyTorch's pooling and interpolation. The gradient is computed in the forward pass.
     """
-    bands: list[Tensor] = []
-    for _ in range(laplacian_band_count(*difference.shape[-2:])):
-        low = F.avg_pool2d(difference, 2)
-        bands.append(difference - F.interpolate(low, size=difference.shape[-2:], mode="bilinear", align_corners=False))
-        difference = low
-    return bands
+
+    @staticmethod
+    @full_float32()
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, difference: Tensor, kind: str, weights: Sequence[float], windows: Sequence[Tensor | None]
+    ) -> Tensor:
+        """Returns Σ weight · ``mean_error`` of the band over the levels, finest first: ().
+
+        Args:
+            ctx: Keeps the gradient.
+            difference: (B, C, H, W) float32.
+            kind: l1 or l2.
+            weights: Of each band.
+            windows: Of each band, see ``mean_error``.
+        """
+        batch, channels, height, width = difference.shape
+        low = difference.permute(2, 0, 1, 3).reshape(height, batch * channels, width)
+        total, levels = low.new_zeros(()), []
+        for weight, window in zip(weights, windows, strict=True):
+            (halve_h, restore_h), (halve_w, restore_w) = (_halving(low.shape[axis], low.device) for axis in (0, 2))
+            half = _on_both_axes(halve_h, low, halve_w)
+            band = low - _on_both_axes(restore_h, half, restore_w)
+            slope = band.sign() if kind == "l1" else band * 2
+            slope *= weight / band.numel() * (1 if window is None else window[:, None])
+            error = torch.dot(slope.flatten(), band.flatten())
+            total += error if kind == "l1" else error / 2
+            levels.append((slope, halve_h, restore_h, halve_w, restore_w))
+            low = half
+        gradient = torch.zeros_like(low)
+        for slope, halve_h, restore_h, halve_w, restore_w in reversed(levels):
+            gradient -= _on_both_axes(restore_h.T, slope, restore_w.T)
+            gradient = slope.add_(_on_both_axes(halve_h.T, gradient, halve_w.T))
+        ctx.gradient = gradient.view(height, batch, channels, width).permute(1, 2, 0, 3)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns the gradient of ``difference``."""
+        return ctx.gradient.contiguous(memory_format=torch.channels_last).mul_(upstream), None, None, None
 
 
 class ReconstructionLoss(nn.Module):
@@ -90,8 +148,6 @@ class ReconstructionLoss(nn.Module):
         loss = mean_error(output, target, config.reconstruction, self.window0)
         if not config.laplacian_weight:
             return loss
-        bands = laplacian_bands(output - target)
-        for level, (weight, band) in enumerate(zip(self.band_weights, bands, strict=False)):
-            error = mean_error(band, torch.zeros_like(band), config.reconstruction, getattr(self, f"window{level}"))
-            loss = loss + config.laplacian_weight * weight * error
-        return loss
+        windows = [getattr(self, f"window{level}") for level in range(len(self.band_weights))]
+        bands = LaplacianLoss.apply(output - target, config.reconstruction, self.band_weights, windows)
+        return loss + config.laplacian_weight * bands

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pipeline.config.load import parse_overrides, resolve
 from pipeline.config.schema import ConfigError, ObjectiveConfig
-from pipeline.losses.reconstruction import ReconstructionLoss, face_window
+from pipeline.losses.reconstruction import ReconstructionLoss, face_window, mean_error
 
 
 def loss_of(shape: tuple[int, int], **settings) -> ReconstructionLoss:
@@ -27,6 +28,28 @@ def test_bands_count_fine_changes_for_images_of_any_size(size):
     fine, even = (bands_alone(size, images + change, images) for change in (checks, flat))
     if min(size) >= 8:  # smaller images have no bands
         assert fine > 10 * even.clamp(min=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+@pytest.mark.parametrize(("size", "face_weight"), [((32, 32), 1), ((16, 24), 3), ((33, 9), 1)])
+def test_bands_and_their_gradient_equal_those_of_pooling_and_interpolation(kind, size, face_weight):
+    torch.manual_seed(0)
+    loss = loss_of(size, reconstruction=kind, laplacian_weight=2, face_weight=face_weight)
+    target = torch.rand(2, 3, *size)
+    outputs = [torch.rand(2, 3, *size, generator=torch.manual_seed(1)).requires_grad_() for _ in range(2)]
+    found = loss(outputs[0], target)
+    difference = outputs[1] - target
+    expected = mean_error(outputs[1], target, kind, loss.window0)
+    for level, weight in enumerate(loss.band_weights):
+        low = F.avg_pool2d(difference, 2)
+        band = difference - F.interpolate(low, size=difference.shape[-2:], mode="bilinear", align_corners=False)
+        window = getattr(loss, f"window{level}")
+        expected = expected + 2 * weight * mean_error(band, torch.zeros_like(band), kind, window)
+        difference = low
+    (3 * found).backward()
+    (3 * expected).backward()
+    assert torch.allclose(found, expected, rtol=1e-5)
+    assert torch.allclose(outputs[0].grad, outputs[1].grad, atol=1e-5 * float(outputs[1].grad.abs().max()))
 
 
 def test_bands_are_weighed_one_by_one():
