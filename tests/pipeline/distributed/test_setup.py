@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 
 import pytest
 
 from pipeline.config.schema import ConfigError
 from pipeline.distributed.setup import check_launcher, use_all_cores
-from tests.conftest import run_command
+from tests.conftest import REPOSITORY, run_command
 from tests.pipeline.launching import launch_words
 
 
@@ -72,3 +73,33 @@ def test_all_cores_are_divided_where_the_system_has_no_affinity(monkeypatch):
 def test_a_device_of_the_launcher_that_torch_does_not_find_is_refused():
     with pytest.raises(ConfigError, match="asks for the device xpu"):
         check_launcher({"ACCELERATE_TORCH_DEVICE": "xpu:0"})
+
+
+KEPT = """
+import json, psutil, sys
+sys.path.insert(0, {repository!r})
+from pipeline.distributed.setup import keep_freed_memory
+
+
+def kept():
+    before = psutil.Process().memory_info().rss
+    block = b"x" * (64 << 20)
+    del block
+    return (psutil.Process().memory_info().rss - before) / 2**20
+
+
+before = kept()
+keep_freed_memory()
+print(json.dumps([before, kept()]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has the setting")
+def test_freed_memory_stays_with_the_process(tmp_path):
+    script = tmp_path / "kept.py"
+    script.write_text(KEPT.format(repository=str(REPOSITORY)), encoding="utf-8")
+    done = run_command("python", script)
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout)
+    assert before < 8, "MiB of 64 that stay without the setting"
+    assert after > 56
