@@ -143,7 +143,7 @@ def changed(networks: Networks, faces: np.ndarray, swapped: np.ndarray) -> dict[
 
 
 def main(path: str) -> None:
-    """Prints the figures of whatever a file of benchmarks/outside_pairs.py or benchmarks/peers.py --pairs holds."""
+    """Prints the figures of what a file of benchmarks/outside_pairs.py or benchmarks/peers.py --pairs holds."""
     pairs, networks = np.load(path), Networks()
     figures: dict[str, dict[str, float]] = {}
     for name in pairs.files:

@@ -126,7 +126,7 @@ def start(
     """Starts a command in a session of its own; it is forked where that makes no difference."""
     program, *rest = [str(word) for word in words]
     if fork and all(env.get(name) == os.environ.get(name) for name in READ_AT_IMPORT):
-        if program in {"accelerate", "torchrun", "analysis"} or (program == "preprocess" and Server.is_running()):
+        if program in {"accelerate", "analysis"} or (program == "preprocess" and Server.is_running()):
             return Forked(BIN / program, rest, cwd, env, out, err)  # preprocess alone is quick
         if program == "python" and rest[0].endswith(".py"):
             return Forked(REPOSITORY / rest[0], rest[1:], cwd, env, out, err)

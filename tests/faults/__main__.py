@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +69,7 @@ def as_it_is(fault: Fault, workspace: Workspace) -> Result:
         seen, outcome = f"{type(error).__name__}: {error}"[:2000], "FAILS"
     console.print(f"[bold]{outcome}[/] {fault.name} ({time.monotonic() - began:.0f} s): {seen}", highlight=False)
     seen = seen if outcome == "holds" else f"{outcome}: {seen}"
-    return fault.name, outcome == "holds", f"| {fault.name} | {fault.must_hold} | {_cell(seen)} |"
+    return fault.name, outcome == "holds", f"| {fault.name} | {fault.must_hold} | {_cell(seen)} | {date.today()} |"
 
 
 def without_protections(fault: Fault, workspace: Callable[..., Workspace]) -> Result:
