@@ -16,12 +16,11 @@ from analysis.commands.inputs import Inputs
 from analysis.figures.grids import edit_picture, edited, layer_swap_picture
 from analysis.figures.latent_arithmetic import PAIRS, Row, all_rows, equation
 from analysis.figures.motion import gif_bytes
-from analysis.figures.tiles import enlarged_sheet, labeled_rows
+from analysis.figures.tiles import labeled_rows
 from analysis.inputs.context import Progress
 from analysis.inputs.encode import decode_codes
 from analysis.model.arithmetic import Codes
 from analysis.model.ladder import LadderModel
-from pipeline.model.latents import manifold_codes
 from pipeline.model.pixels import from_array, to_rgb
 from preprocess.errors import UsageError
 from preprocess.shards.atomic import write_file
@@ -29,19 +28,6 @@ from preprocess.shards.atomic import write_file
 SHOWN = 2000  # held-out images among which an arithmetic's are looked for
 VIDEO_SIDE = 256
 FRAMES_PER_SECOND = 12
-
-
-def layer_manifold(ladder: LadderModel, layer: int, side: int, seed: int) -> Image.Image:
-    """One layer uniform in [−3, 3], the others drawn once from the prior."""
-    return enlarged_sheet(decode_codes(ladder.vlae, manifold_codes(layer, ladder.sizes, side, seed)), side)
-
-
-def pairs_sheet(images: Tensor, decoded: Tensor, columns: int = 10) -> Image.Image:
-    """Images, each above its reconstruction."""
-    columns = min(columns, len(images))
-    bands = [t[start : start + columns] for start in range(0, len(images), columns) for t in (images, decoded)]
-    padded = [torch.cat([band, torch.ones(columns - len(band), *band.shape[1:])]) for band in bands]
-    return enlarged_sheet(torch.cat(padded), columns)
 
 
 def code_pair(inputs: Inputs) -> tuple[Codes, Codes]:

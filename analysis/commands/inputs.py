@@ -44,11 +44,7 @@ class Inputs:
         return cls(ladder, source, data, files, align)
 
     def context(self) -> EvalContext | None:
-        """The model beside shards; None for an export without --data.
-
-        Raises:
-            UserError: The shards are missing, or do not fit the model.
-        """
+        """The model beside shards; None for an export without --data. Raises UserError if they do not fit."""
         path = Path(self.source)
         checkpoint = path / "ckpt.pt" if path.is_dir() and not (path / "config.json").exists() else path
         if checkpoint.is_file():
@@ -80,11 +76,7 @@ class Inputs:
         return images
 
     def held_out(self, count: int) -> np.ndarray:
-        """Up to ``count`` images, uint8 (n, H, W, C): those that came with the model, else held-out ones of shards.
-
-        Raises:
-            UserError: There are none.
-        """
+        """Up to ``count`` images, uint8 (n, H, W, C): those that came with the model, else held-out ones of shards."""
         if self.data is None and self.ladder.faces is not None:
             return self.ladder.faces[:count]
         try:
@@ -102,11 +94,7 @@ class Inputs:
         return load_split(context.shards, present[0], count)[0]
 
     def annotated(self, samples: int, progress: Progress) -> tuple[EvalContext, Encoded]:
-        """Held-out images of shards with their codes and annotations.
-
-        Raises:
-            UserError: There are no shards.
-        """
+        """Held-out images of shards with their codes and annotations. Raises UserError if there are no shards."""
         context = self.context()
         if context is None:
             raise UsageError(
@@ -115,11 +103,7 @@ class Inputs:
         return context, held_out(context, samples, progress)
 
     def with_directions(self, samples: int, progress: Progress) -> Self:
-        """The same with attribute directions: the model's, or those of shards where it has none or --data names some.
-
-        Raises:
-            UserError: It has none and its shards are not there or have no attributes.
-        """
+        """The same with attribute directions: the model's, or those of shards if it has none or --data names some."""
         if self.data is None and self.ladder.attributes:
             return self
         try:

@@ -53,11 +53,12 @@ def manifold(
 
     from analysis.commands import drawing  # noqa: PLC0415
     from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.figures.grids import manifold as draw_manifold  # noqa: PLC0415
     from analysis.figures.tiles import side_by_side  # noqa: PLC0415
 
     ladder = Inputs.open(source).ladder
     layers = chosen_layers(layer, len(ladder.sizes))
-    sheets = [drawing.layer_manifold(ladder, number, side, seed) for number in layers]
+    sheets = [draw_manifold(ladder.vlae, number, side, seed) for number in layers]
     if is_picture(out):
         drawing.save_picture(side_by_side(sheets, [f"layer {number}" for number in layers]), out)
         return
@@ -103,11 +104,13 @@ def reconstruct(
 
     from analysis.commands import drawing  # noqa: PLC0415
     from analysis.commands.inputs import Inputs  # noqa: PLC0415
+    from analysis.figures.tiles import pairs_sheet  # noqa: PLC0415
 
     inputs = Inputs.open(source, data, files, align)
     ladder, images = inputs.ladder, inputs.images(30)
     if is_picture(out):
-        drawing.save_picture(drawing.pairs_sheet(images, ladder.reconstruct(images, "torch").cpu()), out)
+        decoded = ladder.reconstruct(images, "torch").cpu()
+        drawing.save_picture(pairs_sheet(images, decoded, columns=min(10, len(images))), out)
     else:
         drawing.save_pictures(ladder.reconstruct(images), out, [file.stem for file in files])
 

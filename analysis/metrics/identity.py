@@ -81,13 +81,8 @@ def whitened(codes: np.ndarray) -> np.ndarray:
 def equal_error_rate(same: np.ndarray, distance: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """The error rate at the distance where as many equal pairs are refused as unequal ones are accepted.
 
-    Args:
-        same: (n,) bool, whether both images of a pair show one person.
-        distance: (n,) of each pair.
-        weights: (R, n) of the pairs; None for one set of ones.
-
-    Returns:
-        (R,), between 0 (perfect) and 0.5 (chance).
+    ``same`` (n,) tells whether both images of a pair show one person; ``weights`` (R, n) of the pairs, None for one set
+    of ones. Returns (R,), between 0 (perfect) and 0.5 (chance).
     """
     weights = np.ones((1, len(same))) if weights is None else weights
     order = np.argsort(distance, kind="stable")
@@ -153,10 +148,8 @@ def descriptor_scores(
 ) -> dict[str, Any]:
     """Measures how well probes predict the first COMPONENTS principal components of identity descriptors.
 
-    Args:
-        fitted: codes (n, d_l) of training images, bottom first, and the images' keys.
-        scored: the same of held-out images.
-        identity_codes: descriptors by file name.
+    ``fitted`` holds codes (n, d_l) of training images, bottom first, and the images' keys; ``scored`` the same of
+    held-out images.
 
     Returns:
         ``descriptors`` with ``r2_mlp`` and ``r2_linear``, the mean R² over components: a list per layer, and with

@@ -104,12 +104,7 @@ def probe_context(
 
     Shards without a train split: fits on one half of the held-out images and scores on the other.
 
-    Args:
-        context: the model and its shards.
-        samples: at most this many images on each side.
-        progress: told what is being done.
-        names: attributes, factors or labels to probe, in any case; none = all.
-        linear_only: fit linear probes only.
+    At most ``samples`` images are taken on each side, and only targets of these ``names``, in any case; none = all.
 
     Raises:
         EvalContextError: there are too few held-out images.
