@@ -8,7 +8,7 @@ a mouth, are learned at the same pace (docs/claims.md has the figures).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,8 +74,9 @@ class Muon(Optimizer):
             lr: Learning rate.
             momentum: Of the matrices.
             betas: Of Adam.
-            update_dtype: Of the product O · X of large matrices, where X is the momentum. The Gram matrix stays in
-                float32: in bfloat16 its small eigenvalues turn negative, and the iteration diverges.
+            update_dtype: Of the product O · X of large matrices, where X is the momentum. bfloat16 halves its time.
+                The Gram matrix stays in float32: rounded to bfloat16, its small eigenvalues may turn negative, and
+                the iteration diverges.
         """
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": 0.0})
         self.update_dtype = update_dtype
@@ -113,10 +114,9 @@ class Muon(Optimizer):
             rate = group["lr"] * applied
             if group["weight_decay"]:
                 parameter.mul_(1 - rate * group["weight_decay"])
-            matrix = matrix * (rate * ADAM_RMS * max(ahead.shape) ** 0.5)
-            if len(matrix) >= LARGE:
-                matrix, ahead = matrix.to(self.update_dtype), ahead.to(self.update_dtype)
-            _as_matrix(parameter).sub_(matrix @ ahead if len(matrix) == len(ahead) else ahead @ matrix)
+            dtype = self.update_dtype if len(matrix) >= LARGE else ahead.dtype
+            small, large = (matrix * (rate * ADAM_RMS * max(ahead.shape) ** 0.5)).to(dtype), ahead.to(dtype)
+            _as_matrix(parameter).sub_(small @ large if len(small) == len(large) else large @ small)
 
     def _momentum(self, parameter: Tensor, momentum: float, applied: float | Tensor) -> Tensor:
         """Adds the gradient to the momentum, and returns it one step ahead (Nesterov)."""
