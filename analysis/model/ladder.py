@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from analysis.inputs.encode import decode_codes
-from analysis.model import REFINE_STEPS, refinement
+from analysis.model import REFINE_STEPS
 from analysis.model.arithmetic import Codes, add_codes
 from analysis.model.images import ImageError, Output, to_batch, to_output
 from analysis.model.names import match_attribute
+from analysis.model.refinement import Refiner
 from analysis.model.statistics import prior_latents
 from pipeline.model.latents import split_layers
 from pipeline.model.pretrained import download, open_pretrained, write_folder
@@ -70,7 +71,7 @@ class LadderModel(ModelHubMixin):
         """Latent dimensions of each layer, bottom first."""
         self.attributes = tuple(pretrained.attributes)
         """Names that :meth:`directions` and :meth:`edit` take."""
-        self.faces = pretrained.faces
+        self.faces = None if pretrained.faces is None else pretrained.faces.copy()  # torch wants to write to it
         """Held-out images that came with the model, uint8 (n, H, W, C); None where it has none."""
         self.findings = pretrained.findings
         """What probes found in the layers; empty for a plain checkpoint."""
@@ -101,8 +102,8 @@ class LadderModel(ModelHubMixin):
         return self._pretrained.latents or prior_latents(self.vlae)
 
     @cached_property
-    def _curvature(self) -> Tensor:
-        return refinement.inverse_curvature(self.vlae)
+    def _refiner(self) -> Refiner:
+        return Refiner(self.vlae, self.config.objective)
 
     @torch.no_grad()
     def encode(self, images: Any, align: Any = "auto", refine: int = REFINE_STEPS) -> Codes:
@@ -121,7 +122,7 @@ class LadderModel(ModelHubMixin):
         parts = []
         for part in batch.to(self.device).split(BATCH):
             codes = [q.mean for q in self.vlae.encode(part)]
-            parts.append(refinement.refine(self.vlae, part, codes, self._curvature, refine) if refine > 0 else codes)
+            parts.append(self._refiner(part, codes, refine) if refine > 0 else codes)
         return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
     @torch.inference_mode()

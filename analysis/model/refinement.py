@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from analysis.model.jacobian import jacobian
+from pipeline.config.schema import ObjectiveConfig
+from pipeline.losses.reconstruction import ReconstructionLoss
 from pipeline.model.latents import split_layers
 from pipeline.model.vlae import VLAE
 
@@ -23,37 +25,67 @@ BASES = 4  # draws from the prior around which the curvature is measured
 DIFFERENCE = 0.05
 
 
-def inverse_curvature(vlae: VLAE) -> Tensor:
-    """Returns the inverse of E[Jᵀ J] / σ² + I, (Σd, Σd) float32: what a Gauss-Newton step multiplies the gradient by.
+class Refiner:
+    """Moves codes toward the mode of p(z | x) ∝ exp(−E(D(z), x) / 2σ²) N(z; 0, I), D the decoder.
 
-    J holds the derivatives of all pixels by all latents. The mean is over draws from the prior.
+    E is what the model was trained to lower: the squared error, weighted by the objective's bands and face window, as a
+    sum over pixels. Without such weights the first factor is N(x; D(z), σ² I).
     """
-    total = sum(vlae.latent_sizes)
-    identity = torch.eye(total)
-    codes = torch.randn(BASES, total, generator=torch.Generator().manual_seed(0))
-    derivatives = jacobian(vlae, codes, identity, DIFFERENCE, central=False)
-    curvature = torch.einsum("npi,npj->ij", derivatives, derivatives) / BASES
-    return torch.linalg.inv(curvature / NOISE_VARIANCE + identity).to(next(vlae.parameters()).device)
 
+    def __init__(self, vlae: VLAE, objective: ObjectiveConfig) -> None:
+        """Measures the curvature of ``vlae``, which is in eval mode and was trained by ``objective``."""
+        self.vlae, self.pixels = vlae, torch.Size(vlae.image_shape).numel()
+        squared = objective.model_copy(update={"reconstruction": "l2"})
+        self.loss = ReconstructionLoss(squared, vlae.image_shape).to(next(vlae.parameters()).device)
+        self.inverse_curvature = self._inverse_curvature()
 
-def refine(vlae: VLAE, images: Tensor, codes: Sequence[Tensor], curvature: Tensor, steps: int) -> list[Tensor]:
-    """Moves codes toward the mode of p(z | x) ∝ N(x; D(z), σ² I) N(z; 0, I), D the decoder.
+    def _error(self, output: Tensor, images: Tensor) -> Tensor:
+        """Returns the sum of E over images (n, C, H, W): ()."""
+        return self.loss(output, images) * output.numel()
 
-    ``images`` are (n, C, H, W) in [−1, 1], ``codes`` where to start, (n, d_l) for each layer, bottom first, and
-    ``curvature`` is of :func:`inverse_curvature`. Each of the ``steps`` decodes once and takes one gradient. Of each
-    image the best of all steps is kept, so none is worse than where it started.
-    """
-    z = torch.cat(list(codes), dim=1)
-    best, lowest, motion = z, torch.full((len(z),), torch.inf, device=z.device), torch.zeros_like(z)
-    for step in range(steps + 1):
-        z = z.detach().requires_grad_()
+    def _inverse_curvature(self) -> Tensor:
+        """Returns the inverse of E[Jᵀ M J] / σ² + I, (Σd, Σd) float32: a Gauss-Newton step multiplies a gradient by it.
+
+        J holds the derivatives of all pixels by all latents, M the second derivatives of the error by all pixels,
+        halved. The mean is over draws from the prior.
+        """
+        device, total = next(self.vlae.parameters()).device, sum(self.vlae.latent_sizes)
+        codes = torch.randn(BASES, total, generator=torch.Generator().manual_seed(0))
+        derivatives = jacobian(self.vlae, codes, torch.eye(total), DIFFERENCE, central=False).to(device)
+        pictures = derivatives.transpose(1, 2).reshape(-1, *self.vlae.image_shape).contiguous().requires_grad_()
         with torch.enable_grad():
-            error = (vlae.decode(split_layers(z, vlae.latent_sizes)) - images).square().flatten(1).sum(1)
-            loss = (error / NOISE_VARIANCE + z.square().sum(1)) / 2  # −log p(x, z) up to a constant
-        better = loss.detach() < lowest
-        best, lowest = torch.where(better[:, None], z.detach(), best), torch.minimum(lowest, loss.detach())
-        if step < steps:
-            (gradient,) = torch.autograd.grad(loss, z, torch.ones_like(loss))
-            motion = MOMENTUM * motion - STEP_SIZE * gradient @ curvature
-            z = z + motion
-    return split_layers(best, vlae.latent_sizes)
+            error = self._error(pictures, torch.zeros_like(pictures)) / 2  # a quadratic form, so its gradient is M J
+        (weighted,) = torch.autograd.grad(error, pictures)
+        curvature = torch.einsum("npi,njp->ij", derivatives, weighted.view(BASES, total, -1)) / BASES
+        return torch.linalg.inv(curvature / NOISE_VARIANCE + torch.eye(total, device=device))
+
+    def __call__(self, images: Tensor, codes: Sequence[Tensor], steps: int) -> list[Tensor]:
+        """Refines codes.
+
+        Args:
+            images: (n, C, H, W) in [−1, 1].
+            codes: Where to start: (n, d_l) for each layer, bottom first.
+            steps: At least 1. Each decodes once and takes one gradient.
+
+        Returns:
+            Codes of the same shapes. None is worse than where it started.
+        """
+        z = start = torch.cat(list(codes), dim=1)
+        motion = torch.zeros_like(z)
+        for _ in range(steps):
+            z = z.detach().requires_grad_()
+            with torch.enable_grad():
+                error = self._error(self.vlae.decode(split_layers(z, self.vlae.latent_sizes)), images)
+                likelihood = error / (2 * NOISE_VARIANCE)
+            (gradient,) = torch.autograd.grad(likelihood, z)
+            motion = MOMENTUM * motion - STEP_SIZE * (gradient + z.detach()) @ self.inverse_curvature
+            z = z.detach() + motion
+        better = self.negative_log_joint(images, z) < self.negative_log_joint(images, start)
+        return split_layers(torch.where(better[:, None], z, start), self.vlae.latent_sizes)
+
+    @torch.no_grad()
+    def negative_log_joint(self, images: Tensor, z: Tensor) -> Tensor:
+        """Returns −log p(x, z) up to a constant, (n,), of images (n, C, H, W) and codes (n, Σd)."""
+        output = self.vlae.decode(split_layers(z, self.vlae.latent_sizes))
+        errors = [self.loss(*pair) for pair in zip(output.split(1), images.split(1), strict=True)]
+        return (torch.stack(errors) * self.pixels / NOISE_VARIANCE + z.square().sum(1)) / 2

@@ -93,6 +93,7 @@ def read_checkpoint_model(path: Path) -> Pretrained:
         step=state["progress"]["step"],
         images_seen=state["progress"].get("samples", 0),
         model=config.model,
+        objective=config.objective,
         image_processing=processing,
         manifest_sha256=state["manifest_digest"],
     )

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from pipeline.config.schema import ModelConfig
+from pipeline.config.schema import ModelConfig, ObjectiveConfig
 from pipeline.model.vlae import VLAE
 from preprocess.errors import UserError
 from preprocess.shards.manifest import MAX_SIDE, Crop, Resample
@@ -51,6 +51,7 @@ class PretrainedConfig(_Plain):
     step: int = 0
     images_seen: int = 0
     model: ModelConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
     image_processing: ImageProcessing
     value_range: tuple[float, float] = (-1.0, 1.0)
     attributes: tuple[Name, ...] = Field(default=(), max_length=500)
