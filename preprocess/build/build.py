@@ -97,7 +97,16 @@ def build(
 
 
 def refuse_too_many_bad(manifest: Manifest, max_bad: float, out: str) -> None:
-    """Fails a finished run that left out too many images; its shards are kept, and the next command can accept it."""
+    """Fails a finished run that left out too many images; its shards are kept, and the next command can accept it.
+
+    Args:
+        manifest: of the finished run.
+        max_bad: largest share of images left out, in [0, 1]; photographs without a face do not count.
+        out: the place of the shards, for the message.
+
+    Raises:
+        UserError: When a larger share was left out.
+    """
     bad = sum(left.reason != NO_FACE for left in manifest.left_out)  # photographs without a face are not damaged
     total = manifest.samples + bad
     if bad > max_bad * total:

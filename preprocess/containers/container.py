@@ -110,14 +110,23 @@ class Container(ABC):
         return self.reader(self.names[:count], self.path).pixels()
 
     def content_hash(self, name: str) -> str:
-        """Returns the SHA-256 of an image file's content. Raises OSError or UnreadableImage."""
+        """Returns the SHA-256 of an image file's content, as 64 hex digits.
+
+        Raises:
+            OSError: When an archive can no longer be opened.
+            UnreadableImage: When the file cannot be read.
+        """
         (content,) = self.reader([name], self.path).files()
         if isinstance(content, UnreadableImage):
             raise content
         return hashlib.sha256(content).hexdigest()
 
     def text(self, name: str) -> bytes:
-        """Returns the content of one of `lists`."""
+        """Returns the content of one of `lists`.
+
+        Raises:
+            KeyError: When there is no list of this name.
+        """
         raise KeyError(name)
 
     def _ignore(self, name: str, reason: str, files: int = 1) -> None:
@@ -182,7 +191,15 @@ def counted(count: int, noun: str) -> str:
 
 
 def refuse_long_list(size: int, where: str) -> None:
-    """Raises UsageError where an annotation file is too large to be one."""
+    """Refuses an annotation file that is too large to be one.
+
+    Args:
+        size: in bytes.
+        where: names the file in the message.
+
+    Raises:
+        UsageError: When it has more than MAX_LIST_BYTES.
+    """
     if size > MAX_LIST_BYTES:
         raise UsageError(f"{where} has more than {MAX_LIST_BYTES:,} bytes: an annotation file is smaller; remove it")
 

@@ -85,13 +85,21 @@ def unread_picture(name: str, found: FileType) -> str:
 
 
 def read_head(path: str | Path) -> bytes:
-    """The first bytes of a file, for `file_type`; raises OSError."""
+    """The first bytes of a file, for `file_type`.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a third of pathlib's time
         return file.read(HEAD_BYTES) or b""
 
 
 def type_of(path: Path) -> FileType:
-    """What a file is; raises UsageError where it cannot be read."""
+    """What a file is.
+
+    Raises:
+        UsageError: When it cannot be read.
+    """
     try:
         return file_type(read_head(path))
     except OSError as error:

@@ -19,7 +19,11 @@ _USUAL_FILE_BYTES = 1 << 16
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder; raises UsageError where it cannot be read."""
+    """The entries of a folder.
+
+    Raises:
+        UsageError: When it cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -47,9 +51,12 @@ class FolderContainer(Container):
     """The images directly inside one folder, or of the whole tree below it."""
 
     def __init__(self, path: Path, deep: bool = False) -> None:
-        """Lists the folder, and the folders below it if `deep`; raises UsageError where one cannot be read.
+        """Lists the folder, and the folders below it if `deep`.
 
         Real folders come before links, so that an image keeps its own name where a link leads to it as well.
+
+        Raises:
+            UsageError: When a folder cannot be read.
         """
         super().__init__(path)
         self._deep, self._resolved = deep, str(path.resolve())

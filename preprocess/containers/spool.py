@@ -23,7 +23,11 @@ _BUFFER = 1 << 20
 
 
 def write_spool(folder: Path, files: Iterator[bytes | UnreadableImage]) -> None:
-    """Writes the files' contents, or the reasons why they cannot be read, and where each ends."""
+    """Writes the files' contents, or the reasons why they cannot be read, and where each ends.
+
+    Raises:
+        OSError: When the disk is full, or the folder cannot be written to.
+    """
     end = 0
     with (folder / _CONTENTS).open("wb", _BUFFER) as spool, (folder / _ENDS).open("wb", _BUFFER) as ends:
         for content in files:

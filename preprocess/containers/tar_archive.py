@@ -48,7 +48,11 @@ class TarContainer(Container):
     """The images of a tar archive."""
 
     def __init__(self, path: Path) -> None:
-        """Lists the archive, a compressed one to its end; raises UsageError where it is damaged or not a tar."""
+        """Lists the archive, a compressed one to its end.
+
+        Raises:
+            UsageError: When it is damaged, cut short or not a tar.
+        """
         super().__init__(path)
         self.stamp = _stamp(path)
         self._compressed = type_of(path) in _OPENERS

@@ -26,7 +26,11 @@ class ZipContainer(Container):
     """The images of a zip archive."""
 
     def __init__(self, path: Path) -> None:
-        """Lists the archive; raises UsageError where it is damaged or cut short."""
+        """Lists the archive.
+
+        Raises:
+            UsageError: When it is damaged or cut short.
+        """
         super().__init__(path)
         self.lists = self._lists = dict[str, zipfile.ZipInfo]()
         try:

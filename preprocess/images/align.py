@@ -84,7 +84,11 @@ def is_installed() -> bool:
 
 
 def check_installed() -> None:
-    """Raises UsageError where the packages that find faces are absent."""
+    """Sees that the packages that find faces are there.
+
+    Raises:
+        UsageError: When they are absent.
+    """
     if not is_installed():
         raise UsageError(f"finding faces needs packages that are not installed: {INSTALL}")
 

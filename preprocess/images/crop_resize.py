@@ -72,7 +72,11 @@ def has_celeba_frame(size: tuple[int, int]) -> bool:
 
 
 def parse_crop(text: str) -> Crop:
-    """Parses `148`, `square`, `none` or `left,top,right,bottom`. Raises UsageError if the text is none of them."""
+    """Parses `148`, `square`, `none` or `left,top,right,bottom`.
+
+    Raises:
+        UsageError: When the text is none of them.
+    """
     if text in {"square", "none"}:
         return Crop(kind=text)  # pyright: ignore[reportArgumentType]
     match [int(part) if part.isdecimal() else -1 for part in text.split(",")]:

@@ -50,7 +50,11 @@ class ShardFiles:
         return sorted(name for path in paths if (name := path.rstrip("/").rsplit("/", 1)[-1]))
 
     def open(self, name: str) -> IO[bytes]:
-        """Opens one file for reading. Raises FileNotFoundError, or an error of the library behind the URL."""
+        """Opens one file for reading.
+
+        Raises:
+            FileNotFoundError: When there is no such file. The library behind a URL may raise other errors.
+        """
         return self.fs.open(self.path(name), "rb")
 
     def read(self, name: str) -> bytes | None:
@@ -87,7 +91,10 @@ def open_shard_files(address: str) -> ShardFiles:
 def reported(name: str, failure: str, remedy: str) -> Iterator[None]:
     """Turns an error of a file system's library (no network, no permission, no such bucket) into one sentence.
 
-    It says that the address `name` had a `failure` such as "cannot be read", and the remedy.
+    Args:
+        name: the address, for the message.
+        failure: what failed, such as "cannot be read".
+        remedy: what to do next.
 
     Raises:
         UserError: in place of the library's error.

@@ -46,7 +46,13 @@ def verify(files: ShardFiles, manifest: Manifest, advance: Callable[[int], None]
 
 
 def damage_reason(folder: Path, shard: Shard, content: bool = True) -> str:
-    """Returns what is wrong with a shard's file in a local folder, or ""; `content`: compare its SHA-256, too."""
+    """Returns what is wrong with a shard's file in a local folder, or "".
+
+    Args:
+        folder: the shards' folder.
+        shard: what the manifest says about the file.
+        content: whether to compare the SHA-256 too, which reads the whole file; otherwise only its size is compared.
+    """
     path = folder / shard.file
     try:
         status = path.stat()

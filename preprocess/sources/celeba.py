@@ -62,11 +62,13 @@ def no_source() -> UsageError:
 def open_celeba(path: Path, seed: int, forced: layouts.Kind | None = None) -> Catalogue:
     """Lists the images and reads the annotations of a folder, a zip or tar archive, or parquet files.
 
-    Where the source has no partition, the split is a hash of `seed` and the image's key. Where `forced` is None, the
-    kind of the source is recognized by looking at it.
+    Args:
+        path: the folder, archive or file.
+        seed: of the split, which is a hash of it and of the image's key where the source has no partition.
+        forced: the kind of the source; recognized by looking at it where None.
 
     Raises:
-        UsageError: there are no images, or an annotation file is damaged.
+        UsageError: there are no images, an annotation file is damaged, or pyarrow is absent and needed.
     """
     container, notes, beside = layouts.find_images(path, forced)
     if container is None:

@@ -137,9 +137,16 @@ def own_images(container: Container) -> tuple[list[str], list[IgnoredFile]]:
 
 
 def recognize(container: Container, size: tuple[int, int] | None, has_csv: bool, forced: Kind | None) -> Kind:
-    """Recognizes the kind of CelebA: by --kind, the size (H, W) of most images if known, and whether its lists are CSV.
+    """Recognizes the kind of CelebA.
 
-    Raises UsageError where --kind is kaggle and Kaggle's lists are not there.
+    Args:
+        container: with the images.
+        size: (H, W) of most images; None where they cannot be read.
+        has_csv: whether the lists are CSV files, as Kaggle's are.
+        forced: the value of --kind; None for auto.
+
+    Raises:
+        UsageError: When --kind is kaggle and Kaggle's lists are not there.
     """
     if forced == "kaggle" and not has_csv:
         raise UsageError(

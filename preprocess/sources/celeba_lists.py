@@ -73,7 +73,11 @@ def list_key(name: str) -> str:
 
 @lru_cache(1024)
 def attribute_code(text: str) -> int:
-    """The code of one cell of an attribute list: 1, 0, -1 where empty, 2 for "-1"; a KeyError for anything else."""
+    """The code of one cell of an attribute list: 1, 0, -1 where empty, 2 for "-1".
+
+    Raises:
+        KeyError: When the cell holds anything else.
+    """
     plain = text.lower().replace("\u2212", "-")
     with contextlib.suppress(ValueError):
         plain = f"{float(plain):g}"
@@ -83,7 +87,11 @@ def attribute_code(text: str) -> int:
 
 
 def attribute_values(codes: np.ndarray, where: str) -> np.ndarray:
-    """Turns codes of `attribute_code` into int8: 1, 0, or -1 where unknown. Raises UsageError for both 0 and -1."""
+    """Turns codes of `attribute_code` into int8: 1, 0, or -1 where unknown; `where` names the list in messages.
+
+    Raises:
+        UsageError: When there are both 0 and -1, so that it is not clear which of them means no.
+    """
     signed = codes == _AMBIGUOUS
     if signed.any() and (codes == 0).any():
         raise UsageError(

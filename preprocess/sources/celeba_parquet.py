@@ -57,10 +57,16 @@ def open_parquet(
 
     The split is that of a column of splits, or of the files' names (train-…, valid-… or validation-…, test-…) or
     folders (train/, split=train/). Where they name none, or all the same one, it is a hash of `seed` and the key.
-    `forced` is the value of --kind, None for auto; `beside` are other files that were found, `notes` speak of them.
+
+    Args:
+        path: the folder or file.
+        seed: of the split, where nothing names it.
+        forced: the value of --kind; None for auto.
+        notes: lines for the terminal about other files that were found.
+        beside: those files.
 
     Raises:
-        UsageError: a file is damaged, or there are no images.
+        UsageError: pyarrow is missing, a file is damaged, or there are no images.
     """
     parts = list_parts(path)
     image = _image_column(parts[0])

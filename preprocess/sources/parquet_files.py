@@ -47,7 +47,11 @@ class ParquetPart:
 
 
 def list_parts(path: Path) -> list[ParquetPart]:
-    """Lists the parquet files of a source, train first, then valid and test; UsageError where one is damaged."""
+    """Lists the parquet files of a source, train first, then valid and test.
+
+    Raises:
+        UsageError: When there are no such files, or one of them is damaged.
+    """
     paths = [path] if path.is_file() else list_paths(path)[0]
     if not paths:
         raise UsageError(f"{path} holds no parquet files: looked for *.parquet there and in folders below")
@@ -72,7 +76,11 @@ def list_paths(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def open_parquet_file(path: Path) -> parquet.ParquetFile:
-    """Opens one file for reading page by page, which keeps memory flat even where its row groups are large."""
+    """Opens one file for reading page by page, which keeps memory flat even where its row groups are large.
+
+    Raises:
+        UsageError: When it is damaged or not a parquet file, or two of its columns have one name.
+    """
     with one_sentence(path):
         size = path.stat().st_size
         if type_of(path) is not PARQUET:
@@ -88,7 +96,12 @@ def open_parquet_file(path: Path) -> parquet.ParquetFile:
 
 @contextlib.contextmanager
 def one_sentence(path: Path, kind: type[UserError] = UsageError) -> Iterator[None]:
-    """Turns the many errors of pyarrow on damaged files into an error for users that names the file."""
+    """Turns the many errors of pyarrow on damaged files into an error for users that names the file.
+
+    Raises:
+        UsageError: When the file cannot be read, and whenever the block raises it.
+        UserError: Of the class `kind`, in place of any other error.
+    """
     try:
         yield
     except UsageError:
@@ -101,9 +114,15 @@ def one_sentence(path: Path, kind: type[UserError] = UsageError) -> Iterator[Non
 
 
 def read_images(parts: Sequence[ParquetPart], column: str, paths: Sequence[str]) -> Iterator[bytes | UnreadableImage]:
-    """Yields the bytes of every image, in order, or why there are none; UserError where a file is damaged.
+    """Yields the bytes of every image, in order, or why there are none.
 
-    `column` is a struct with a field `bytes`, or plain bytes; `paths` are those of the images, for messages.
+    Args:
+        parts: the files.
+        column: of images: a struct with a field `bytes`, or plain bytes.
+        paths: the path of each image, for messages.
+
+    Raises:
+        UserError: When a file is damaged.
     """
     rows = iter(paths)
     for part in parts:

@@ -29,9 +29,13 @@ class Patch:
     v: np.ndarray
 
     def paint(self, distance: np.ndarray, color: np.ndarray, opacity: float = 1.0, soft: float = 1.2) -> None:
-        """Fills the place where `distance` [h, w] is negative, with an edge of `soft` pixels.
+        """Fills the place where `distance` is negative, with a soft edge.
 
-        The color is [3] or [3, h, w], the opacity in [0, 1].
+        Args:
+            distance: float32 [h, w], in pixels.
+            color: float32 [3] or [3, h, w].
+            opacity: in [0, 1].
+            soft: width of the edge, in pixels.
         """
         self.cover(np.minimum(np.maximum(0.5 - distance * (1 / soft), 0), 1) * opacity, color)
 
@@ -42,7 +46,14 @@ class Patch:
         self.rgb[...] += delta
 
     def glow(self, at: tuple[float, float], radii: tuple[float, float], color: np.ndarray, opacity: float) -> None:
-        """Paints a soft blob of `color` around `at`, (u, v)."""
+        """Paints a soft blob.
+
+        Args:
+            at: (u, v) of its middle.
+            radii: along u and v, in head coordinates.
+            color: float32 [3] or [3, h, w].
+            opacity: in [0, 1].
+        """
         radius = ((self.u - at[0]) * (1 / radii[0])) ** 2 + ((self.v - at[1]) * (1 / radii[1])) ** 2
         self.cover(np.maximum(1 - radius, 0) ** 2 * opacity, color)
 

@@ -36,9 +36,14 @@ class Face:
         self.brow_color = self.hair * 0.6
 
     def turn(self, u: float, bulge: float = 1.0) -> tuple[float, float]:
-        """Turns a feature at `u` of the frontal face, `bulge` radii from the head's axis, by the yaw.
+        """Turns a feature of the frontal face by the yaw.
 
-        Returns u after the turn, and the foreshortening, in [0, 1].
+        Args:
+            u: position of the feature on the frontal face.
+            bulge: distance of the feature from the head's axis, in radii.
+
+        Returns:
+            u after the turn, and the foreshortening, in [0, 1].
         """
         radius = self.width * 1.12
         angle = math.asin(u / radius)
