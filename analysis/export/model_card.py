@@ -129,8 +129,9 @@ def _layer_swaps(model: Pretrained) -> bytes:
     """The first face with each layer of others, as PNG; b'' without faces."""
     if model.faces is None or len(model.faces) < 3:
         return b""
-    faces = from_array(model.faces[:9])
-    codes = [z.cpu() for z in LadderModel(model).encode(faces)]
+    ladder = LadderModel(model)
+    faces = from_array(ladder.faces[:9])
+    codes = [z.cpu() for z in ladder.encode(faces)]
     buffer = io.BytesIO()
     layer_swap_picture(model.vlae, codes, faces, cell=80).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -85,7 +85,7 @@ def _pixels(picture: Any) -> np.ndarray:
     array = picture[..., None] if picture.ndim == 2 else picture
     if array.ndim != 3 or array.shape[2] not in (1, 3):
         raise ImageError(f"NumPy images must be (h, w, C) with 1 or 3 channels, these are {array.shape}")
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")  # a copy that can be written to
 
 
 def _from_tensor(tensor: Tensor, processing: ImageProcessing) -> Tensor:

@@ -36,7 +36,7 @@ def server(export_folder, tmp_path_factory):
         )
     try:
         address = None
-        for _ in range(240):
+        for _ in range(1200):
             if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
                 address = found[0]
                 break
