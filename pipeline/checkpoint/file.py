@@ -91,10 +91,21 @@ def _append_checksum(path: Path) -> None:
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], keep: int, is_best: bool = False) -> Path:
-    """Writes ``folder``/checkpoints/step-XXXXXXXX.pt, links it as ``folder``/ckpt.pt, and as best.pt if it ``is_best``.
+    """Writes a checkpoint to ``folder``/checkpoints/step-XXXXXXXX.pt and links it as ``folder``/ckpt.pt.
 
-    There is a complete ckpt.pt at every moment once the first was written. The newest ``keep`` checkpoints remain.
-    Raises OSError where the file could not be written, for example because the disk is full; nothing is lost.
+    There is a complete ckpt.pt at every moment once the first was written.
+
+    Args:
+        folder: The run's folder.
+        state: The contents (docs/formats.md).
+        keep: How many of the newest checkpoints to keep.
+        is_best: Whether to link it as ``folder``/best.pt as well.
+
+    Returns:
+        The path of the step's file.
+
+    Raises:
+        OSError: When the file could not be written, for example because the disk is full; nothing is lost.
     """
     archive = folder / ARCHIVE
     archive.mkdir(parents=True, exist_ok=True)
@@ -125,7 +136,8 @@ def _surplus(archive: Path, keep: int) -> list[Path]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns the checkpoint's contents on the CPU, after checking its checksum and its fields.
 
-    Raises CheckpointError where the file is missing, damaged, not a checkpoint, or of another schema version.
+    Raises:
+        CheckpointError: When the file is missing, damaged, not a checkpoint, or of another schema version.
     """
     try:
         size = path.stat().st_size
@@ -184,7 +196,11 @@ def _kind_of_file(path: Path) -> str:
 
 
 def checkpoint_config(state: dict[str, Any], path: Path) -> Config:
-    """Returns the configuration of the run. Raises CheckpointError if this version cannot read it."""
+    """Returns the configuration of the run; ``path`` names the checkpoint in errors.
+
+    Raises:
+        CheckpointError: When this version cannot read it.
+    """
     try:
         return build_config(state["config"], f"the configuration in {path}")
     except ConfigError as error:
@@ -194,8 +210,10 @@ def checkpoint_config(state: dict[str, Any], path: Path) -> Config:
 def load_vlae(path: Path, device: torch.device | str = "cpu") -> tuple[VLAE, Config, dict[str, Any]]:
     """Returns the trained model in eval mode, its configuration, and the checkpoint's contents.
 
-    The weights are the averaged ones where the run kept them. Raises CheckpointError where the file cannot be used, or
-    its weights do not fit the model that it describes.
+    The weights are the averaged ones where the run kept them.
+
+    Raises:
+        CheckpointError: When the file cannot be used, or its weights do not fit the model that it describes.
     """
     state = read_checkpoint(path)
     config, shape = checkpoint_config(state, path), tuple(state["image_shape"])

@@ -78,7 +78,13 @@ class CheckpointManager:
     """Writes the checkpoints of a run, one at a time, in a thread. Only the main process has one."""
 
     def __init__(self, folder: Path, training: TrainingConfig, best: float = math.inf) -> None:
-        """Writes into the run's ``folder``; ``best`` is the lowest validation L1 so far."""
+        """Starts without a checkpoint to write.
+
+        Args:
+            folder: The run's folder.
+            training: Sets the intervals and the number of checkpoints kept.
+            best: The lowest validation L1 so far.
+        """
         self._folder, self._training, self._best = folder, training, best
         self._saved_at = time.monotonic()
         self.postponed = False
@@ -99,10 +105,17 @@ class CheckpointManager:
         self.postponed = True
 
     def save(self, state: dict[str, Any], valid_l1: float | None = None) -> bool:
-        """Copies ``state``, of `checkpoint_state`, and writes the copy while training continues.
+        """Copies the state and writes the copy while training continues.
 
-        ``valid_l1`` is that of a validation after this step. Returns False if the weights are not finite: then nothing
-        is written and the older checkpoints remain. Raises OSError if the previous checkpoint could not be written.
+        Args:
+            state: Of `checkpoint_state`.
+            valid_l1: Of the validation after this step, if there was one.
+
+        Returns:
+            False if the weights are not finite: then nothing is written and the older checkpoints remain.
+
+        Raises:
+            OSError: When the previous checkpoint could not be written.
         """
         self.wait()
         state = snapshot(state)
@@ -119,16 +132,24 @@ class CheckpointManager:
         return True
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is on the disk. Raises OSError if it could not be written."""
+        """Waits until the last checkpoint is on the disk.
+
+        Raises:
+            OSError: When it could not be written.
+        """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
 
 def newest_valid(folder: Path) -> tuple[Path, dict[str, Any], dict[Path, str]] | None:
-    """Returns path and contents of a run's newest checkpoint that is not damaged, and why each newer one is.
+    """Finds a run's newest checkpoint that is not damaged.
 
-    None if there is no checkpoint. Raises CheckpointError if there are some, but all are damaged.
+    Returns:
+        Its path, its contents, and the reason why each newer one cannot be used; None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: When there are checkpoints, but all are damaged.
     """
     damaged: dict[Path, str] = {}
     for path in checkpoint_files(folder):

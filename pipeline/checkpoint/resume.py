@@ -36,9 +36,15 @@ class ResumePoint:
 def find_resume_point(out: Path, resume: str) -> ResumePoint | None:
     """Finds the checkpoint to continue from; None for a run that starts at step 0.
 
-    A folder ``out`` that holds checkpoints continues from its own newest one, so that the same command can be repeated.
-    A file named by ``resume`` (otherwise auto or never) is the start of an empty folder. Raises RunFolderError where
-    the folder's run must not be overwritten or is further than the named file, CheckpointError for an unusable file.
+    A folder that holds checkpoints continues from its own newest one, so that the same command can be repeated.
+
+    Args:
+        out: The run's folder.
+        resume: auto, never, or a checkpoint file, which is the start of an empty folder.
+
+    Raises:
+        RunFolderError: When the folder holds a run that must not be overwritten or is further than the named file.
+        CheckpointError: When the checkpoint cannot be used.
     """
     if resume == "never":
         if checkpoint_files(out):
@@ -66,7 +72,12 @@ def find_resume_point(out: Path, resume: str) -> ResumePoint | None:
 
 
 def resume_run(run: Run, out: Path, resume: str) -> ResumePoint | None:
-    """Restores the checkpoint that `find_resume_point` finds; its notes say what a person should know."""
+    """Restores the checkpoint that `find_resume_point` finds; its notes say what a person should know.
+
+    Raises:
+        RunFolderError: When `find_resume_point` raises it.
+        CheckpointError: When `find_resume_point` or `restore` raises it.
+    """
     point = find_resume_point(out, resume)
     if point is not None:
         skipped = [f"skipped a checkpoint: {reason}" for reason in point.damaged.values()]
@@ -82,9 +93,13 @@ def best_l1(out: Path, point: ResumePoint | None) -> float:
 
 
 def restore(run: Run, state: dict[str, Any], path: Path) -> list[str]:
-    """Continues ``run`` from a checkpoint's contents. Returns notes about what changed since the checkpoint.
+    """Continues ``run`` from a checkpoint's contents; ``path`` names the checkpoint in errors.
 
-    Raises CheckpointError, with each difference, where it was made with other data or an incompatible configuration.
+    Returns:
+        Notes about what changed since the checkpoint.
+
+    Raises:
+        CheckpointError: When it was made with other data or an incompatible configuration; names each difference.
     """
     saved, source = checkpoint_config(state, path), run.data.source
     changes = changed_values(saved, run.config)

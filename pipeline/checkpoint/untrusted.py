@@ -29,7 +29,11 @@ class UntrustedContentError(ValueError):
 
 
 def check_archive(path: Path) -> None:
-    """Checks the archive and its pickle without loading either. Raises UntrustedContentError."""
+    """Checks the archive and its pickle without loading either.
+
+    Raises:
+        UntrustedContentError: When they hold anything that no checkpoint holds.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -57,7 +61,11 @@ def _refuse_unknown_types(content: bytes) -> None:
 
 
 def check_tensors(state: Any, path: Path) -> None:
-    """Checks that all tensors together are no larger than the file. Raises UntrustedContentError."""
+    """Checks that all tensors together are no larger than the file.
+
+    Raises:
+        UntrustedContentError: When they are larger.
+    """
     claimed = 0
     for number, value in enumerate(_values(state, 0)):
         if number > _MAX_VALUES:

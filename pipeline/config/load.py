@@ -64,7 +64,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def build_config(tree: Any, origin: str) -> Config:
     """Validates nested plain values, as read from YAML or from a checkpoint; ``origin`` names their source in errors.
 
-    Raises ConfigError with the key, the value and, for an unknown key, the nearest known one.
+    Raises:
+        ConfigError: When a value cannot be used; names the key, the value and, for an unknown key, the nearest one.
     """
     try:
         return Config.model_validate(tree)
@@ -129,7 +130,11 @@ def recipe_names() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Returns the file of a recipe that is given by name (``celeba64``) or by path. Raises ConfigError if none is."""
+    """Returns the file of a recipe that is given by name (``celeba64``) or by path.
+
+    Raises:
+        ConfigError: When neither a file nor a known recipe has this name.
+    """
     path, known = Path(name), recipe_names()
     if path.is_file():
         return path
@@ -142,7 +147,11 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Returns the values of a YAML recipe. Raises ConfigError when it cannot be read or is not a mapping."""
+    """Returns the values of a YAML recipe.
+
+    Raises:
+        ConfigError: When it cannot be read or is not a mapping.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_RECIPE_BYTES + 1)
@@ -161,7 +170,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """Returns the values of ``key.path=value`` words, nested; each value is YAML. Raises ConfigError."""
+    """Returns the values of ``key.path=value`` words, nested; each value is YAML.
+
+    Raises:
+        ConfigError: When a word has another form, or its value is not YAML.
+    """
     tree: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -185,7 +198,11 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def resolve(recipe: Path | str, overrides: Mapping[str, Any]) -> Config:
-    """Returns the recipe with overrides (nested) applied, validated. Raises ConfigError."""
+    """Returns the recipe with overrides (nested) applied, validated.
+
+    Raises:
+        ConfigError: When the recipe cannot be read, or a value cannot be used.
+    """
     path = find_recipe(str(recipe))
     base = read_recipe(path)
     build_config(base, f"recipe {path}")

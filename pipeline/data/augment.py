@@ -69,8 +69,13 @@ def prepare_batch(
 ) -> BatchInputs:
     """Prepares the images and all random numbers of a step: functions of (seed, step or epoch, position or sample).
 
-    ``latents`` is Σd, the latent dimensions of all layers. ``first_position`` is that of this rank's first image in the
-    global batch.
+    Args:
+        batch: This rank's part of the global batch.
+        config: The recipe.
+        latents: Σd, the latent dimensions of all layers.
+        first_position: Position of this rank's first image in the global batch.
+        step: The optimizer step, from 0.
+        epoch: Its epoch, from 0.
     """
     target = to_float(batch.images)
     if config.data.horizontal_flip:

@@ -55,12 +55,18 @@ class WaitingLoader:
 def prefetched(
     items: Generator[T], depth: int, add_wait: Callable[[float], None] = lambda seconds: None
 ) -> Generator[T]:
-    """Yields ``items`` in order, made ahead in a thread, whose exception is raised here.
+    """Yields items in order, made ahead in a thread, whose exception is raised here.
 
     At most ``depth`` + 1 items exist at a time: the one that the consumer holds, and ``depth`` that are ready or being
-    made. An item may therefore live in one of ``depth`` + 1 buffers that are reused in turn. ``add_wait`` is called
-    with the seconds of each wait for an item. Raises StoppedWaiting when a stop was requested, and the next item is not
-    there in ``STOP_SECONDS``.
+    made. An item may therefore live in one of ``depth`` + 1 buffers that are reused in turn.
+
+    Args:
+        items: Makes the items.
+        depth: How many are made ahead.
+        add_wait: Called with the seconds of each wait for an item.
+
+    Raises:
+        StoppedWaiting: When a stop was requested, and the next item is not there in ``STOP_SECONDS``.
     """
     ready: queue.Queue[T | BaseException] = queue.Queue()
     free, closed = threading.Semaphore(depth + 1), threading.Event()

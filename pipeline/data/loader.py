@@ -27,7 +27,11 @@ class InMemoryLoader(WaitingLoader):
         self.images, self.device, self.samples = images, images.device, len(images)
 
     def load(self, indices: np.ndarray) -> Batch:
-        """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
+        """Loads the images at ``indices`` (B,) int64 now.
+
+        Raises:
+            IndexError: When an index is not in the split.
+        """
         chosen = torch.tensor(indices).to(self.device, non_blocking=True)
         flat = self.images.view(self.samples, -1).index_select(0, chosen)
         return Batch(flat.view(len(indices), *self.images.shape[1:]).permute(0, 3, 1, 2), chosen)
@@ -45,7 +49,11 @@ TrainLoader = IndexedLoader | StreamingLoader
 
 
 def choose_mode(requested: str, source: ShardSource, device: torch.device) -> Mode:
-    """Resolves ``data.mode`` for these shards and this device. Raises ConfigError where it is not possible."""
+    """Resolves ``data.mode`` for these shards and this device.
+
+    Raises:
+        ConfigError: When the requested mode is not possible.
+    """
     mappable = source.local is not None and source.manifest.layout is not None
     if requested == "mapped" and not mappable:
         raise ConfigError(
@@ -61,7 +69,12 @@ def choose_mode(requested: str, source: ShardSource, device: torch.device) -> Mo
 def open_train_loader(
     data: DataConfig, mode: Mode, source: ShardSource, device: torch.device, ranks: int
 ) -> TrainLoader:
-    """Opens the loader of the train split. Raises LoaderError."""
+    """Opens the loader of the train split, for one of ``ranks`` processes.
+
+    Raises:
+        LoaderError: When the images cannot be read or do not fit into memory, or there are fewer shards to stream than
+            processes.
+    """
     if mode != "streamed":
         return open_indexed_loader(source, "train", None, device, mapped=mode == "mapped")
     shards = len(source.shards("train"))
@@ -76,10 +89,17 @@ def open_train_loader(
 def open_indexed_loader(
     source: ShardSource, split: str, limit: int | None, device: torch.device, mapped: bool = True
 ) -> IndexedLoader:
-    """Opens a loader of at least the first ``limit`` images of a split (None: all), in any order.
+    """Opens a loader of images that are asked for in any order.
 
-    Shards that can be mapped are, unless ``mapped`` is false. Raises LoaderError where the images cannot be read, or
-    do not fit into the device's memory.
+    Args:
+        source: The shards.
+        split: The split.
+        limit: At least so many of its first images are there; None = all.
+        device: Device of the batches.
+        mapped: Whether shards that can be mapped are; otherwise the images are copied into the device's memory.
+
+    Raises:
+        LoaderError: When the images cannot be read, or do not fit into the device's memory.
     """
     if mapped and source.local is not None and source.manifest.layout is not None:
         return MmapLoader(ShardRegion(source.local, split), device)

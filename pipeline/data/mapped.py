@@ -62,7 +62,9 @@ class ShardRegion:
     def __init__(self, shards: ShardSet, split: str) -> None:
         """Maps the shards of a split and starts to read ahead.
 
-        Raises LoaderError where the split is empty or cannot be mapped, OSError where a file is missing.
+        Raises:
+            LoaderError: When the split is empty, or its shards are of a codec that cannot be mapped.
+            OSError: When a file is missing or cannot be mapped.
         """
         manifest, layout = shards.manifest, shards.manifest.layout
         if split not in manifest.splits or not manifest.splits[split].samples:
@@ -124,9 +126,14 @@ class ShardRegion:
         return len(self._blocks)
 
     def gather(self, indices: Tensor, out: Tensor) -> None:
-        """Copies the images at ``indices`` (n,) int64 into ``out`` (n, image_bytes) uint8, without holding the GIL.
+        """Copies images of the split without holding the GIL.
 
-        Raises IndexError where an index is not in the split.
+        Args:
+            indices: (n,) int64, samples of the split.
+            out: (n, image_bytes) uint8, filled.
+
+        Raises:
+            IndexError: When an index is not in the split.
         """
         torch.index_select(self._view, 0, self._blocks.index_select(0, indices), out=out)
 
@@ -149,7 +156,11 @@ class MmapLoader(WaitingLoader):
         self.region, self.device, self.samples = region, device, len(region)
 
     def load(self, indices: np.ndarray) -> Batch:
-        """Loads the images at ``indices`` (B,) int64 now. Raises IndexError for one that is not in the split."""
+        """Loads the images at ``indices`` (B,) int64 now.
+
+        Raises:
+            IndexError: When an index is not in the split.
+        """
         return self._to_device(self._fill(self._slot(len(indices)), indices))
 
     def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:

@@ -51,7 +51,11 @@ class RemoteFile:
     """Reads one file in order. A broken or stalled connection is opened again at the byte where it broke."""
 
     def __init__(self, address: str, file: str) -> None:
-        """Opens ``file`` of ``address``. Raises LoaderError with the HTTP status or the system's reason."""
+        """Opens ``file`` of ``address``.
+
+        Raises:
+            LoaderError: When it cannot be opened; the message has the HTTP status or the system's reason.
+        """
         self.name = f"{file} of {address}"
         self._open_at = _transport(address, file)
         self._chunks: Chunks | None = None
@@ -69,7 +73,8 @@ class RemoteFile:
     def read(self, size: int = -1, /) -> bytes:
         """Returns the next ``size`` bytes, fewer only at the end of the file; all that are left for −1.
 
-        Raises LoaderError where the connection broke and all further tries failed.
+        Raises:
+            LoaderError: When the connection broke and all further tries failed.
         """
         parts: list[memoryview] = []
         missing = size if size >= 0 else sys.maxsize

@@ -22,8 +22,13 @@ def shuffled(size: int, *key: int) -> np.ndarray:
 def epoch_order(samples: int, seed: int, epoch: int, window: int = 0, shards: tuple[int, ...] = ()) -> np.ndarray:
     """Returns the order of the samples in one epoch: (samples,) int64.
 
-    Without a ``window`` the whole split is shuffled. Otherwise the ``shards`` (samples of each) are permuted, and the
-    samples are shuffled inside one window after the other, so that reading stays near one place at a time.
+    Args:
+        samples: Size of the split.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        window: 0 shuffles the whole split. Otherwise the shards are permuted and the samples are shuffled inside one
+            window of this size after the other, so that reading stays near one place at a time.
+        shards: Samples of each shard; needed with a ``window`` only.
     """
     if not window:
         return shuffled(samples, seed, epoch)
@@ -40,6 +45,9 @@ class GlobalBatchSampler:
     """The global batches of a run and this rank's part of each.
 
     Samples that do not fill a global batch are left out of their epoch.
+
+    Raises:
+        ValueError: When the batches cannot be made; the message says how to change that.
     """
 
     samples: int
@@ -52,7 +60,7 @@ class GlobalBatchSampler:
     """Samples of each shard; needed with a ``window`` only."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the batches cannot be made; the message says how to change that."""
+        """Checks the numbers; see the class."""
         if self.global_batch_size % self.world_size:
             raise ValueError(
                 f"the global batch of {self.global_batch_size} images cannot be shared equally by {self.world_size} "

@@ -22,8 +22,12 @@ HASHED_SPLITS = ("train", "valid")
 def usable_shards(source: ShardSource, data: DataConfig, rank: int, world_size: int) -> tuple[ShardSource, list[str]]:
     """Finds the damaged shards. Each rank looks at its part of them.
 
-    Returns the source without them, the same on every rank, and a line for each shard that is left out. Raises
-    ShardError if a shard is damaged and ``data.damaged`` is "refuse", ConfigError if "skip" is not possible here.
+    Returns:
+        The source without its damaged shards, the same on every rank, and a line for each shard that is left out.
+
+    Raises:
+        ShardError: When a shard is damaged and ``data.damaged`` is "refuse", or every train shard is damaged.
+        ConfigError: When ``data.damaged`` is "skip" and the shards are not in a folder.
     """
     content = data.verify == "sha256"
     if source.local is None:  # an address is checked while it is read

@@ -64,7 +64,11 @@ class ShardSource:
         return sum(shard.samples for shard in self.shards(split)) * height * width * channels
 
     def open(self, file: str) -> RemoteFile | IO[bytes]:
-        """Opens one file of the set at its start. Raises LoaderError when that fails."""
+        """Opens one file of the set at its start.
+
+        Raises:
+            LoaderError: When that fails.
+        """
         if is_address(self.address):
             return RemoteFile(self.address, file)
         try:
@@ -74,10 +78,15 @@ class ShardSource:
 
 
 def open_source(path: str, allow_pipe: bool) -> ShardSource:
-    """Reads the manifest of the shards at ``path``.
+    """Reads the manifest of a set of shards.
 
-    ``path`` is a folder or an address (see ``remote_file``). The address may be a command only with ``allow_pipe``:
-    whoever writes a recipe could otherwise run programs here. Raises ManifestError or LoaderError.
+    Args:
+        path: A folder, or an address (see ``remote_file``).
+        allow_pipe: Whether the address may be a command. Otherwise whoever writes a recipe could run programs here.
+
+    Raises:
+        ManifestError: When there is no usable manifest.
+        LoaderError: When the address cannot be read, or is a command and ``allow_pipe`` is not given.
     """
     if not is_address(path):
         shards = ShardSet.open(path)
@@ -120,7 +129,8 @@ class _Checked:
 def stream_shard(source: ShardSource, shard: Shard, skip: int = 0) -> Iterator[np.ndarray]:
     """Yields the shard's images from record ``skip`` on: (k, H, W, C) uint8 blocks, k from 1 to 256.
 
-    Raises LoaderError, with the shard's name, where it is damaged, too short or cannot be read.
+    Raises:
+        LoaderError: When the shard is damaged, too short or cannot be read; the message names it.
     """
     name, count = f"{shard.file} of {source.address}", 0
     blocks = _array_blocks if source.manifest.layout else _decoded_blocks
@@ -171,7 +181,11 @@ def _decoded_blocks(stream: _Checked, manifest: Manifest, samples: int) -> Itera
 
 
 def load_images(source: ShardSource, split: str, limit: int | None = None) -> Tensor:
-    """Reads a split (its first ``limit`` images) into memory: (n, H, W, C) uint8. Raises LoaderError."""
+    """Reads a split (its first ``limit`` images) into memory: (n, H, W, C) uint8.
+
+    Raises:
+        LoaderError: When a shard is damaged or cannot be read.
+    """
     shards = source.shards(split)
     count = min(sum(shard.samples for shard in shards), sys.maxsize if limit is None else limit)
     images = torch.empty((count, *source.manifest.image_shape), dtype=torch.uint8)
@@ -190,7 +204,11 @@ def open_shard_set(location: str) -> ShardSet:
     """Opens a folder of shards, or copies those behind an address into the user's cache and opens the copies.
 
     An address that went through ``pathlib`` and lost a slash is repaired. Copies with the manifest's SHA-256 are kept,
-    so a repeated call continues where it stopped. Raises ManifestError or LoaderError.
+    so a repeated call continues where it stopped.
+
+    Raises:
+        ManifestError: When there is no usable manifest.
+        LoaderError: When the address cannot be read, or is a command.
     """
     address = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", location)
     if Path(location).exists() or not is_address(address):

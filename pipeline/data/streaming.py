@@ -134,13 +134,21 @@ class StreamingLoader(WaitingLoader):
     """Batches of a split that is read as a stream, by a thread of this process or by worker processes."""
 
     def __init__(self, source: ShardSource, window: int, device: torch.device, workers: int) -> None:
-        """Loads from ``source`` with ``workers`` processes; 0 reads in a thread. See ``StepReader.window``."""
+        """Loads nothing yet.
+
+        Args:
+            source: The shards.
+            window: Samples that are shuffled among each other.
+            device: Device of the batches.
+            workers: Processes that read; 0 reads in a thread.
+        """
         self.source, self.window, self.device, self.workers = source, window, device, workers
 
     def batches(self, sampler: GlobalBatchSampler, first: int, last: int, prefetch: int) -> Generator[Batch]:
         """Yields the batches of optimizer steps ``first`` … ``last`` − 1, read up to ``prefetch`` ahead.
 
-        Raises LoaderError where a shard is damaged or cannot be read.
+        Raises:
+            LoaderError: When a shard is damaged or cannot be read.
         """
         reader = StepReader(self.source, sampler, self.window, first, last)
         items, depth = (self._by_workers(reader, prefetch), 1) if self.workers else (reader.steps(), prefetch)

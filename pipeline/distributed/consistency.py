@@ -39,7 +39,8 @@ def run_fingerprint(config: Config, manifest_digest: str) -> dict[str, Any]:
 def check_ranks_match(fingerprint: dict[str, Any]) -> None:
     """Compares a fingerprint (part → name → plain value) of all ranks. Every rank must call it.
 
-    Raises RankMismatchError on every rank, with the first difference.
+    Raises:
+        RankMismatchError: When two ranks differ, on every rank; names the first difference.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return

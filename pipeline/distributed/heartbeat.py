@@ -126,7 +126,12 @@ def watch_ranks(position: Callable[[], str]) -> Iterator[None]:
     """Turns the loss of a rank within the block into a RankLostError.
 
     Any other error that ends the block is reported to the other ranks, which then name this rank as the lost one.
-    ``position`` says where the run was and how to continue, for the message.
+
+    Args:
+        position: Says where the run was and how to continue, for the message.
+
+    Raises:
+        RankLostError: When another rank is gone or does not respond.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         yield

@@ -42,8 +42,10 @@ _UNSUPPORTED = {
 def check_launcher(environment: Mapping[str, str]) -> None:
     """Refuses what the launcher asks for and the trainer does not support.
 
-    Precision and torch.compile are set by the recipe; the launcher's values for them have no effect. Raises ConfigError
-    with the name of the unsupported setting.
+    Precision and torch.compile are set by the recipe; the launcher's values for them have no effect.
+
+    Raises:
+        ConfigError: When a setting in ``environment`` is not supported; names it.
     """
 
     def refuse(setting: str, variable: str, reason: str) -> NoReturn:
@@ -106,10 +108,11 @@ def join_after_restart() -> None:
 
 
 def make_accelerator(config: Config, out: Path) -> Accelerator:
-    """Joins the process group and sets the precision.
+    """Joins the process group and sets the precision; ``out`` is the run's folder.
 
-    Raises ConfigError where the recipe or the launcher asks for what is not supported, RankLostError where the other
-    ranks did not arrive in time.
+    Raises:
+        ConfigError: When the recipe or the launcher asks for what is not supported.
+        RankLostError: When the other ranks did not arrive in time.
     """
     check_launcher(os.environ)
     use_all_cores()

@@ -31,7 +31,13 @@ class StopRequest:
     """Whether any rank was asked to stop; all ranks get the same answer."""
 
     def __init__(self, device: torch.device, check_every_steps: int, timeout: timedelta | None = None) -> None:
-        """Checks every so many steps; ``timeout`` is that of a check on GPUs, on CPUs that of all collectives holds."""
+        """Must be made by all ranks, when the first step is about to begin.
+
+        Args:
+            device: Of the run.
+            check_every_steps: Steps between two checks.
+            timeout: Of a check on GPUs; on CPUs the timeout of all collectives holds.
+        """
         self._every, self._group = check_every_steps, None
         if dist.is_initialized() and device.type != "cpu":
             # over a gloo group of their own: NCCL would make the host wait for the device

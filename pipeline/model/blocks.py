@@ -33,8 +33,9 @@ class Block:
 def parse_stages(stages: Sequence[str], image_shape: tuple[int, int, int]) -> list[list[Block]]:
     """The blocks of each stage for images of ``image_shape`` (C, H, W).
 
-    Raises ConfigError on a word outside the grammar, on a convolution behind a fully connected block, and on
-    a stride that does not divide the feature map.
+    Raises:
+        ConfigError: When a word is outside the grammar, a convolution comes behind a fully connected block, or a stride
+            does not divide the feature map.
     """
     shape: Shape = image_shape
     parsed: list[list[Block]] = []

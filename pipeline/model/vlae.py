@@ -235,7 +235,11 @@ class VLAE(nn.Module):
     """Encoder and decoder of L layers. Images are (B, C, H, W) in [−1, 1]."""
 
     def __init__(self, config: ModelConfig, image_shape: tuple[int, int, int]) -> None:
-        """Builds the network for images of ``image_shape`` (C, H, W). Raises ConfigError where they do not fit."""
+        """Builds the network for images of ``image_shape`` (C, H, W).
+
+        Raises:
+            ConfigError: When the stages do not fit such images.
+        """
         super().__init__()
         stages = parse_stages(config.layers, image_shape)
         self.image_shape = image_shape

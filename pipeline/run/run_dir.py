@@ -27,7 +27,8 @@ class RunFolderError(UserError):
 def lock_folder(folder: Path) -> FileLock:
     """Locks the folder for this run until the lock is released or the process ends.
 
-    Raises RunFolderError where another run holds the lock, or the folder cannot be written.
+    Raises:
+        RunFolderError: When another run holds the lock, or the folder cannot be written.
     """
     if folder.is_symlink() and not folder.exists():
         raise RunFolderError(f"{folder} is a link to {folder.readlink()}, which does not exist; make that folder")
@@ -58,9 +59,13 @@ class MetricsLog:
         show: Callable[[dict[str, Any]], None],
         show_pictures: Callable[[int, dict[str, Image.Image]], None] = lambda *_: None,
     ) -> None:
-        """Opens the log with the lines that are ``kept``: those up to the step that the run continues from.
+        """Opens the log.
 
-        ``show`` is called with every new line, ``show_pictures`` with the step and the pictures of every preview.
+        Args:
+            folder: The run's folder.
+            kept: The lines up to the step that the run continues from; others are dropped.
+            show: Called with every new line.
+            show_pictures: Called with the step and the pictures of every preview.
         """
         self._show, self.show_pictures = show, show_pictures
         write_file(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())

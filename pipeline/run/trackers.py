@@ -104,8 +104,15 @@ class Trackers:
 def start_trackers(accelerator: Accelerator, config: Config, out: Path, step: int, logged: int) -> Trackers:
     """Starts the recipe's trackers on the main process. The hyper-parameters are shown once per run.
 
-    The run continues from ``step``; ``logged`` is the last step in metrics.jsonl, which a killed run may have shown.
-    Raises TrackerError where a tracker does not start.
+    Args:
+        accelerator: Of this process.
+        config: The recipe.
+        out: The run's folder.
+        step: The step that the run continues from.
+        logged: The last step in metrics.jsonl, which a killed run may have shown.
+
+    Raises:
+        TrackerError: When a tracker does not start.
     """
     if not accelerator.is_main_process or not config.training.trackers:
         return Trackers({}, {})

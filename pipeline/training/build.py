@@ -34,7 +34,11 @@ def batch_norm_note(run: Run) -> list[str]:
 
 
 def make_sampler(config: Config, source: ShardSource, rank: int, world_size: int) -> GlobalBatchSampler:
-    """Fixes the order of samples. Raises ConfigError where the batches cannot be made."""
+    """Fixes the order of samples.
+
+    Raises:
+        ConfigError: When the train split is empty, or the batches cannot be made of it.
+    """
     counts = tuple(shard.samples for shard in source.shards("train"))
     if not counts:
         raise ConfigError(f"{source.address} has no images in its train split")

@@ -235,7 +235,11 @@ def end_without_batch(
     checkpoints: CheckpointManager | None,
     log: TrainingLog,
 ) -> None:
-    """Saves the steps so far where the next batch does not come. Raises LoaderError again, with the checkpoint."""
+    """Saves the steps so far where the next batch does not come.
+
+    Raises:
+        LoaderError: When ``error`` is one; names the checkpoint, too.
+    """
     if checkpoints is not None and run.step:
         save_if_finite(run, out, steps, checkpoints, None, log)
         checkpoints.wait()
@@ -244,7 +248,11 @@ def end_without_batch(
 
 
 def refuse_non_finite_end(run: Run, out: Path, steps: StepMetrics) -> None:
-    """Raises TrainingFailed if the run ended with a gradient or weights that are not finite."""
+    """Refuses a run that ended with a gradient or weights that are not finite.
+
+    Raises:
+        TrainingFailed: When it did.
+    """
     weights = [*run.model.vlae.parameters(), *run.model.average.module.parameters()]
     if steps.nonfinite_in_a_row or not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingFailed(
