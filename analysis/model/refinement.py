@@ -56,7 +56,7 @@ class Refiner:
         with torch.enable_grad():
             error = self._error(pictures, torch.zeros_like(pictures)) / 2  # a quadratic form, so its gradient is M J
         (weighted,) = torch.autograd.grad(error, pictures)
-        curvature = torch.einsum("npi,njp->ij", derivatives, weighted.view(BASES, total, -1)) / BASES
+        curvature = torch.einsum("npi,njp->ij", derivatives, weighted.reshape(BASES, total, -1)) / BASES
         return torch.linalg.inv(curvature / NOISE_VARIANCE + torch.eye(total, device=device))
 
     def __call__(self, images: Tensor, codes: Sequence[Tensor], steps: int) -> list[Tensor]:
