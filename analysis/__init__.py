@@ -18,10 +18,12 @@ __all__ = ["LadderModel", "load"]
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> LadderModel:
-    """Loads a trained ladder onto ``device``, None = the GPU if there is one.
+    """Loads a trained ladder.
 
-    ``source`` is the name of a pretrained model ("photos64"), a checkpoint (.pt), the folder of a run or of an export,
-    or OWNER/NAME on the Hugging Face Hub.
+    Args:
+        source: The name of a pretrained model ("photos64"), a checkpoint (.pt), the folder of a run or of an export, or
+            OWNER/NAME on the Hugging Face Hub.
+        device: Where it computes; None = the GPU if there is one.
 
     Raises:
         preprocess.errors.UserError: There is no such model, or it is damaged.

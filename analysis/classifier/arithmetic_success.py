@@ -93,9 +93,14 @@ def _share(key: str, right: np.ndarray | None, drawn: Sequence[np.ndarray]) -> d
 def measure_pair(
     context: EvalContext, encoded: Encoded, examples: Encoded, classifier: AttributeClassifier, pair: tuple[str, str]
 ) -> dict[str, Any] | None:
-    """One entry of ``arithmetic.pairs``, for the attributes (s, t); directions and steps are of ``examples``.
+    """One entry of ``arithmetic.pairs``; None where an attribute is absent, too rare, or not classified reliably.
 
-    None where an attribute is absent, too rare, or not classified reliably.
+    Args:
+        context: the model.
+        encoded: held-out images.
+        examples: training images, on which the direction and the step are chosen.
+        classifier: of the same shards.
+        pair: the attributes s and t.
     """
     names = classifier.outputs.attributes
     kinds = members(encoded, names, *pair)

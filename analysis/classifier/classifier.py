@@ -118,8 +118,15 @@ def train_attribute_classifier(
 ) -> AttributeClassifier | None:
     """Trains a classifier, still without scores. The same images give the same classifier on one machine.
 
-    It sees ``shown`` of the ``images``, uint8 (n, H, W, C), each counted as often as it is used. None where there are
-    no targets, or fewer images than a batch.
+    Args:
+        images: uint8 (n, H, W, C).
+        known: targets of these images.
+        device: where it is trained and applied.
+        shown: images to train on in all, each counted as often as it is used.
+        advance: called with the number of images used since the last call.
+
+    Returns:
+        The classifier; None where there are no targets, or fewer images than a batch.
     """
     if not known or len(images) < TRAIN_BATCH:
         return None
@@ -152,7 +159,17 @@ def score_classifier(
     known: Sequence[Target],
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Scores predictions of real held-out images, uint8 (n, H, W, C), of which targets are known."""
+    """Scores predictions of real held-out images.
+
+    Args:
+        classifier: the trained one.
+        images: uint8 (n, H, W, C).
+        known: targets of these images.
+        advance: called with the number of images finished since the last call.
+
+    Returns:
+        What ``AttributeClassifier.scores`` holds.
+    """
     parts = []
     for chunk in in_chunks(images):
         parts.append(classifier(chunk))

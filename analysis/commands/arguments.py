@@ -49,8 +49,13 @@ def is_model(word: str) -> bool:
 def split_words(words: Sequence[str] | None, counts: Collection[int], folders: bool = False) -> tuple[str, list[Path]]:
     """Separates the model from the files on a command line: MODEL comes first and may be left out.
 
-    Raises UsageError for a number of files that is not in ``counts``, a file that is not there, or a folder where no
-    ``folders`` are taken.
+    Args:
+        words: As given.
+        counts: How many files the command takes.
+        folders: Whether a folder is taken, too.
+
+    Raises:
+        UsageError: When another number of files is named, a file is not there, or a folder is not taken.
     """
     rest = list(words or ())
     model = rest.pop(0) if rest and is_model(rest[0]) else None
@@ -79,7 +84,12 @@ def _nearest_model(word: str, question: str) -> str:
 def existing_model(model: str | None, pretrained_first: bool = False) -> str:
     """The model that was named, else the newest run or the pretrained model, which is said on the terminal.
 
-    Raises UsageError if there is no such file, or none was named and none is found.
+    Args:
+        model: As named; None = not named.
+        pretrained_first: Whether the pretrained model comes before runs.
+
+    Raises:
+        UsageError: When there is no such model, or none was named and none is found.
     """
     if model is not None:
         path = Path(model)
@@ -104,7 +114,13 @@ def existing_model(model: str | None, pretrained_first: bool = False) -> str:
 def output_file(out: Path, suffixes: Sequence[str], overwrite: bool) -> Path:
     """Checks where a file is to be written, before anything is computed.
 
-    Raises UsageError for a folder, another kind of file, or a file that is there already.
+    Args:
+        out: The file.
+        suffixes: The endings that its name may have.
+        overwrite: Whether it may be there already.
+
+    Raises:
+        UsageError: When it is a folder, another kind of file, there already, or cannot be written.
     """
     if out.is_dir() or str(out).endswith("/"):
         raise UsageError(f"--out {out} is a folder; name a file in it, such as {out / f'result{suffixes[0]}'}")
@@ -116,7 +132,11 @@ def output_file(out: Path, suffixes: Sequence[str], overwrite: bool) -> Path:
 
 
 def output_folder(out: Path, overwrite: bool) -> Path:
-    """Checks a folder that is to be filled. Raises UsageError for a file, or a folder that holds something."""
+    """Checks a folder that is to be filled; with ``overwrite`` it may hold something.
+
+    Raises:
+        UsageError: When it is a file, holds something, or cannot be written.
+    """
     if out.is_file():
         raise UsageError(f"--out {out} is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
@@ -140,7 +160,11 @@ def is_picture(out: Path) -> bool:
 
 
 def chosen_layers(only: int | None, depth: int) -> list[int]:
-    """The layers that --layer asks for: one, or all. Raises UsageError if the model has no such layer."""
+    """The layers that --layer asks for: one, or all.
+
+    Raises:
+        UsageError: When the model, of ``depth`` layers, has no such layer.
+    """
     if only is not None and not 0 <= only < depth:
         raise UsageError(f"--layer {only}: the model has layers 0 to {depth - 1}")
     return list(range(depth)) if only is None else [only]

@@ -44,7 +44,11 @@ class Inputs:
         return cls(ladder, source, data, files, align)
 
     def context(self) -> EvalContext | None:
-        """The model beside shards; None for an export without --data. Raises UserError if they do not fit."""
+        """The model beside shards; None for an export without --data.
+
+        Raises:
+            UserError: When there are no such shards, or they do not fit the model.
+        """
         path = Path(self.source)
         checkpoint = path / "ckpt.pt" if path.is_dir() and not (path / "config.json").exists() else path
         if checkpoint.is_file():
@@ -68,7 +72,11 @@ class Inputs:
         return context
 
     def images(self, count: int) -> Tensor:
-        """(n, C, H, W) in [−1, 1]: the files that were named, else up to ``count`` held-out images."""
+        """(n, C, H, W) in [−1, 1]: the files that were named, else up to ``count`` held-out images.
+
+        Raises:
+            UserError: When a file cannot be taken as an image, or no files are named and there are no other images.
+        """
         if not self.files:
             return from_array(self.held_out(count))
         images, notes = to_batch(list(self.files), self.ladder.image_processing, self.align)
@@ -76,7 +84,11 @@ class Inputs:
         return images
 
     def held_out(self, count: int) -> np.ndarray:
-        """Up to ``count`` images, uint8 (n, H, W, C): those that came with the model, else held-out ones of shards."""
+        """Up to ``count`` images, uint8 (n, H, W, C): those that came with the model, else held-out ones of shards.
+
+        Raises:
+            UserError: When there are none, or a shard is damaged.
+        """
         if self.data is None and self.ladder.faces is not None:
             return self.ladder.faces[:count]
         try:
@@ -94,7 +106,11 @@ class Inputs:
         return load_split(context.shards, present[0], count)[0]
 
     def annotated(self, samples: int, progress: Progress) -> tuple[EvalContext, Encoded]:
-        """Held-out images of shards with their codes and annotations. Raises UserError if there are no shards."""
+        """Up to ``samples`` held-out images of shards with their codes and annotations.
+
+        Raises:
+            UserError: When there are no shards, they do not fit the model, or they hold too few held-out images.
+        """
         context = self.context()
         if context is None:
             raise UsageError(
@@ -103,7 +119,11 @@ class Inputs:
         return context, held_out(context, samples, progress)
 
     def with_directions(self, samples: int, progress: Progress) -> Self:
-        """The same with attribute directions: the model's, or those of shards if it has none or --data names some."""
+        """The same with attribute directions: the model's, or those of shards if it has none or --data names some.
+
+        Raises:
+            UsageError: When the shards cannot be used, or have no attributes.
+        """
         if self.data is None and self.ladder.attributes:
             return self
         try:

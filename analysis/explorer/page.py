@@ -30,7 +30,12 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 
 
 def build_page(model: LadderModel, align: Any = "auto") -> Any:
-    """Lays out the page of a model; ``align`` is how uploaded pictures are aligned: "auto", "on" or "off"."""
+    """Lays out the page of a model.
+
+    Args:
+        model: Everything on the page is about it.
+        align: How uploaded pictures are aligned: "auto", "on" or "off".
+    """
     return _Page(model, align).build()
 
 

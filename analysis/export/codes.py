@@ -103,10 +103,16 @@ def _shard_images(folder: Path, split: str | None) -> Images:
 
 
 def encode_all(model: LadderModel, images: Images, align: Any, refine: int, out: Path, progress: Progress) -> Encoded:
-    """Writes ids, labels, splits and each layer's codes to ``out``; ``refine`` as in ``LadderModel.encode``.
+    """Writes ids, labels, splits and each layer's codes.
 
-    A .npz has the arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; a .parquet such columns, a
-    layer's being lists of d numbers. ``align`` ("auto", "on" or "off") is for pictures.
+    Args:
+        model: Encodes.
+        images: Of ``find_images``.
+        align: "auto", "on" or "off", for pictures.
+        refine: See ``LadderModel.encode``.
+        out: .npz: arrays ``id``, ``label``, ``split`` and ``layer0`` (n, d) float32, …; .parquet: such columns, a
+            layer's being lists of d numbers.
+        progress: Told what is being done.
 
     Raises:
         UserError: No picture could be encoded, the shards hold images of another size, or pyarrow is absent.

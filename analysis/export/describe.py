@@ -45,8 +45,12 @@ def describe(
 ) -> Pretrained:
     """Adds latent statistics, directions, attribute groups, findings and held-out faces from the model's shards.
 
-    ``metrics`` is what a report on the same checkpoint has measured of its layers; None = it is measured here, in the
-    same way.
+    Args:
+        model: As :func:`pipeline.model.pretrained.read_checkpoint_model` gives it.
+        context: The same checkpoint with its shards.
+        metrics: What a report on the same checkpoint has measured of its layers; None = it is measured here, in the
+            same way.
+        progress: Told what is being done.
 
     Raises:
         EvalContextError: The shards hold too few held-out images.

@@ -75,7 +75,11 @@ def input_names(part: str, layers: int) -> list[str]:
 
 
 def check_extras(format: str) -> None:
-    """Raises ExportError naming the extra where a library that the format needs is absent."""
+    """Sees that the libraries that a format needs are there.
+
+    Raises:
+        ExportError: When one is absent; names the extra.
+    """
     for name in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
         try:
             importlib.import_module(name)

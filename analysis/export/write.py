@@ -45,9 +45,17 @@ class ExportOptions:
 
 
 def export_to(source: str, path: Path, folder: Path, options: ExportOptions, progress: Progress) -> Iterator[str]:
-    """Writes an export of the checkpoint ``path``, for a Space also of an exported folder, into ``folder``.
+    """Writes an export of a checkpoint.
 
-    ``source`` is the model as it was named. Yields lines for the terminal.
+    Args:
+        source: The model, as it was named.
+        path: Its checkpoint; for a Space also an exported folder.
+        folder: Where to.
+        options: What was asked for.
+        progress: Told what is being done.
+
+    Yields:
+        Lines for the terminal.
 
     Raises:
         UserError: The model cannot be read, a library is absent, or what was written differs from the checkpoint.
@@ -95,9 +103,14 @@ class Report(NamedTuple):
 
 
 def read_report(named: Path | None, default: Path, digest: str) -> Report:
-    """Reads the metrics.json that was ``named``, else the ``default`` where it is there.
+    """Reads what a report on the checkpoint has measured.
 
-    One that is not on the checkpoint with the SHA-256 ``digest`` is not used, with a warning.
+    A report on another checkpoint is not used, with a warning.
+
+    Args:
+        named: A metrics.json that was asked for.
+        default: The one to look for otherwise; it may be absent.
+        digest: SHA-256 of the checkpoint.
 
     Raises:
         ExportError: The named file cannot be read, or is not a report's.

@@ -71,7 +71,13 @@ def heat_map(metrics: Mapping[str, Any]) -> Image.Image | None:
     """Draws what each layer knows of each target and, beside it, what it changes.
 
     The best layer of a row has a black frame and bold figures. A row that no layer knows is gray. An empty cell: the
-    classifier cannot tell. ``metrics`` is the content of metrics.json; None where nothing is annotated.
+    classifier cannot tell.
+
+    Args:
+        metrics: The content of metrics.json for one checkpoint.
+
+    Returns:
+        The picture; None where nothing is annotated.
     """
     layers, changing = len(metrics["layers"]), metrics.get("interventions") or {}
     known = {table: as_table(metrics, table.key) for table in TABLES if as_table(metrics, table.key)}
@@ -164,8 +170,12 @@ def training_curves(
 ) -> Image.Image | None:
     """Draws reconstruction, distance to the prior, layers' effects and learning rate against steps.
 
-    ``lines`` are those of metrics.jsonl; None where none is of training. Their errors are of values in [−1, 1], drawn
-    in [0, 1]: the recipe's error ``reconstruction`` l1 as it is, l2 (a mean square) as its root.
+    Args:
+        lines: The lines of metrics.jsonl. Their errors are of values in [−1, 1]; they are drawn in [0, 1].
+        reconstruction: The recipe's error: l1 is drawn as it is, l2 (a mean square) as its root.
+
+    Returns:
+        The picture; None without training lines.
     """
     train = [line for line in lines if "reconstruction" in line]
     valid = [line["valid"] | {"step": line["step"]} for line in lines if "valid" in line]

@@ -81,8 +81,12 @@ def manifold(vlae: VLAE, layer: int, side: int = 10, seed: int = 0) -> Image.Ima
 def face_manifold(vlae: VLAE, code: Sequence[Tensor], layer: int, directions: Tensor) -> Image.Image:
     """Draws a grid around one image: the image in the middle, one layer moved along two directions.
 
-    The first of ``directions`` (k, d_l), one standard deviation long, runs to the right and the second up; where there
-    is one only, the grid is one row.
+    Args:
+        vlae: The model.
+        code: Code of the image, (1, d_l) a layer.
+        layer: The layer that moves; the others are held.
+        directions: (k, d_l), one standard deviation long. The first runs to the right and the second up; where there is
+            one only, the grid is one row.
     """
     axis = torch.linspace(-FACE_MANIFOLD_REACH, FACE_MANIFOLD_REACH, FACE_MANIFOLD_SIDE)
     steps = axis[:, None] * directions[0]
@@ -92,7 +96,12 @@ def face_manifold(vlae: VLAE, code: Sequence[Tensor], layer: int, directions: Te
 
 
 def layer_swaps(vlae: VLAE, codes_face: Sequence[Tensor], codes_others: Sequence[Tensor]) -> Tensor:
-    """Decodes one face, (1, d_l) a layer, with each layer in turn taken from each of n others, (n, d_l) a layer.
+    """Decodes one face with each layer in turn taken from each of n others.
+
+    Args:
+        vlae: The model.
+        codes_face: Code of the face, (1, d_l) a layer.
+        codes_others: Codes of the other faces, (n, d_l) a layer.
 
     Returns:
         (L, n, C, H, W): row l holds the face with layer l of each other face.
@@ -109,8 +118,12 @@ def layer_swap_picture(
 ) -> Image.Image:
     """Draws ``layer_swaps`` with the faces above it and the face itself at the left of each row.
 
-    ``codes`` are of the face and of n others, (1 + n, d_l) a layer; above their reconstructions stand ``photographs``
-    (1 + n, C, H, W). Rows are called "layer l" where there are no ``labels``. An image is ``cell`` pixels high.
+    Args:
+        vlae: The model.
+        codes: Of the face and of n others, (1 + n, d_l) a layer.
+        photographs: (1 + n, C, H, W) in [−1, 1], the face first; None = only their reconstructions are shown.
+        labels: One label per layer, bottom first; none = "layer l".
+        cell: Height of an image on the picture, pixels.
     """
     swaps = layer_swaps(vlae, [z[:1] for z in codes], [z[1:] for z in codes])
     plain = decode_codes(vlae, codes)

@@ -35,9 +35,13 @@ def moved(code: Sequence[Tensor], layer: int, steps: Tensor) -> list[Tensor]:
 def effective_directions(
     context: EvalContext, encoded: Encoded, bases: Sequence[Tensor], advance: Callable[[int], None] = lambda _: None
 ) -> tuple[list[LayerLatents], list[tuple[str, ...]]]:
-    """Finds, for each layer, the directions that change the picture most around ``bases``, and what follows them.
+    """Finds, for each layer, the directions that change the picture most, and what follows them.
 
-    ``encoded`` are held-out images, ``bases`` codes (b, d_l), bottom first; ``advance`` is told of each layer.
+    Args:
+        context: The checkpoint and its shards.
+        encoded: Held-out images.
+        bases: Codes around which directions are measured, (b, d_l) a layer, bottom first.
+        advance: Called with 1 when another layer is done.
 
     Returns:
         Latents of each layer, bottom first, and a label for each direction, '' where nothing known follows it.
@@ -49,7 +53,13 @@ def effective_directions(
 
 
 def traversal_frames(vlae: VLAE, code: Sequence[Tensor], layer: int, direction: Tensor) -> Tensor:
-    """Decodes an image, code (1, d_l) a layer, while one layer moves along ``direction`` (d_l,), the others held.
+    """Decodes an image while one layer of its code moves, the others held.
+
+    Args:
+        vlae: The model.
+        code: Code of the image, (1, d_l) a layer, bottom first.
+        layer: The layer that moves.
+        direction: (d_l,) on that layer.
 
     Returns:
         (FRAMES, C, H, W) in [−1, 1], REACH times the direction to each side; the middle one is the image itself.

@@ -63,8 +63,14 @@ def _cpu_has_bf16() -> bool:
 def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str | None]:
     """The shards to use and, where they are not those trained on, a warning.
 
-    ``data`` None means the folder that the checkpoint names; it must then still hold the same shards. Raises
-    ManifestError, or EvalContextError when it holds others, or images of another shape.
+    Args:
+        state: The checkpoint's contents.
+        data: Folder or address of shards; None = those that the checkpoint names, which must still be the same.
+
+    Raises:
+        ManifestError: When there is no usable manifest.
+        LoaderError: When an address cannot be read, or is a command.
+        EvalContextError: When the shards hold images of another shape, or are no longer those trained on.
     """
     shards = open_shard_set(str(data or state.get("data") or "shards"))
     channels, height, width = state["image_shape"]
@@ -91,7 +97,16 @@ def open_shards(state: dict[str, Any], data: Path | None) -> tuple[ShardSet, str
 def open_context(path: Path, data: Path | None) -> tuple[EvalContext, list[str]]:
     """A checkpoint, on the best device here, with its shards, and warnings to say.
 
-    Raises CheckpointError, ShardError, or what ``open_shards`` raises.
+    Args:
+        path: The checkpoint.
+        data: See ``open_shards``.
+
+    Raises:
+        CheckpointError: When the checkpoint cannot be used.
+        ShardError: When a shard is missing or has another size.
+        ManifestError: When there is no usable manifest.
+        LoaderError: When an address cannot be read, or is a command.
+        EvalContextError: When the shards hold images of another shape, or are no longer those trained on.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vlae, config, state = load_vlae(path, device)

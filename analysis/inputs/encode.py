@@ -74,7 +74,14 @@ def threads_of(device: torch.device) -> AdaptiveThreads:
 def encode(
     context: EvalContext, images: np.ndarray, annotations: Annotations, advance: Callable[[int], None]
 ) -> Encoded:
-    """Encodes uint8 images (n, H, W, C) with these annotations; `advance` is told of each batch."""
+    """Encodes images.
+
+    Args:
+        context: the model and its device.
+        images: uint8 (n, H, W, C).
+        annotations: of these images.
+        advance: called with the number of images finished since the last call.
+    """
     means, stds = [], []
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]

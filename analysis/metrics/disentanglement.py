@@ -58,11 +58,17 @@ def dci(
     identity: np.ndarray | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """DCI by forests of random trees, fitted on one half of (n, D), (n, K) and scored on the other.
+    """DCI (Eastwood and Williams 2018) by forests of random trees, fitted on half of the images, scored on the rest.
 
-    Nobody of ``identity`` (n,) is in both halves; −1, or no identities: every image is somebody else's.
-    Returns ``disentanglement``, ``completeness``, ``informativeness`` (mean R² over factors, negative ones as 0), and
-    the importances (D, K), each factor's scaled by its R² so that what is not known does not count.
+    Args:
+        codes: (n, D).
+        factors: (n, K), all known.
+        identity: (n,), nobody of which is in both halves; −1, or no identities: every image is somebody else's.
+        advance: called with 1 when another factor is done.
+
+    Returns:
+        ``disentanglement``, ``completeness``, ``informativeness`` (mean R² over factors, negative ones as 0); and the
+        importances (D, K), each factor's scaled by its R² so that what is not known does not count.
     """
     fit, scored = random_halves(len(codes), identity)
     importance = np.zeros((codes.shape[1], factors.shape[1]))
@@ -156,12 +162,19 @@ def disentanglement(
     identity: np.ndarray | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Scores over the dimensions of all layers together, and ``layers``: the same of each one's; {} without factors.
+    """Scores how well single dimensions of the codes separate the factors.
 
-    ``dci``; ``mig``: mutual information gap (Chen et al. 2018, eq. 6); ``sap``: separated attribute predictability
-    (Kumar et al. 2018, section 3), both with 95 % intervals; ``importance`` (D, K). Layers (n, d_l), factors (n, K),
-    of which those that are mostly unknown or constant are left out; ``identity`` (n,) as for ``dci``, which tells
-    ``advance`` of each factor.
+    Args:
+        layers: codes (n, d_l), bottom first.
+        factors: (n, K), NaN where unknown; those that are mostly unknown or constant are left out.
+        identity: (n,) as for ``dci``.
+        advance: called with 1 when another factor is done.
+
+    Returns:
+        Over the dimensions of all layers together, ``dci``; ``mig``: mutual information gap (Chen et al. 2018, eq. 6);
+        ``sap``: separated attribute predictability (Kumar et al. 2018, section 3), both with 95 % intervals;
+        ``importance`` (D, K); ``n`` images; ``factors``, the columns that were used. ``layers`` has the scores of each
+        layer's dimensions. {} without factors.
     """
     chosen, usable = _usable(factors)
     if not usable:

@@ -81,8 +81,13 @@ def whitened(codes: np.ndarray) -> np.ndarray:
 def equal_error_rate(same: np.ndarray, distance: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """The error rate at the distance where as many equal pairs are refused as unequal ones are accepted.
 
-    ``same`` (n,) tells whether both images of a pair show one person; ``weights`` (R, n) of the pairs, None for one set
-    of ones. Returns (R,), between 0 (perfect) and 0.5 (chance).
+    Args:
+        same: (n,) bool, whether both images of a pair show one person.
+        distance: (n,) of each pair.
+        weights: (R, n) of the pairs; None for one set of ones.
+
+    Returns:
+        (R,), between 0 (perfect) and 0.5 (chance).
     """
     weights = np.ones((1, len(same))) if weights is None else weights
     order = np.argsort(distance, kind="stable")
@@ -109,8 +114,10 @@ def _pairs(person: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 def verification(layers: Sequence[np.ndarray], identity: np.ndarray, trained_on: np.ndarray) -> dict[str, Any]:
     """Measures how well the distance of whitened codes tells whether two images show one person.
 
-    Codes (n, d_l) are of held-out images, bottom first, ``identity`` (n,) is −1 where unknown. People of the training
-    images, ``trained_on``, are left out.
+    Args:
+        layers: codes (n, d_l) of held-out images, bottom first.
+        identity: (n,) int64, −1 where unknown.
+        trained_on: identities of the training images; these people are left out.
 
     Returns:
         ``verification`` with ``auc`` and ``equal_error_rate`` for each layer, the same with ``_all`` for all layers
@@ -148,8 +155,10 @@ def descriptor_scores(
 ) -> dict[str, Any]:
     """Measures how well probes predict the first COMPONENTS principal components of identity descriptors.
 
-    ``fitted`` holds codes (n, d_l) of training images, bottom first, and the images' keys; ``scored`` the same of
-    held-out images.
+    Args:
+        fitted: codes (n, d_l) of training images, bottom first, and the images' keys.
+        scored: the same of held-out images.
+        identity_codes: descriptors by file name.
 
     Returns:
         ``descriptors`` with ``r2_mlp`` and ``r2_linear``, the mean R² over components: a list per layer, and with

@@ -120,7 +120,11 @@ def distances(samples: Tensor, real: Tensor) -> dict[str, Any]:
 def inception_quality(
     context: EvalContext, held_out: np.ndarray, progress: Callable[[str, int], Callable[[int], None]]
 ) -> dict[str, Any]:
-    """``distances`` of samples from the prior to ``held_out`` images, uint8 (n, H, W, C). Raises NoInception."""
+    """``distances`` of samples from the prior to ``held_out`` images, uint8 (n, H, W, C).
+
+    Raises:
+        NoInception: When the network cannot be had.
+    """
     network = load_inception(context.device)
     count = min(len(held_out), ON_GPU if context.device.type == "cuda" else ON_CPU)
     advance = progress("Inception's features", 2 * count)

@@ -100,11 +100,18 @@ def memorization_metrics(
     classifier: AttributeClassifier | None,
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of ``memorization`` (how near samples are to training images) and ``sample_quality`` (how similar to
-    real ones).
+    """Measures how near samples are to training images, and how similar to real ones.
 
-    ``train`` and ``held_out`` are uint8 (n, H, W, C). ``nearest_train_ratio`` is measured on pixels,
-    ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the classifier's last hidden layer, if any.
+    Args:
+        context: the model.
+        train: uint8 images (n, H, W, C).
+        held_out: the same of held-out images.
+        classifier: its last hidden layer gives features; None = pixels alone.
+        progress: told what is being done.
+
+    Returns:
+        Fields of ``memorization`` and of ``sample_quality``. ``nearest_train_ratio`` is measured on pixels,
+        ``nearest_train_ratio_features`` and ``kid_classifier_features`` on the classifier's features, if any.
     """
     advance = progress("samples beside training images", 3)
     samples, real = prior_samples(context, QUERIES), held_out[:QUERIES]

@@ -30,10 +30,17 @@ def measure(
     progress: Progress,
     identity_codes: IdentityCodes | None = None,
 ) -> dict[str, Any]:
-    """Measures one checkpoint: the fields of ``metrics.json`` whose data are there.
+    """Measures one checkpoint.
 
-    ``classifier`` is of these shards, None where there are no annotations; ``identity_codes`` are descriptors of the
-    images by their file names.
+    Args:
+        context: the checkpoint and its shards.
+        splits: training and held-out images with their codes.
+        classifier: of these shards; None where there are no annotations.
+        progress: told what is being done.
+        identity_codes: identity descriptors of the images by their file names.
+
+    Returns:
+        The fields of ``metrics.json`` whose data are there.
     """
     train, encoded = splits.train, splits.held_out
     metrics: dict[str, Any] = {"held_out_is_train": splits.held_out_is_train}

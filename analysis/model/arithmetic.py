@@ -35,12 +35,17 @@ def holding_layers(direction: Sequence[Tensor]) -> list[int]:
 def add_codes(
     a: Sequence[Tensor], b: Sequence[Tensor], c: Sequence[Tensor], directions: Sequence[Codes] = (), step: float = STEP
 ) -> Codes:
-    """a − b + c of codes (n, d_l): the code of ``c`` with what ``a`` has and ``b`` lacks.
+    """a − b + c: the code of ``c`` with what ``a`` has and ``b`` lacks.
 
     A layer's result is at most as long as its code of ``c``, or as √d, the usual length of a draw from the prior.
-    ``directions`` are of the attributes that ``a`` has and ``b`` lacks, (1, d_l) a layer: mean code with the attribute
-    minus mean code without. Only layers that hold one of them are moved; without directions, all layers. Each result
-    lies at least ``step`` times a direction's length from ``c`` along the direction.
+
+    Args:
+        a: codes (n, d_l), bottom first.
+        b: the same.
+        c: the same.
+        directions: of the attributes that ``a`` has and ``b`` lacks, (1, d_l) a layer: mean code with the attribute
+            minus mean code without. Only layers that hold one of them are moved; without directions, all layers.
+        step: each result lies at least this many times a direction's length from ``c`` along the direction.
     """
     result = combine(a, b, c)
     if directions:

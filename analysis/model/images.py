@@ -59,7 +59,15 @@ def to_batch(images: Any, processing: ImageProcessing, align: Align = "auto") ->
 
 
 def to_output(images: Tensor, output: Output) -> Any:
-    """Converts the model's output: "pil" a list of images, "numpy" uint8 (n, H, W, 3), "torch" as it is."""
+    """Converts the model's output.
+
+    Args:
+        images: (n, C, H, W) in [−1, 1], C = 1 or 3.
+        output: "pil" gives a list of images, "numpy" uint8 (n, H, W, 3), "torch" the tensor as it is.
+
+    Raises:
+        ImageError: When ``output`` is none of these.
+    """
     if output == "torch":
         return images
     if output not in ("pil", "numpy"):

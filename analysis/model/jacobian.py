@@ -13,8 +13,12 @@ from pipeline.model.vlae import VLAE
 def jacobian(vlae: VLAE, codes: Tensor, steps: Tensor, size: float, central: bool = True) -> Tensor:
     """Derivatives of all pixels by given steps, as difference quotients: (b, C·H·W, k) float32 on the CPU.
 
-    ``codes`` are (b, Σd), all layers beside each other, bottom first; ``steps`` (k, Σd). The part ``size`` of each step
-    is taken, with ``central`` to both sides, which errs less and decodes twice as many pictures. Pixels are in [−1, 1].
+    Args:
+        vlae: The model; its pixels are in [−1, 1].
+        codes: (b, Σd), all layers beside each other, bottom first.
+        steps: (k, Σd).
+        size: The part of each step that is taken.
+        central: Whether it is taken to both sides, which errs less and decodes twice as many pictures.
     """
 
     def decoded(moved: Tensor) -> Tensor:

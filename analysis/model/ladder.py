@@ -82,6 +82,10 @@ class LadderModel(ModelHubMixin):
     def load(cls, source: str | Path, device: torch.device | str | None = None) -> Self:
         """Loads what :func:`analysis.load` does.
 
+        Args:
+            source: See there.
+            device: Where it computes; None = the GPU if there is one.
+
         Raises:
             PretrainedError: There is no such model, or it is damaged.
             CheckpointError: The checkpoint cannot be read.
@@ -127,7 +131,11 @@ class LadderModel(ModelHubMixin):
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[Tensor], output: Output = "pil") -> Any:
-        """Decodes L tensors (n, d_l), bottom first, to images."""
+        """Decodes L tensors (n, d_l), bottom first, to images.
+
+        Raises:
+            ImageError: When the codes have other shapes, or ``output`` is none of the three.
+        """
         return to_output(decode_codes(self.vlae, self._check(codes)).to(self.device), output)
 
     def reconstruct(self, images: Any, output: Output = "pil") -> Any:
@@ -144,7 +152,17 @@ class LadderModel(ModelHubMixin):
         return self.decode(self.prior(count, seed), output)
 
     def swap(self, a: Any, b: Any, layers: int | Iterable[int], output: Output = "pil") -> Any:
-        """Decodes ``a``, n images, with some of its layers taken from ``b``, n images or one."""
+        """Decodes images with some layers taken from others.
+
+        Args:
+            a: n images, or codes.
+            b: n images or one, or codes.
+            layers: Layers that come from ``b``.
+            output: See the class.
+
+        Raises:
+            UsageError: When there is no such layer.
+        """
         chosen = self._layers(layers)
         a, b = self._codes(a), self._codes(b)
         mixed = [y if layer in chosen else x for layer, (x, y) in enumerate(zip(a, b, strict=True))]
@@ -154,9 +172,17 @@ class LadderModel(ModelHubMixin):
     def interpolate(
         self, a: Any, b: Any, steps: int = 9, layers: int | Iterable[int] | None = None, output: Output = "pil"
     ) -> Any:
-        """Decodes ``steps`` codes, at least 2, on the line from one image ``a`` to another ``b``.
+        """Decodes codes on the line from one image to another.
 
-        Only ``layers`` move, None = all; the others stay those of ``a``.
+        Args:
+            a: One image, or codes (1, d_l).
+            b: One image, or codes (1, d_l).
+            steps: At least 2; the first is ``a``, the last is ``b``.
+            layers: Layers that move; the others stay those of ``a``. None = all.
+            output: See the class.
+
+        Raises:
+            UsageError: When ``steps`` is below 2, or there is no such layer.
         """
         if steps < 2:
             raise UsageError(f"steps={steps}: an interpolation has at least 2")
@@ -171,8 +197,14 @@ class LadderModel(ModelHubMixin):
 
         The bare sum of three single images has three times the variance of the prior, which the decoder has never seen.
         So each layer's sum is shortened to the length of the layer's code of ``c``, or to √d if that is longer.
-        ``attribute`` is what ``a`` has and ``b`` lacks, one or several of :attr:`attributes`, where you know it: only
-        the layers that hold it then move, and far enough to show it.
+
+        Args:
+            a: n images, or codes.
+            b: The same.
+            c: The same.
+            attribute: What ``a`` has and ``b`` lacks, one or several of :attr:`attributes`, where you know it. Only the
+                layers that hold it then move, and far enough to show it.
+            output: See the class.
 
         Raises:
             UsageError: The model knows no such attribute.
@@ -197,10 +229,18 @@ class LadderModel(ModelHubMixin):
         layers: int | Iterable[int] | None = None,
         output: Output = "pil",
     ) -> Any:
-        """Decodes images moved along the direction of an attribute, one of :attr:`attributes` in any case.
+        """Decodes images moved along the direction of an attribute.
 
-        A strength of 1 is the mean difference between images with and without it; negative removes it. Several
-        strengths need one image and give one result each. Only ``layers`` move; None = all.
+        Args:
+            images: n images, or codes.
+            attribute: One of :attr:`attributes`, in any case.
+            strength: 1 = the mean difference between images with and without it; negative removes it. Several strengths
+                need one image and give one result each.
+            layers: Layers that move; None = all.
+            output: See the class.
+
+        Raises:
+            UsageError: When the model knows no such attribute or layer, or several strengths meet several images.
         """
         moving = self._layers(layers)
         steps = torch.as_tensor(strength, dtype=torch.float32, device=self.device).reshape(-1, 1)
@@ -237,9 +277,16 @@ class LadderModel(ModelHubMixin):
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, source: str | Path, *, device: torch.device | str | None = None, **options: Any
     ) -> Self:
-        """Loads what :meth:`load` does, for OWNER/NAME on the Hugging Face Hub with ``options``.
+        """Loads what :meth:`load` does.
 
-        Options are those of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
+        Args:
+            source: See :meth:`load`.
+            device: Where it computes; None = the GPU if there is one.
+            options: Of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``token``.
+
+        Raises:
+            PretrainedError: When there is no such model, or it is damaged.
+            CheckpointError: When a checkpoint cannot be read.
         """
         return cls.load(download(str(source), **options) if options else source, device)
 

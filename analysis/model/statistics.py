@@ -37,9 +37,13 @@ def prior_latents(vlae: VLAE, advance: Callable[[int], None] = lambda _: None) -
 def layer_latents(
     vlae: VLAE, codes: Sequence[Tensor], bases: Sequence[Tensor], advance: Callable[[int], None] = lambda _: None
 ) -> list[LayerLatents]:
-    """Statistics of mean codes (n, d_l), bottom first, and principal directions of every layer around ``bases``.
+    """Statistics of mean codes, and principal directions of every layer.
 
-    ``bases`` are codes (b, d_l); ``advance`` is called with 1 when another layer is done.
+    Args:
+        vlae: On any device.
+        codes: Mean codes of held-out images, (n, d_l) for each layer, bottom first.
+        bases: Codes around which directions are measured, (b, d_l) for each layer.
+        advance: Called with 1 when another layer is done.
     """
     centered = [z - z.mean(0) for z in codes]
     moments = [(z.mean(0), c.T @ c / max(1, len(c) - 1)) for z, c in zip(codes, centered, strict=True)]
@@ -83,7 +87,11 @@ def label_directions(
 ) -> tuple[list[LayerLatents], list[tuple[str, ...]]]:
     """Names directions for the attribute or factor that follows the position along them, and turns them that way.
 
-    ``codes`` are mean codes of n held-out images, ``targets`` (n, T) with NaN where unknown.
+    Args:
+        latents: Of every layer, bottom first.
+        codes: Mean codes of n held-out images, (n, d_l) for each layer.
+        names: Of the T attributes and factors.
+        targets: (n, T) with NaN where unknown.
 
     Returns:
         The same latents with rows of ``directions`` reversed where the correlation was negative, and a label for each
@@ -119,8 +127,10 @@ def attribute_means(
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
     """Directions of attributes, and mean codes of groups.
 
-    ``codes`` are mean codes of n training images, (n, d_l) for each layer; ``attributes`` int8 (n, A) are 1, 0, or −1
-    where unknown.
+    Args:
+        codes: Mean codes of n training images, (n, d_l) for each layer.
+        names: Of the A attributes.
+        attributes: int8 (n, A): 1, 0, or −1 where unknown.
 
     Returns:
         Attribute -> mean code with it minus mean code without it; group -> mean code. A group is an attribute

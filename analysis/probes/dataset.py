@@ -83,10 +83,14 @@ def probe_sample(context: EvalContext, encoded: Encoded) -> Sample:
 
 
 def random_halves(count: int, identity: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of two random halves of ``count`` images, as equal as possible with no person in both.
+    """Indices of two random halves, as equal as possible with no person in both.
 
-    A probe could otherwise predict what all images of a person share by recognizing the person. ``identity`` (count,)
-    is −1 for an image of an unknown person. Without identities, or if all images show one person, images are divided.
+    A probe could otherwise predict what all images of a person share by recognizing the person.
+
+    Args:
+        count: number of images.
+        identity: (count,) int64, −1 for an image of an unknown person. Without identities, or where all images show
+            one person, the images are divided.
     """
     indices = np.arange(count)
     known = np.full(count, -1) if identity is None else identity

@@ -100,7 +100,12 @@ class Outputs:
 def masked_loss(outputs: Tensor, labels: PartialLabels) -> Tensor:
     """Cross entropy of attributes, squared error of factors and cross entropy of the label, each a mean, added up.
 
-    Unknown values do not count. From outputs (…, n, A + F + K) for n images: (…).
+    Args:
+        outputs: (…, n, A + F + K).
+        labels: of the n images; unknown values do not count.
+
+    Returns:
+        The loss, (…).
     """
     a, f = labels.attributes.shape[1], labels.factors.shape[1]
     logits, values, classes = outputs[..., :a], outputs[..., a : a + f], outputs[..., a + f :]

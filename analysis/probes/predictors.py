@@ -81,7 +81,17 @@ def mlp_predictions(
     scored: Sequence[np.ndarray],
     progress: Progress = lambda _text, _total: lambda _count: None,
 ) -> list[ByTarget]:
-    """Fits one network to each of S sets of codes (n, d), and predicts ``targets`` from the same sets (m, d)."""
+    """Fits one network to each of several sets of codes, and predicts the targets of other samples from their sets.
+
+    Args:
+        targets: of the samples that are fitted on.
+        fitted: S sets of codes of these samples, (n, d) each.
+        scored: the same S sets of other samples, (m, d) each.
+        progress: told what is being done.
+
+    Returns:
+        For each set, predictions (m,) of each target.
+    """
     meaning = Outputs.of(targets)
     widest = max(codes.shape[1] for codes in fitted)
     x, y = (torch.zeros(len(fitted), len(codes[0]), widest) for codes in (fitted, scored))

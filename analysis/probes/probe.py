@@ -70,7 +70,13 @@ def probe(fitted: Target, scored: Target, predictions: dict[str, Sequence[ByTarg
 
 
 def probe_all(fitted: Sample, scored: Sample, progress: Progress, linear_only: bool = False) -> Tables:
-    """Fits probes on ``fitted``, MLPs too unless ``linear_only``, and scores every target of ``scored``.
+    """Fits probes on some images and scores every target of others.
+
+    Args:
+        fitted: the images that probes are fitted on.
+        scored: the images that they are scored on.
+        progress: told what is being done.
+        linear_only: fit no MLPs.
 
     Returns:
         ``attributes``, ``factors`` and ``labels``, each {name: what ``probe`` gives}. MLPs have no suffix, linear
@@ -104,7 +110,12 @@ def probe_context(
 
     Shards without a train split: fits on one half of the held-out images and scores on the other.
 
-    At most ``samples`` images are taken on each side, and only targets of these ``names``, in any case; none = all.
+    Args:
+        context: the model and its shards.
+        samples: at most this many images on each side.
+        progress: told what is being done.
+        names: attributes, factors or labels to probe, in any case; none = all.
+        linear_only: fit no MLPs.
 
     Raises:
         EvalContextError: there are too few held-out images.

@@ -74,8 +74,12 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 def auc(truth: np.ndarray, score: np.ndarray) -> Estimate:
     """Area under the ROC curve: the probability that a positive scores above a negative, ties counting half.
 
-    ``truth`` (n,) is 0 or 1, ``score`` (n,) larger for what is predicted to be positive. The value is NaN where there
-    is only one class.
+    Args:
+        truth: (n,) 0 or 1.
+        score: (n,) larger for what is predicted to be positive.
+
+    Returns:
+        The estimate; its value is NaN where there is only one class.
     """
     positive = truth > 0.5
     count = positive.sum(), (~positive).sum()

@@ -91,7 +91,9 @@ def evaluate_checkpoint(
 def provenance(context: EvalContext, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collects what was trained on what: ``metrics.json``'s field ``provenance``. What is not known is None.
 
-    ``log`` has the lines of the run's metrics.jsonl; none where it is not beside the checkpoint.
+    Args:
+        context: The checkpoint and its shards.
+        log: Lines of the run's metrics.jsonl; none where it is not beside the checkpoint.
     """
     manifest, state = context.shards.manifest, context.state
     versions = state.get("versions")
