@@ -115,7 +115,7 @@ class LaplacianLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Returns the gradient of ``difference``."""
-        return ctx.gradient.contiguous(memory_format=torch.channels_last).mul_(upstream), None, None, None
+        return ctx.gradient.clone(memory_format=torch.channels_last).mul_(upstream), None, None, None
 
 
 class ReconstructionLoss(nn.Module):

@@ -113,8 +113,9 @@ class LastUp(nn.ConvTranspose2d):
             return super().forward(input)
         inputs, outputs = self.weight.shape[:2]
         # row 2 i + a of the kernel meets pixel i of a window; its results are pixels of parity a
-        taps = self.weight.view(inputs, outputs, 2, 2, 2, 2).flip(2, 4)
-        kernel = taps.permute(3, 5, 1, 0, 2, 4).reshape(4 * outputs, inputs, 2, 2)
+        # channels come last, so that the gradient gets the weight's strides: DDP warns of others, with one channel too
+        taps = self.weight.permute(0, 2, 3, 1).view(inputs, 2, 2, 2, 2, outputs).flip(1, 3)
+        kernel = taps.permute(2, 4, 5, 0, 1, 3).reshape(4 * outputs, inputs, 2, 2)
         bias = None if self.bias is None else self.bias.repeat(4)
         cells = F.conv2d(input, kernel.contiguous(memory_format=torch.channels_last), bias, padding=1)
         batch, _, height, width = cells.shape

@@ -132,4 +132,6 @@ def _whole_file(file: FileIO) -> bytes | UnreadableImage:
     if len(content) < _USUAL_FILE_BYTES:
         return content  # without asking for the size: a fifth of the time that reading a portrait takes
     size = os.fstat(file.fileno()).st_size
-    return UnreadableImage(f"has {size:,} bytes") if size > MAX_FILE_BYTES else content + file.read(size - len(content))
+    if size > MAX_FILE_BYTES:
+        return UnreadableImage(f"has {size:,} bytes")
+    return content + file.read(max(0, size - len(content)))  # below 0, as for a file that shrinks, is without limit

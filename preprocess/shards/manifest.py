@@ -200,7 +200,7 @@ class Manifest(ShardSpec):
             ManifestError: it is missing (None), not JSON, of another schema version, or has fields with wrong values.
         """
         if content is None:
-            folder = where.removesuffix(f"/{MANIFEST_NAME}")
+            folder = where.removesuffix(MANIFEST_NAME).rstrip("/") or Path(where).parent
             raise ManifestError(
                 f"{where} does not exist: {folder} holds no finished shards; make them with `preprocess celeba`"
             )

@@ -85,3 +85,12 @@ def test_weights_without_a_band_or_without_effect_are_refused():
         made("objective.laplacian_band_weights=[5, 4, 3, 2, 1]")
     with pytest.raises(ConfigError, match="has no effect"):
         made("objective.laplacian_band_weights=[4]", "objective.laplacian_weight=0")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gradient_of_the_bands_can_be_asked_for_twice(channels):
+    loss = ReconstructionLoss(ObjectiveConfig(laplacian_weight=1), (channels, 16, 16))
+    output = torch.rand(2, channels, 16, 16, requires_grad=True)
+    value = 2 * loss(output, torch.zeros_like(output))
+    once, again = (torch.autograd.grad(value, output, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(once, again)

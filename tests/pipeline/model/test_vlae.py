@@ -87,6 +87,14 @@ def test_the_last_up_equals_a_transposed_convolution(bias):
         assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gradient_of_the_last_up_has_the_strides_of_the_weight(channels):
+    layer = LastUp(8, channels, 4, 2, 1).to(memory_format=torch.channels_last)  # as in training; DDP warns of others
+    layer(torch.randn(2, 8, 3, 3)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.stride() == layer.weight.stride()
+
+
 def test_effects_are_zero_for_an_ignored_layer():
     vlae = build()
     with torch.no_grad():

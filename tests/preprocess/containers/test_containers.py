@@ -255,3 +255,12 @@ def test_the_home_folder_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "faces").mkdir()
     assert check_source(Path("~/faces")) == tmp_path / "faces"
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_read_to_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x" * 200_000)
+    reader = open_container(tmp_path, deep=False).reader(["a.jpg"], tmp_path)
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result([0] * 10))  # as of files in /proc, which have no end
+    assert list(reader.files()) == [b"x" * (1 << 16)]

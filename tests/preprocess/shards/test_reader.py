@@ -69,6 +69,12 @@ def test_bad_manifest_gives_one_sentence(content: str | None, words: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
+def test_the_folder_of_a_missing_manifest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match=r"does not exist: \. holds no"):
+        Manifest.read(Path())
+
+
 def test_inconsistent_manifest_is_refused(copy: Path) -> None:
     whole = (copy / "manifest.json").read_text()
     plain = json.loads(whole)
