@@ -34,12 +34,13 @@ _PARQUET_SUFFIXES = (".parquet", ".parq", ".pq", ".parquet.gzip", ".parquet.gz",
 LIST_SUFFIXES = frozenset((".txt", ".csv"))
 _UNFINISHED = frozenset((".part", ".crdownload", ".download", ".partial", ".aria2"))
 _ZIP_PART, _PART = re.compile(r"\.z[0-9]{2}"), re.compile(r"\.(?:[0-9]{2,3}|a[a-z]|part[0-9]+)")
+_STRAY_BYTES = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes them; JSON may hold other surrogates
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+(.*)", re.DOTALL)
 
 
 def printable(name: str) -> str:
     """A name with escapes for bytes that are not UTF-8 and for characters that would control a terminal."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = _STRAY_BYTES.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

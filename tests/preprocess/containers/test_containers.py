@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from preprocess.containers.container import Container, open_container
-from preprocess.containers.file_kinds import check_source
+from preprocess.containers.file_kinds import check_source, printable
 from preprocess.errors import UnreadableImage, UsageError
 from tests.preprocess.trees import encoded, jpeg, smooth_picture
 
@@ -264,3 +264,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_read_to_its_beginning(
     reader = open_container(tmp_path, deep=False).reader(["a.jpg"], tmp_path)
     monkeypatch.setattr(os, "fstat", lambda _: os.stat_result([0] * 10))  # as of files in /proc, which have no end
     assert list(reader.files()) == [b"x" * (1 << 16)]
+
+
+def test_names_with_characters_that_cannot_be_encoded() -> None:
+    assert printable(os.fsdecode(b"\xc3\xa9 \xff\x1b") + "\ud800") == r"é \xff\x1b\ud800"
