@@ -78,6 +78,7 @@ class _Page:
         return self.stored[index] if index < len(self.stored) else faces.prior_face(self.model, index)
 
     def _photograph(self, index: int) -> str:
+        assert self.model.faces is not None
         return faces.picture_tag(from_array(self.model.faces[index : index + 1]), "photograph", 128)
 
     def _shown(self, face: Face, caption: str = "drawn by the model", side: int = 320) -> str:
@@ -281,9 +282,8 @@ class _Page:
             return [z.cpu() for z in groups[choice]] if choice in groups else self._stored(choice)
 
         def add(face: Face, *values: Any) -> str:
-            terms = [term(choice, uploaded, face) for choice, uploaded in zip(values[:3], values[3:], strict=True)]
-            captions = ("a", "b", "c", "a − b + c")
-            return self._row(list(zip(captions, [*terms, add_codes(*terms)], strict=True)), " −+=")
+            a, b, c = (term(choice, uploaded, face) for choice, uploaded in zip(values[:3], values[3:], strict=True))
+            return self._row([("a", a), ("b", b), ("c", c), ("a − b + c", add_codes(a, b, c))], " −+=")
 
         self.shown_in_tabs.append((tab, add, [self.face, *slots, *states], result))
 
@@ -304,7 +304,7 @@ class _Page:
 
     def _gallery(self, caption: str, elem_id: str) -> Any:
         """Small pictures to choose from; None where the model came without any."""
-        if not self.stored:
+        if self.model.faces is None:
             return None
         gr.Markdown(caption)
         pictures: Any = [Image.fromarray(face.squeeze()) for face in self.model.faces]

@@ -60,12 +60,13 @@ def describe(
     bases = [z[:: max(1, len(z) // DIRECTION_IMAGES)][:DIRECTION_IMAGES] for z in scored.means]
     advance = progress("principal directions", len(context.sizes))
     latents, labels = effective_directions(context, scored, bases, advance)
-    if metrics is None:
+    figures = metrics
+    if figures is None:
         layers = [{"effect": effect.value} for effect in effects(context, scored)]
         sample = probe_sample(context, scored)
         samples = sample.halves() if fitted is None else (probe_sample(context, fitted), sample)
         measured = {"layers": layers, **probe_all(*samples, progress)}
-        metrics = without_nan(measured)
+        figures = without_nan(measured)
     names, known = context.shards.manifest.attribute_names, scored if fitted is None else fitted
     directions, groups = attribute_means(known.means, names, known.annotations.attributes)
     faces = scored.images[shown_faces(scored)]
@@ -78,8 +79,8 @@ def describe(
         groups=groups,
         findings=Findings(
             held_out=len(scored),
-            layers=layer_findings(metrics, labels),
-            targets=target_findings(metrics),
+            layers=layer_findings(figures, labels),
+            targets=target_findings(figures),
             attribute_directions=_direction_scores(directions, names, scored),
         ),
         faces=faces,

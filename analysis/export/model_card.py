@@ -130,7 +130,7 @@ def _layer_swaps(model: Pretrained) -> bytes:
     if model.faces is None or len(model.faces) < 3:
         return b""
     ladder = LadderModel(model)
-    faces = from_array(ladder.faces[:9])
+    faces = from_array(model.faces[:9])
     codes = [z.cpu() for z in ladder.encode(faces)]
     buffer = io.BytesIO()
     layer_swap_picture(model.vlae, codes, faces, cell=80).save(buffer, "PNG", optimize=True)

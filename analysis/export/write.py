@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from analysis.export.describe import describe, describe_without_shards, layer_findings, target_findings
-from analysis.export.export import SUFFIX, ExportError, check_extras, examples, export_parts
+from analysis.export.export import ExportError, check_extras, examples, export_parts
 from analysis.export.model_card import CardDetails, data_terms, training_command, write_card
 from analysis.export.space import write_app
 from analysis.inputs.context import Progress, open_context
@@ -73,7 +73,7 @@ def export_to(source: str, path: Path, folder: Path, options: ExportOptions, pro
     digest = sha256(path)
     report = read_report(options.metrics, path.parent / "report/metrics.json", digest)
     model = read_checkpoint_model(path)
-    if options.format in SUFFIX:
+    if options.format == "onnx" or options.format == "torch-export":  # noqa: PLR1714 (it narrows the type)
         model = _renamed(model, options, digest, report)
         differences = export_parts(model.vlae, options.format, folder)
         for part, difference in differences.items():

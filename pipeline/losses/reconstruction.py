@@ -121,6 +121,8 @@ class LaplacianLoss(torch.autograd.Function):
 class ReconstructionLoss(nn.Module):
     """What an objective's reconstruction settings make of two batches of images. It has no parameters."""
 
+    window0: Tensor | None
+
     def __init__(self, config: ObjectiveConfig, image_shape: tuple[int, int, int]) -> None:
         """Prepares the windows of images of ``image_shape`` (C, H, W).
 

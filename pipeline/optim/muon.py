@@ -19,8 +19,6 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the odd quintic that takes singular values from (0, 1] to about 1 (Jordan et al. 2024)."""
 ITERATIONS = 5
 SMALLEST = 1e-14
-LARGE = 128
-"""Rows from which on the update of a matrix is multiplied in ``Muon.update_dtype``."""
 ADAM_RMS = 0.2
 """Size of an Adam step relative to its learning rate. Updates are scaled to it, so that one rate suits both (Liu et al.
 2025)."""
@@ -65,7 +63,6 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
-        update_dtype: torch.dtype = torch.float32,
     ) -> None:
         """Takes the parameters.
 
@@ -74,12 +71,8 @@ class Muon(Optimizer):
             lr: Learning rate.
             momentum: Of the matrices.
             betas: Of Adam.
-            update_dtype: Of the product O · X of large matrices, where X is the momentum. bfloat16 halves its time.
-                The Gram matrix stays in float32: rounded to bfloat16, its small eigenvalues may turn negative, and
-                the iteration diverges.
         """
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": 0.0})
-        self.update_dtype = update_dtype
         self.found_inf: Tensor | None = None
         self.grad_scale: Tensor | None = None
 
@@ -114,9 +107,8 @@ class Muon(Optimizer):
             rate = group["lr"] * applied
             if group["weight_decay"]:
                 parameter.mul_(1 - rate * group["weight_decay"])
-            dtype = self.update_dtype if len(matrix) >= LARGE else ahead.dtype
-            small, large = (matrix * (rate * ADAM_RMS * max(ahead.shape) ** 0.5)).to(dtype), ahead.to(dtype)
-            _as_matrix(parameter).sub_(small @ large if len(small) == len(large) else large @ small)
+            small = matrix * (rate * ADAM_RMS * max(ahead.shape) ** 0.5)
+            _as_matrix(parameter).sub_(small @ ahead if len(small) == len(ahead) else ahead @ small)
 
     def _momentum(self, parameter: Tensor, momentum: float, applied: float | Tensor) -> Tensor:
         """Adds the gradient to the momentum, and returns it one step ahead (Nesterov)."""

@@ -30,8 +30,7 @@ def build_optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
         for (scale, decay), parameters in grouped.items()
     ]
     if settings.name == "muon":
-        dtype = torch.bfloat16 if config.training.mixed_precision == "bf16" else torch.float32
-        return Muon(groups, settings.learning_rate, settings.momentum, settings.betas, dtype)
+        return Muon(groups, settings.learning_rate, settings.momentum, settings.betas)
     kind = torch.optim.AdamW if settings.decoupled_weight_decay else torch.optim.Adam
     return kind(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
