@@ -48,6 +48,16 @@ def is_lost_connection(error: BaseException) -> bool:
     return by_torch and _CONNECTION.search(str(error)) is not None
 
 
+def launch_attempt() -> str:
+    """Returns how often the launcher has restarted the ranks, where all ranks know the same number; else "0".
+
+    On several nodes each launcher counts its own restarts, so the launcher must create a new store per attempt
+    (docs/launch.md).
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
+
+
 class Heartbeat:
     """Writes this rank's heartbeat from now on, and names the ranks whose heartbeat stopped."""
 
@@ -56,8 +66,7 @@ class Heartbeat:
         self._others = [rank for rank in range(dist.get_world_size()) if rank != self._rank]
         shared = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateImportUsage]
         store = shared.clone()  # its own connection: a waiting thread may hold the other one
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = dist.PrefixStore(f"heartbeat-{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
+        self._store = dist.PrefixStore(f"heartbeat-{launch_attempt()}", store)  # pyright: ignore[reportPrivateImportUsage]
         self._store_lost, self._lock, self._closed = False, threading.Lock(), threading.Event()
         self._set("process", f"{socket.gethostname()} {os.getpid()}")
         self._processes = self._get("process")

@@ -22,7 +22,7 @@ from accelerate.utils import (
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.config.schema import Config, ConfigError
-from pipeline.distributed.heartbeat import RankLostError, is_lost_connection
+from pipeline.distributed.heartbeat import RankLostError, is_lost_connection, launch_attempt
 from pipeline.model.vlae import VLAE
 from pipeline.run.trackers import FOLDER as TRACKING
 from preprocess.build.options import cores
@@ -91,11 +91,10 @@ def join_after_restart() -> None:
     """Joins the process group under a new name after the launcher has restarted the ranks.
 
     The ranks meet in the launcher's key-value store, which outlives them. A fast rank may read the address of a dead
-    rank there and wait for it. On several nodes each launcher counts its own restarts, so the launcher must create a
-    new store per attempt (docs/launch.md).
+    rank there and wait for it.
     """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+    attempt = launch_attempt()
+    if attempt == "0":
         return
     store, rank, world_size = next(rendezvous("env://", timeout=START_TIMEOUT))
     dist.init_process_group(

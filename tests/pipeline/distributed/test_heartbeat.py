@@ -1,4 +1,4 @@
-"""Which errors are about a lost rank. The fault tests check with real processes that the rank is named."""
+"""Which errors are about a lost rank, and where ranks meet. The fault tests check both with real processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch.distributed as dist
 
 from pipeline.data.batch import LoaderError
-from pipeline.distributed.heartbeat import is_lost_connection
+from pipeline.distributed.heartbeat import is_lost_connection, launch_attempt
 from pipeline.run.run_dir import RunFolderError
 
 
@@ -30,3 +30,13 @@ def test_other_errors_are_not_about_a_lost_rank() -> None:
     assert not is_lost_connection(RunFolderError("/runs/connection reset/ckpt.pt belongs to another recipe"))
     assert not is_lost_connection(ValueError("timed out"))
     assert is_lost_connection(dist.DistNetworkError("anything"))
+
+
+@pytest.mark.parametrize(("nodes", "attempt"), [("1", "2"), ("2", "0")])
+def test_ranks_of_several_nodes_do_not_use_a_count_that_differs_between_them(
+    monkeypatch: pytest.MonkeyPatch, nodes: str, attempt: str
+) -> None:
+    """A node that was restarted once more than the other would wait for heartbeats under another name."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", nodes)
+    assert launch_attempt() == attempt
