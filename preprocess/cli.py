@@ -240,7 +240,7 @@ def _print_summary(manifest: Manifest, address: str) -> None:
 
 
 def _not_used(manifest: Manifest, address: str, most: int = 5) -> list[str]:
-    """Counts the images that were left out and the files that are no images, for each reason, most of them first."""
+    """Counts the images that were left out and the files that are not images, for each reason, most of them first."""
     reasons = Counter(left.reason for left in manifest.left_out)
     first = {left.reason: left.key for left in reversed(manifest.left_out)}
     lines = [

@@ -41,7 +41,7 @@ class Refiner:
 
     def _error(self, output: Tensor, images: Tensor) -> Tensor:
         """Returns the sum of E over images (n, C, H, W): ()."""
-        return self.loss(output, images) * output.numel()
+        return self.loss(output, images)[0] * output.numel()
 
     def _inverse_curvature(self) -> Tensor:
         """Returns the inverse of E[Jᵀ M J] / σ² + I, (Σd, Σd) float32: a Gauss-Newton step multiplies a gradient by it.
@@ -87,5 +87,5 @@ class Refiner:
     def negative_log_joint(self, images: Tensor, z: Tensor) -> Tensor:
         """Returns −log p(x, z) up to a constant, (n,), of images (n, C, H, W) and codes (n, Σd)."""
         output = self.vlae.decode(split_layers(z, self.vlae.latent_sizes))
-        errors = [self.loss(*pair) for pair in zip(output.split(1), images.split(1), strict=True)]
+        errors = [self.loss(*pair)[0] for pair in zip(output.split(1), images.split(1), strict=True)]
         return (torch.stack(errors) * self.pixels / NOISE_VARIANCE + z.square().sum(1)) / 2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.config.schema import ObjectiveConfig
 from pipeline.losses.kernels import make_kernel
 from pipeline.losses.mmd import local_mmd
-from pipeline.losses.reconstruction import ReconstructionLoss, mean_error
+from pipeline.losses.reconstruction import ReconstructionLoss
 from pipeline.model.vlae import VLAE, Posterior
 
 
@@ -80,12 +80,12 @@ class Objective(nn.Module):
         latents = [q.sample(eps) for q, eps in zip(posteriors, noise.split(sizes, dim=1), strict=True)]
         output = self.vlae.decode(latents, fade)
         with torch.autocast(inputs.device.type, enabled=False):
-            error = mean_error(output.detach(), target, self.config.reconstruction)
-            reconstruction = self.config.reconstruction_weight * self.reconstruction_loss(output, target)
+            reconstruction, error = self.reconstruction_loss(output, target)
             shares, logged = self._regularizer(posteriors, latents, prior)
         # DDP averages gradients over ranks. The mean of local means is the mean of the batch, because all ranks have
         # equally many images. The shares of the MMD must be summed instead, hence the world size.
-        loss = reconstruction + self.config.regularizer_weight * self.world_size * shares.sum()
+        weight = self.config.regularizer_weight * self.world_size
+        loss = self.config.reconstruction_weight * reconstruction + weight * shares.sum()
         return Losses(loss, error / self.world_size, logged.detach())
 
     def _regularizer(

@@ -144,12 +144,18 @@ class ReconstructionLoss(nn.Module):
             window = face_window(*size, config.face_weight) if config.face_weight != 1 else None
             self.register_buffer(f"window{level}", window, persistent=False)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of float32 images (B, C, H, W), without ``reconstruction_weight``: ()."""
+    def forward(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Compares float32 images (B, C, H, W).
+
+        Returns:
+            (), the loss without ``reconstruction_weight``; and (), the error of all pixels alike, without gradient.
+        """
         config = self.config
         loss = mean_error(output, target, config.reconstruction, self.window0)
+        weighted = self.window0 is not None
+        error = mean_error(output.detach(), target, config.reconstruction) if weighted else loss.detach()
         if not config.laplacian_weight:
-            return loss
+            return loss, error
         windows = [getattr(self, f"window{level}") for level in range(len(self.band_weights))]
         bands = LaplacianLoss.apply(output - target, config.reconstruction, self.band_weights, windows)
-        return loss + config.laplacian_weight * bands
+        return loss + config.laplacian_weight * bands, error

@@ -16,13 +16,13 @@ def loss_of(shape: tuple[int, int], **settings) -> ReconstructionLoss:
 def bands_alone(shape: tuple[int, int], images, other, kind="l1", weights=()):
     """The loss with bands less the loss without."""
     banded = loss_of(shape, laplacian_weight=1, reconstruction=kind, laplacian_band_weights=weights)
-    return banded(images, other) - loss_of(shape, reconstruction=kind)(images, other)
+    return banded(images, other)[0] - loss_of(shape, reconstruction=kind)(images, other)[0]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 33), (48, 30), (7, 7), (28, 28)])
 def test_bands_count_fine_changes_for_images_of_any_size(size):
     images = torch.rand(2, 3, *size)
-    assert loss_of(size, laplacian_weight=1)(images, images) == 0
+    assert loss_of(size, laplacian_weight=1)(images, images)[0] == 0
     checks = (torch.arange(size[0])[:, None] + torch.arange(size[1])) % 2 * 0.2
     flat = torch.full_like(checks, 0.1)
     fine, even = (bands_alone(size, images + change, images) for change in (checks, flat))
@@ -37,7 +37,7 @@ def test_bands_and_their_gradient_equal_those_of_pooling_and_interpolation(kind,
     loss = loss_of(size, reconstruction=kind, laplacian_weight=2, face_weight=face_weight)
     target = torch.rand(2, 3, *size)
     outputs = [torch.rand(2, 3, *size, generator=torch.manual_seed(1)).requires_grad_() for _ in range(2)]
-    found = loss(outputs[0], target)
+    found, plain = loss(outputs[0], target)
     difference = outputs[1] - target
     expected = mean_error(outputs[1], target, kind, loss.window0)
     for level, weight in enumerate(loss.band_weights):
@@ -49,6 +49,7 @@ def test_bands_and_their_gradient_equal_those_of_pooling_and_interpolation(kind,
     (3 * found).backward()
     (3 * expected).backward()
     assert torch.allclose(found, expected, rtol=1e-5)
+    assert torch.equal(plain, mean_error(outputs[0].detach(), target, kind)), "the logged error has no weights"
     assert torch.allclose(outputs[0].grad, outputs[1].grad, atol=1e-5 * float(outputs[1].grad.abs().max()))
 
 
@@ -69,9 +70,9 @@ def test_face_weight_moves_the_weight_to_the_face_and_keeps_its_sum(kind):
     face[..., 36:44, 28:36] = 0.5
     corner[..., :8, :8] = 0.5
     plain, weighted = (loss_of((64, 64), reconstruction=kind, face_weight=weight) for weight in (1, 4))
-    assert plain(face, black) == plain(corner, black)
-    assert 3 < weighted(face, black) / weighted(corner, black) < 4
-    assert torch.allclose(weighted(black + 0.5, black), plain(black + 0.5, black))
+    assert plain(face, black)[0] == plain(corner, black)[0]
+    assert 3 < weighted(face, black)[0] / weighted(corner, black)[0] < 4
+    assert torch.allclose(weighted(black + 0.5, black)[0], plain(black + 0.5, black)[0])
     assert face_window(20, 30, 4).mean() == pytest.approx(1)
 
 
@@ -91,6 +92,6 @@ def test_weights_without_a_band_or_without_effect_are_refused():
 def test_the_gradient_of_the_bands_can_be_asked_for_twice(channels):
     loss = ReconstructionLoss(ObjectiveConfig(laplacian_weight=1), (channels, 16, 16))
     output = torch.rand(2, channels, 16, 16, requires_grad=True)
-    value = 2 * loss(output, torch.zeros_like(output))
+    value = 2 * loss(output, torch.zeros_like(output))[0]
     once, again = (torch.autograd.grad(value, output, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(once, again)
